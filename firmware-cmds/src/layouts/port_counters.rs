@@ -1,0 +1,302 @@
+//! Counter groups of PPCNT and MPCNT.
+
+use crate::prm;
+
+prm! {
+    eth_802_3_cntrs_grp_data_layout / Eth8023CntrsGrpDataLayout : 0xf8 {
+        0x00 [31:0] a_frames_transmitted_ok_high;
+        0x04 [31:0] a_frames_transmitted_ok_low;
+        0x08 [31:0] a_frames_received_ok_high;
+        0x0c [31:0] a_frames_received_ok_low;
+        0x10 [31:0] a_frame_check_sequence_errors_high;
+        0x14 [31:0] a_frame_check_sequence_errors_low;
+        0x18 [31:0] a_alignment_errors_high;
+        0x1c [31:0] a_alignment_errors_low;
+        0x20 [31:0] a_octets_transmitted_ok_high;
+        0x24 [31:0] a_octets_transmitted_ok_low;
+        0x28 [31:0] a_octets_received_ok_high;
+        0x2c [31:0] a_octets_received_ok_low;
+        0x30 [31:0] a_multicast_frames_xmitted_ok_high;
+        0x34 [31:0] a_multicast_frames_xmitted_ok_low;
+        0x38 [31:0] a_broadcast_frames_xmitted_ok_high;
+        0x3c [31:0] a_broadcast_frames_xmitted_ok_low;
+        0x40 [31:0] a_multicast_frames_received_ok_high;
+        0x44 [31:0] a_multicast_frames_received_ok_low;
+        0x48 [31:0] a_broadcast_frames_received_ok_high;
+        0x4c [31:0] a_broadcast_frames_received_ok_low;
+        0x50 [31:0] a_in_range_length_errors_high;
+        0x54 [31:0] a_in_range_length_errors_low;
+        0x58 [31:0] a_out_of_range_length_field_high;
+        0x5c [31:0] a_out_of_range_length_field_low;
+        0x60 [31:0] a_frame_too_long_errors_high;
+        0x64 [31:0] a_frame_too_long_errors_low;
+        0x68 [31:0] a_symbol_error_during_carrier_high;
+        0x6c [31:0] a_symbol_error_during_carrier_low;
+        0x70 [31:0] a_mac_control_frames_transmitted_high;
+        0x74 [31:0] a_mac_control_frames_transmitted_low;
+        0x78 [31:0] a_mac_control_frames_received_high;
+        0x7c [31:0] a_mac_control_frames_received_low;
+        0x80 [31:0] a_unsupported_opcodes_received_high;
+        0x84 [31:0] a_unsupported_opcodes_received_low;
+        0x88 [31:0] a_pause_mac_ctrl_frames_received_high;
+        0x8c [31:0] a_pause_mac_ctrl_frames_received_low;
+        0x90 [31:0] a_pause_mac_ctrl_frames_transmitted_high;
+        0x94 [31:0] a_pause_mac_ctrl_frames_transmitted_low;
+    }
+    eth_2863_cntrs_grp_data_layout / Eth2863CntrsGrpDataLayout : 0xf8 {
+        0x00 [31:0] if_in_octets_high;
+        0x04 [31:0] if_in_octets_low;
+        0x08 [31:0] if_in_ucast_pkts_high;
+        0x0c [31:0] if_in_ucast_pkts_low;
+        0x10 [31:0] if_in_discards_high;
+        0x14 [31:0] if_in_discards_low;
+        0x18 [31:0] if_in_errors_high;
+        0x1c [31:0] if_in_errors_low;
+        0x20 [31:0] if_in_unknown_protos_high;
+        0x24 [31:0] if_in_unknown_protos_low;
+        0x28 [31:0] if_out_octets_high;
+        0x2c [31:0] if_out_octets_low;
+        0x30 [31:0] if_out_ucast_pkts_high;
+        0x34 [31:0] if_out_ucast_pkts_low;
+        0x38 [31:0] if_out_discards_high;
+        0x3c [31:0] if_out_discards_low;
+        0x40 [31:0] if_out_errors_high;
+        0x44 [31:0] if_out_errors_low;
+        0x48 [31:0] if_in_multicast_pkts_high;
+        0x4c [31:0] if_in_multicast_pkts_low;
+        0x50 [31:0] if_in_broadcast_pkts_high;
+        0x54 [31:0] if_in_broadcast_pkts_low;
+        0x58 [31:0] if_out_multicast_pkts_high;
+        0x5c [31:0] if_out_multicast_pkts_low;
+        0x60 [31:0] if_out_broadcast_pkts_high;
+        0x64 [31:0] if_out_broadcast_pkts_low;
+    }
+    eth_2819_cntrs_grp_data_layout / Eth2819CntrsGrpDataLayout : 0xf8 {
+        0x00 [31:0] ether_stats_drop_events_high;
+        0x04 [31:0] ether_stats_drop_events_low;
+        0x08 [31:0] ether_stats_octets_high;
+        0x0c [31:0] ether_stats_octets_low;
+        0x10 [31:0] ether_stats_pkts_high;
+        0x14 [31:0] ether_stats_pkts_low;
+        0x18 [31:0] ether_stats_broadcast_pkts_high;
+        0x1c [31:0] ether_stats_broadcast_pkts_low;
+        0x20 [31:0] ether_stats_multicast_pkts_high;
+        0x24 [31:0] ether_stats_multicast_pkts_low;
+        0x28 [31:0] ether_stats_crc_align_errors_high;
+        0x2c [31:0] ether_stats_crc_align_errors_low;
+        0x30 [31:0] ether_stats_undersize_pkts_high;
+        0x34 [31:0] ether_stats_undersize_pkts_low;
+        0x38 [31:0] ether_stats_oversize_pkts_high;
+        0x3c [31:0] ether_stats_oversize_pkts_low;
+        0x40 [31:0] ether_stats_fragments_high;
+        0x44 [31:0] ether_stats_fragments_low;
+        0x48 [31:0] ether_stats_jabbers_high;
+        0x4c [31:0] ether_stats_jabbers_low;
+        0x50 [31:0] ether_stats_collisions_high;
+        0x54 [31:0] ether_stats_collisions_low;
+        0x58 [31:0] ether_stats_pkts64octets_high;
+        0x5c [31:0] ether_stats_pkts64octets_low;
+        0x60 [31:0] ether_stats_pkts65to127octets_high;
+        0x64 [31:0] ether_stats_pkts65to127octets_low;
+        0x68 [31:0] ether_stats_pkts128to255octets_high;
+        0x6c [31:0] ether_stats_pkts128to255octets_low;
+        0x70 [31:0] ether_stats_pkts256to511octets_high;
+        0x74 [31:0] ether_stats_pkts256to511octets_low;
+        0x78 [31:0] ether_stats_pkts512to1023octets_high;
+        0x7c [31:0] ether_stats_pkts512to1023octets_low;
+        0x80 [31:0] ether_stats_pkts1024to1518octets_high;
+        0x84 [31:0] ether_stats_pkts1024to1518octets_low;
+        0x88 [31:0] ether_stats_pkts1519to2047octets_high;
+        0x8c [31:0] ether_stats_pkts1519to2047octets_low;
+        0x90 [31:0] ether_stats_pkts2048to4095octets_high;
+        0x94 [31:0] ether_stats_pkts2048to4095octets_low;
+        0x98 [31:0] ether_stats_pkts4096to8191octets_high;
+        0x9c [31:0] ether_stats_pkts4096to8191octets_low;
+        0xa0 [31:0] ether_stats_pkts8192to10239octets_high;
+        0xa4 [31:0] ether_stats_pkts8192to10239octets_low;
+    }
+    eth_3635_cntrs_grp_data_layout / Eth3635CntrsGrpDataLayout : 0xf8 {
+        0x00 [31:0] dot3stats_alignment_errors_high;
+        0x04 [31:0] dot3stats_alignment_errors_low;
+        0x08 [31:0] dot3stats_fcs_errors_high;
+        0x0c [31:0] dot3stats_fcs_errors_low;
+        0x10 [31:0] dot3stats_single_collision_frames_high;
+        0x14 [31:0] dot3stats_single_collision_frames_low;
+        0x18 [31:0] dot3stats_multiple_collision_frames_high;
+        0x1c [31:0] dot3stats_multiple_collision_frames_low;
+        0x20 [31:0] dot3stats_sqe_test_errors_high;
+        0x24 [31:0] dot3stats_sqe_test_errors_low;
+        0x28 [31:0] dot3stats_deferred_transmissions_high;
+        0x2c [31:0] dot3stats_deferred_transmissions_low;
+        0x30 [31:0] dot3stats_late_collisions_high;
+        0x34 [31:0] dot3stats_late_collisions_low;
+        0x38 [31:0] dot3stats_excessive_collisions_high;
+        0x3c [31:0] dot3stats_excessive_collisions_low;
+        0x40 [31:0] dot3stats_internal_mac_transmit_errors_high;
+        0x44 [31:0] dot3stats_internal_mac_transmit_errors_low;
+        0x48 [31:0] dot3stats_carrier_sense_errors_high;
+        0x4c [31:0] dot3stats_carrier_sense_errors_low;
+        0x50 [31:0] dot3stats_frame_too_longs_high;
+        0x54 [31:0] dot3stats_frame_too_longs_low;
+        0x58 [31:0] dot3stats_internal_mac_receive_errors_high;
+        0x5c [31:0] dot3stats_internal_mac_receive_errors_low;
+        0x60 [31:0] dot3stats_symbol_errors_high;
+        0x64 [31:0] dot3stats_symbol_errors_low;
+        0x68 [31:0] dot3control_in_unknown_opcodes_high;
+        0x6c [31:0] dot3control_in_unknown_opcodes_low;
+        0x70 [31:0] dot3in_pause_frames_high;
+        0x74 [31:0] dot3in_pause_frames_low;
+        0x78 [31:0] dot3out_pause_frames_high;
+        0x7c [31:0] dot3out_pause_frames_low;
+    }
+    eth_extended_cntrs_grp_data_layout / EthExtendedCntrsGrpDataLayout : 0xf8 {
+        0x00 [31:0] port_transmit_wait_high;
+        0x04 [31:0] port_transmit_wait_low;
+        0x28 [31:0] rx_buffer_almost_full_high;
+        0x2c [31:0] rx_buffer_almost_full_low;
+        0x30 [31:0] rx_buffer_full_high;
+        0x34 [31:0] rx_buffer_full_low;
+        0x38 [31:0] rx_icrc_encapsulated_high;
+        0x3c [31:0] rx_icrc_encapsulated_low;
+    }
+    eth_per_prio_grp_data_layout / EthPerPrioGrpDataLayout : 0xf8 {
+        0x00 [31:0] rx_octets_high;
+        0x04 [31:0] rx_octets_low;
+        0x20 [31:0] rx_frames_high;
+        0x24 [31:0] rx_frames_low;
+        0x28 [31:0] tx_octets_high;
+        0x2c [31:0] tx_octets_low;
+        0x48 [31:0] tx_frames_high;
+        0x4c [31:0] tx_frames_low;
+        0x50 [31:0] rx_pause_high;
+        0x54 [31:0] rx_pause_low;
+        0x58 [31:0] rx_pause_duration_high;
+        0x5c [31:0] rx_pause_duration_low;
+        0x60 [31:0] tx_pause_high;
+        0x64 [31:0] tx_pause_low;
+        0x68 [31:0] tx_pause_duration_high;
+        0x6c [31:0] tx_pause_duration_low;
+        0x70 [31:0] rx_pause_transition_high;
+        0x74 [31:0] rx_pause_transition_low;
+        0x78 [31:0] rx_discards_high;
+        0x7c [31:0] rx_discards_low;
+        0x80 [31:0] device_stall_minor_watermark_cnt_high;
+        0x84 [31:0] device_stall_minor_watermark_cnt_low;
+        0x88 [31:0] device_stall_critical_watermark_cnt_high;
+        0x8c [31:0] device_stall_critical_watermark_cnt_low;
+    }
+    eth_per_tc_prio_grp_data_layout / EthPerTcPrioGrpDataLayout : 0xf8 {
+        0x00 [31:0] transmit_queue_high;
+        0x04 [31:0] transmit_queue_low;
+        0x08 [31:0] no_buffer_discard_uc_high;
+        0x0c [31:0] no_buffer_discard_uc_low;
+    }
+    eth_per_tc_congest_prio_grp_data_layout / EthPerTcCongestPrioGrpDataLayout : 0xf8 {
+        0x00 [31:0] wred_discard_high;
+        0x04 [31:0] wred_discard_low;
+        0x08 [31:0] ecn_marked_tc_high;
+        0x0c [31:0] ecn_marked_tc_low;
+    }
+    phys_layer_cntrs / PhysLayerCntrs : 0xf8 {
+        0x00 [31:0] time_since_last_clear_high;
+        0x04 [31:0] time_since_last_clear_low;
+        0x08 [31:0] symbol_errors_high;
+        0x0c [31:0] symbol_errors_low;
+        0x10 [31:0] sync_headers_errors_high;
+        0x14 [31:0] sync_headers_errors_low;
+        0x18 [31:0] edpl_bip_errors_lane0_high;
+        0x1c [31:0] edpl_bip_errors_lane0_low;
+        0x20 [31:0] edpl_bip_errors_lane1_high;
+        0x24 [31:0] edpl_bip_errors_lane1_low;
+        0x28 [31:0] edpl_bip_errors_lane2_high;
+        0x2c [31:0] edpl_bip_errors_lane2_low;
+        0x30 [31:0] edpl_bip_errors_lane3_high;
+        0x34 [31:0] edpl_bip_errors_lane3_low;
+        0x38 [31:0] fc_fec_corrected_blocks_lane0_high;
+        0x3c [31:0] fc_fec_corrected_blocks_lane0_low;
+        0x40 [31:0] fc_fec_corrected_blocks_lane1_high;
+        0x44 [31:0] fc_fec_corrected_blocks_lane1_low;
+        0x48 [31:0] fc_fec_corrected_blocks_lane2_high;
+        0x4c [31:0] fc_fec_corrected_blocks_lane2_low;
+        0x50 [31:0] fc_fec_corrected_blocks_lane3_high;
+        0x54 [31:0] fc_fec_corrected_blocks_lane3_low;
+        0x58 [31:0] fc_fec_uncorrectable_blocks_lane0_high;
+        0x5c [31:0] fc_fec_uncorrectable_blocks_lane0_low;
+        0x60 [31:0] fc_fec_uncorrectable_blocks_lane1_high;
+        0x64 [31:0] fc_fec_uncorrectable_blocks_lane1_low;
+        0x68 [31:0] fc_fec_uncorrectable_blocks_lane2_high;
+        0x6c [31:0] fc_fec_uncorrectable_blocks_lane2_low;
+        0x70 [31:0] fc_fec_uncorrectable_blocks_lane3_high;
+        0x74 [31:0] fc_fec_uncorrectable_blocks_lane3_low;
+        0x78 [31:0] rs_fec_corrected_blocks_high;
+        0x7c [31:0] rs_fec_corrected_blocks_low;
+        0x80 [31:0] rs_fec_uncorrectable_blocks_high;
+        0x84 [31:0] rs_fec_uncorrectable_blocks_low;
+        0x88 [31:0] rs_fec_no_errors_blocks_high;
+        0x8c [31:0] rs_fec_no_errors_blocks_low;
+        0x90 [31:0] rs_fec_single_error_blocks_high;
+        0x94 [31:0] rs_fec_single_error_blocks_low;
+        0x98 [31:0] rs_fec_corrected_symbols_total_high;
+        0x9c [31:0] rs_fec_corrected_symbols_total_low;
+        0xa0 [31:0] rs_fec_corrected_symbols_lane0_high;
+        0xa4 [31:0] rs_fec_corrected_symbols_lane0_low;
+        0xa8 [31:0] rs_fec_corrected_symbols_lane1_high;
+        0xac [31:0] rs_fec_corrected_symbols_lane1_low;
+        0xb0 [31:0] rs_fec_corrected_symbols_lane2_high;
+        0xb4 [31:0] rs_fec_corrected_symbols_lane2_low;
+        0xb8 [31:0] rs_fec_corrected_symbols_lane3_high;
+        0xbc [31:0] rs_fec_corrected_symbols_lane3_low;
+        0xc0 [31:0] link_down_events;
+        0xc4 [31:0] successful_recovery_events;
+    }
+    phys_layer_statistical_cntrs / PhysLayerStatisticalCntrs : 0xf8 {
+        0x00 [31:0] time_since_last_clear_high;
+        0x04 [31:0] time_since_last_clear_low;
+        0x08 [31:0] phy_received_bits_high;
+        0x0c [31:0] phy_received_bits_low;
+        0x10 [31:0] phy_symbol_errors_high;
+        0x14 [31:0] phy_symbol_errors_low;
+        0x18 [31:0] phy_corrected_bits_high;
+        0x1c [31:0] phy_corrected_bits_low;
+        0x20 [31:0] phy_corrected_bits_lane0_high;
+        0x24 [31:0] phy_corrected_bits_lane0_low;
+        0x28 [31:0] phy_corrected_bits_lane1_high;
+        0x2c [31:0] phy_corrected_bits_lane1_low;
+        0x30 [31:0] phy_corrected_bits_lane2_high;
+        0x34 [31:0] phy_corrected_bits_lane2_low;
+        0x38 [31:0] phy_corrected_bits_lane3_high;
+        0x3c [31:0] phy_corrected_bits_lane3_low;
+    }
+    pcie_perf_cntrs_grp_data_layout / PciePerfCntrsGrpDataLayout : 0xf8 {
+        0x00 [31:0] life_time_counter_high;
+        0x04 [31:0] life_time_counter_low;
+        0x08 [31:0] rx_errors;
+        0x0c [31:0] tx_errors;
+        0x10 [31:0] l0_to_recovery_eieos;
+        0x14 [31:0] l0_to_recovery_ts;
+        0x18 [31:0] l0_to_recovery_framing;
+        0x1c [31:0] l0_to_recovery_retrain;
+        0x20 [31:0] crc_error_dllp;
+        0x24 [31:0] crc_error_tlp;
+        0x28 [31:0] tx_overflow_buffer_pkt_high;
+        0x2c [31:0] tx_overflow_buffer_pkt_low;
+        0x30 [31:0] outbound_stalled_reads;
+        0x34 [31:0] outbound_stalled_writes;
+        0x38 [31:0] outbound_stalled_reads_events;
+        0x3c [31:0] outbound_stalled_writes_events;
+    }
+    ib_port_cntrs_grp_data_layout / IbPortCntrsGrpDataLayout : 0x28 {
+        0x00 [31:16] symbol_error_counter;
+        0x00 [15:8] link_error_recovery_counter;
+        0x00 [7:0] link_downed_counter;
+        0x04 [31:16] port_rcv_errors;
+        0x04 [15:0] port_rcv_remote_physical_errors;
+        0x08 [31:16] port_rcv_switch_relay_errors;
+        0x08 [15:0] port_xmit_discards;
+        0x0c [31:24] port_xmit_constraint_errors;
+        0x0c [23:16] port_rcv_constraint_errors;
+        0x0c [7:0] link_overrun_errors;
+        0x10 [15:0] vl_15_dropped;
+        0x24 [31:0] port_xmit_wait;
+    }
+}
