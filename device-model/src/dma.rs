@@ -1,0 +1,142 @@
+//! Guest memory as the device sees it: bounds-checked at every access, through
+//! a snapshot that the owner of the mapping may replace at any time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::{ArcSwap, Guard};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
+
+/// An immutable set of mapped ranges, keyed by IOVA.
+pub type Memory = GuestMemoryMmap<()>;
+
+/// The address is not mapped (or not for this kind of access).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("DMA address {iova:#x}+{len:#x} is not mapped")]
+pub struct DmaError {
+    /// First byte of the access.
+    pub iova: u64,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+/// The IOVA space of one PCI function, shared by its sub-functions.
+#[derive(Debug)]
+pub struct Dma {
+    map: ArcSwap<Memory>,
+}
+
+impl Default for Dma {
+    fn default() -> Self {
+        Self { map: ArcSwap::from_pointee(Memory::new()) }
+    }
+}
+
+impl Dma {
+    /// Takes the present snapshot. Hold it for one burst, not longer: whoever
+    /// unmaps memory waits until no one holds the old snapshot.
+    pub fn load(&self) -> DmaGuard {
+        DmaGuard(self.map.load())
+    }
+
+    /// Replaces the mapping and returns when no reader holds the former one.
+    pub fn replace(&self, new: Arc<Memory>) {
+        let old = self.map.swap(new);
+        // The caller may hold one clone beside ours; readers hold the rest.
+        let idle = 2;
+        let mut spins = 0u32;
+        while Arc::strong_count(&old) > idle && spins < 1_000_000 {
+            spins += 1;
+            if spins.is_multiple_of(64) {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+/// A snapshot of the mapping, held for one burst of work.
+pub struct DmaGuard(Guard<Arc<Memory>>);
+
+impl std::ops::Deref for DmaGuard {
+    type Target = Memory;
+    fn deref(&self) -> &Memory {
+        &self.0
+    }
+}
+
+/// Accesses to guest memory that the device makes. Values in queues are
+/// big-endian.
+pub trait DmaAccess {
+    /// Copies out of guest memory.
+    fn dma_read(&self, iova: u64, buf: &mut [u8]) -> Result<(), DmaError>;
+    /// Copies into guest memory.
+    fn dma_write(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError>;
+    /// Reads a big-endian dword in one piece, ordered before later accesses.
+    fn dma_read32(&self, iova: u64) -> Result<u32, DmaError>;
+    /// Writes a byte in one piece, ordered after earlier accesses.
+    fn dma_publish8(&self, iova: u64, value: u8) -> Result<(), DmaError>;
+    /// The pieces of mapped memory that make up a range, in order, handed to
+    /// `each`; at most a few, one a mapped region.
+    fn dma_slices<'a>(&'a self, iova: u64, len: usize, each: impl FnMut(VolatileSlice<'a, ()>))
+    -> Result<(), DmaError>;
+}
+
+impl DmaAccess for Memory {
+    fn dma_read(&self, iova: u64, buf: &mut [u8]) -> Result<(), DmaError> {
+        self.read_slice(buf, GuestAddress(iova)).map_err(|_| DmaError { iova, len: buf.len() })
+    }
+    fn dma_write(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
+        self.write_slice(buf, GuestAddress(iova)).map_err(|_| DmaError { iova, len: buf.len() })
+    }
+    fn dma_read32(&self, iova: u64) -> Result<u32, DmaError> {
+        let v: u32 = self.load(GuestAddress(iova), Ordering::Acquire).map_err(|_| DmaError { iova, len: 4 })?;
+        Ok(u32::from_be(v))
+    }
+    fn dma_publish8(&self, iova: u64, value: u8) -> Result<(), DmaError> {
+        self.store(value, GuestAddress(iova), Ordering::Release).map_err(|_| DmaError { iova, len: 1 })
+    }
+    fn dma_slices<'a>(
+        &'a self,
+        iova: u64,
+        len: usize,
+        mut each: impl FnMut(VolatileSlice<'a, ()>),
+    ) -> Result<(), DmaError> {
+        let fault = DmaError { iova, len };
+        let mut at = GuestAddress(iova);
+        let mut left = len;
+        while left > 0 {
+            let (region, offset) = self.to_region_addr(at).ok_or(fault)?;
+            let here = (vm_memory::GuestMemoryRegion::len(region) - offset.raw_value()) as usize;
+            let n = left.min(here);
+            each(vm_memory::GuestMemoryRegion::get_slice(region, offset, n).map_err(|_| fault)?);
+            left -= n;
+            if left > 0 {
+                at = at.checked_add(n as u64).ok_or(fault)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses_stop_at_the_end_of_the_map() {
+        let dma = Dma::default();
+        assert!(dma.load().dma_read32(0).is_err());
+        dma.replace(Arc::new(
+            Memory::from_ranges(&[(GuestAddress(0x1000), 0x1000), (GuestAddress(0x2000), 0x1000)]).unwrap(),
+        ));
+        let m = dma.load();
+        m.dma_write(0x1ffe, &[1, 2, 3, 4]).unwrap();
+        let mut lens = vec![];
+        m.dma_slices(0x1ffe, 4, |s| lens.push(s.len())).unwrap();
+        assert_eq!(lens, [2, 2]);
+        assert!(m.dma_write(0x2ffe, &[1, 2, 3, 4]).is_err());
+        assert!(m.dma_slices(u64::MAX - 1, 4, |_| ()).is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Event, completion, send and receive queues.

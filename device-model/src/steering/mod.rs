@@ -1,0 +1,1 @@
+//! Flow tables, groups and entries, and the walk of a packet through them.

@@ -1,0 +1,29 @@
+//! What the chip needs from the world around it. The model reads no clock and
+//! no socket by itself, so the same chip runs in a unit test, a fuzzer and
+//! behind QEMU.
+
+/// Raises interrupts of one PCI function.
+pub trait Interrupts: Send + Sync {
+    /// Fires MSI-X vector `vector`. A vector that nobody listens to is lost,
+    /// as on a card whose table entry is masked for ever.
+    fn raise(&self, vector: u16);
+}
+
+/// Time since an arbitrary start, in nanoseconds; never goes back.
+pub trait Clock: Send + Sync {
+    /// Nanoseconds.
+    fn now_ns(&self) -> u64;
+}
+
+/// Tells the threads that run the model that there is work.
+pub trait Waker: Send + Sync {
+    /// May be called from any thread, often.
+    fn wake(&self);
+}
+
+/// The far end of a physical port.
+pub trait Wire: Send + Sync {
+    /// Takes a frame that leaves the port: the pieces of guest memory and
+    /// headers that make it up, in order. Returns false where it was dropped.
+    fn transmit(&self, frame: &crate::packet::Frame<'_>) -> bool;
+}
