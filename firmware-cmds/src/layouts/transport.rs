@@ -394,4 +394,7 @@ prm! {
         0x04 [1:1] wr_en;
         0x04 [0:0] rd_en;
     }
+    rq_num / RqNum : 0x4 {
+        0x00 [23:0] rq_num;
+    }
 }

@@ -1,0 +1,116 @@
+//! The command interface. [`table`] has one row a command; a handler takes the
+//! row's input layout and fills its output layout.
+
+pub mod flow;
+pub mod hca;
+pub mod queue;
+pub mod regs;
+pub mod sf;
+pub mod table;
+pub mod transport;
+pub mod vport;
+
+mod ppcnt;
+
+use sfnic_firmware_cmds::{Opcode, Refusal, Status, Syndrome};
+
+use crate::control::function::{Function, FunctionKind};
+use crate::control::{Control, PF};
+use crate::nic::{Card, Nic};
+use crate::unmodelled::Access;
+
+/// A command's answer: nothing to say, or why not.
+pub type Answer = Result<(), Refusal>;
+
+/// What a handler works with.
+pub struct Cx<'a> {
+    /// The device.
+    pub nic: &'a Nic,
+    /// The card that the command was given to.
+    pub card: &'a Card,
+    /// The card's control state, locked.
+    pub ctl: &'a mut Control,
+    /// The function that issued the command.
+    pub fid: u16,
+    /// The user context in whose name it was issued; 0 is the kernel.
+    pub uid: u16,
+    /// Operation modifier.
+    pub op_mod: u16,
+}
+
+impl Cx<'_> {
+    /// The function that issued the command.
+    pub fn function(&mut self) -> Result<&mut Function, Refusal> {
+        self.ctl.functions.get_mut(&self.fid).ok_or(Refusal::new(Status::BadSysState, Syndrome::FUNCTION_DISABLED))
+    }
+
+    /// Refuses unless the caller manages the eswitch.
+    pub fn require_manager(&self) -> Answer {
+        if self.fid == PF { Ok(()) } else { Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN)) }
+    }
+
+    /// Counts something that the driver wanted and the model does not have.
+    pub fn unmodelled(&self, a: Access) {
+        self.nic.unmodelled.record(self.card.index, self.fid, a);
+    }
+}
+
+/// Runs one command: `input` as the driver sent it, `out` as long as it asked
+/// for, zeroed.
+pub fn execute(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, input: &[u8], out: &mut [u8]) -> Answer {
+    let head = |at: usize| input.get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
+    let opcode = Opcode(head(0));
+    let answer = dispatch(nic, card, ctl, fid, opcode, head(2), head(6), input, out);
+    let status = match answer {
+        Ok(()) => Status::Ok,
+        Err(r) => {
+            tracing::debug!(card = card.index, function = fid, %opcode, op_mod = head(6), refusal = %r, "command refused");
+            if let Some(s) = out.get_mut(4..8) {
+                s.copy_from_slice(&r.syndrome.0.to_be_bytes());
+            }
+            r.status
+        }
+    };
+    if let Some(b) = out.first_mut() {
+        *b = status as u8;
+    }
+    tracing::trace!(card = card.index, function = fid, %opcode, op_mod = head(6), ?status, "command");
+    answer
+}
+
+#[allow(clippy::too_many_arguments)]
+fn dispatch(
+    nic: &Nic,
+    card: &Card,
+    ctl: &mut Control,
+    fid: u16,
+    opcode: Opcode,
+    uid: u16,
+    op_mod: u16,
+    input: &[u8],
+    out: &mut [u8],
+) -> Answer {
+    let Some(row) = table::find(opcode) else {
+        nic.unmodelled.record(card.index, fid, Access::Opcode(opcode.0));
+        let why = if opcode.name().is_some() { Syndrome::OPCODE_UNMODELLED } else { Syndrome::OPCODE_UNKNOWN };
+        return Err(Refusal::new(Status::BadOp, why));
+    };
+    if input.len() < row.input.size() {
+        return Err(Refusal::new(Status::BadInputLen, Syndrome::INPUT_SHORT));
+    }
+    if out.len() < row.output.size() {
+        return Err(Refusal::new(Status::BadOutputLen, Syndrome::OUTPUT_SHORT));
+    }
+    let f = ctl.functions.get(&fid).ok_or(Refusal::new(Status::BadSysState, Syndrome::FUNCTION_DISABLED))?;
+    if row.needs >= table::Needs::Enabled && !f.enabled {
+        return Err(Refusal::new(Status::BadSysState, Syndrome::FUNCTION_DISABLED));
+    }
+    if row.needs >= table::Needs::Initialised && !f.initialised {
+        return Err(Refusal::new(Status::BadSysState, Syndrome::NOT_INITIALISED));
+    }
+    if row.role == table::Role::Manager && f.kind == FunctionKind::Sf {
+        return Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN));
+    }
+    let mut cx = Cx { nic, card, ctl, fid, uid, op_mod };
+    (row.run)(&mut cx, input, out)
+}

@@ -1,0 +1,62 @@
+//! Sub-functions of a card: their slots and what a change of state brings
+//! about.
+
+use sfnic_firmware_cmds::Refusal;
+use sfnic_firmware_cmds::entries::{Eqe, event};
+use sfnic_firmware_cmds::layout::ViewMut;
+use sfnic_firmware_cmds::{Status, Syndrome};
+
+use super::vhca::{Cause, Observer, State};
+use super::{Control, PF};
+
+/// One possible sub-function.
+#[derive(Debug, Clone, Default)]
+pub struct SfSlot {
+    /// Where it is in its life.
+    pub state: State,
+    /// The user's number (`sfnum`).
+    pub sw_function_id: u32,
+    /// The physical function's interest in changes.
+    pub observer: Observer,
+    /// How often the slot has been allocated.
+    pub generation: u32,
+}
+
+impl Control {
+    /// Moves an SF along its life cycle and tells who armed for it. Returns
+    /// the states before and after.
+    pub fn sf_transition(&mut self, id: u16, cause: Cause) -> Result<(State, State), Refusal> {
+        let slot = self.sf_mut(id).ok_or(Refusal::new(Status::BadParam, Syndrome::FUNCTION_ID))?;
+        let before = slot.state;
+        let after = before.after(cause)?;
+        slot.state = after;
+        if before != after && slot.observer.changed() {
+            self.vhca_event(id);
+        }
+        tracing::debug!(function = id, ?cause, ?before, ?after, "vhca state");
+        Ok((before, after))
+    }
+
+    /// The physical function arms for changes of `id`.
+    pub fn sf_arm(&mut self, id: u16) {
+        let due = self.sf_mut(id).is_some_and(|s| s.observer.arm(s.state));
+        if due {
+            self.vhca_event(id);
+        }
+    }
+
+    fn vhca_event(&self, id: u16) {
+        let mut eqe = [0; 64];
+        ViewMut::<Eqe>::new(&mut eqe).set(Eqe::vhca_function_id, u32::from(id));
+        if let Some(pf) = self.functions.get(&PF) {
+            pf.notify(event::VHCA_STATE_CHANGE, 0, &event_data(&eqe));
+        }
+    }
+}
+
+/// The data part of an event entry.
+pub fn event_data(eqe: &[u8; 64]) -> [u8; 28] {
+    let mut d = [0; 28];
+    d.copy_from_slice(&eqe[Eqe::data.offset()..Eqe::data.offset() + 28]);
+    d
+}

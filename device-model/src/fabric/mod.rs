@@ -1,0 +1,50 @@
+//! The data plane: vports, the physical port, and the pipeline that takes a
+//! frame from one queue to another. Nothing here takes a control lock.
+//!
+//! A frame's way: send queue → NIC TX tables → ingress ACL of its vport → FDB
+//! (or legacy switching) → egress ACL of the destination → NIC RX tables → TIR
+//! → receive queue; or through the physical port to whatever is connected.
+
+pub mod counters;
+pub mod mkey;
+pub mod pipeline;
+pub mod plane;
+pub mod port;
+mod steer;
+pub mod tir;
+pub mod transmit;
+pub mod vport;
+
+use std::sync::Arc;
+
+use papaya::HashMap;
+
+use crate::steering::Reader;
+use port::Port;
+use tir::Tir;
+use vport::Vport;
+
+/// The packet path's side of one eswitch.
+pub struct Fabric {
+    /// Number of the card.
+    pub card: usize,
+    /// The physical port.
+    pub port: Arc<Port>,
+    /// Vports by number.
+    pub vports: HashMap<u16, Arc<Vport>>,
+    /// Tables of the eswitch manager: FDB and ACLs.
+    pub eswitch: Reader<Tir>,
+}
+
+impl Fabric {
+    /// An eswitch without vports.
+    pub fn new(card: usize, port: Arc<Port>, eswitch: Reader<Tir>) -> Self {
+        Self { card, port, vports: HashMap::new(), eswitch }
+    }
+}
+
+impl std::fmt::Debug for Fabric {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Fabric({}, {} vports)", self.card, self.vports.len())
+    }
+}

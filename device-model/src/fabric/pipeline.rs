@@ -1,0 +1,417 @@
+//! The way of a frame through eswitch and receive steering.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use sfnic_firmware_cmds::layout::Field;
+use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
+use vm_memory::VolatileSlice;
+
+use super::counters::Cast;
+use super::plane::FunctionPlane;
+use super::port::Far;
+use super::tir::Tir;
+use super::vport::{UPLINK, Vport};
+use crate::dma::DmaError;
+use crate::explain::Record;
+use crate::nic::{Card, Nic};
+use crate::packet::key::MISC2;
+use crate::packet::{Frame, L3, L4, checksum};
+use crate::queue::{RssType, RxDrop, RxFrame, RxInfo};
+use crate::steering::{NoTrace, Reader, TableType, Verdict};
+
+/// How often one frame may pass a port or a vport, copies included: far more
+/// than any sensible configuration, and an end to loops through wires.
+const MAX_CROSSINGS: u32 = 4096;
+/// How deep ways may nest: eswitch, wire, eswitch, …
+const MAX_DEPTH: u32 = 8;
+/// Bytes of a frame check sequence, which MTUs of the port include.
+const FCS: usize = 4;
+
+/// Takes frames through the device on behalf of one worker.
+pub struct Pipeline<'n> {
+    /// The device.
+    pub nic: &'n Nic,
+    /// Number of the worker, for counters.
+    pub worker: usize,
+    /// Time stamp of completions, in ticks of the internal timer.
+    pub now: u64,
+    crossings: u32,
+    depth: u32,
+    record: Option<Record>,
+}
+
+/// Where steering sends a frame, without borrowing the tables.
+enum Next {
+    Tir(Arc<Tir>),
+    Vport(u16),
+    Pass,
+    Default,
+    Drop,
+}
+
+impl<'n> Pipeline<'n> {
+    /// A pipeline for one burst.
+    pub fn new(nic: &'n Nic, worker: usize, now: u64) -> Self {
+        Self { nic, worker, now, crossings: 0, depth: 0, record: None }
+    }
+
+    /// A parsed frame that a function's send queue sends.
+    pub fn from_function(&mut self, card: &Card, function: &FunctionPlane, mut frame: Frame<'_>) {
+        self.crossings = 0;
+        self.depth = 0;
+        let vport = &function.vport;
+        let sqn = frame.meta.source_sqn;
+        self.record = self.nic.explainer.begin(|| format!("pf{} vport {:#x} sq {sqn:#x}", card.index, vport.number), &frame);
+        vport.tx.count(Cast::of(frame.headers()), frame.len());
+        self.walk(&function.steering, TableType::NicTx, 0, &mut frame, &mut |p, f, next| match next {
+            Next::Pass | Next::Default => p.to_eswitch(card, vport.number, f),
+            _ => p.drop_tx(vport, f),
+        });
+        self.record = None;
+    }
+
+    /// A frame that arrives at a physical port.
+    pub fn from_wire(&mut self, card: &Card, mut frame: Frame<'_>) {
+        self.crossings = 0;
+        self.depth = 0;
+        frame.parse();
+        self.record = self.nic.explainer.begin(|| format!("wire {}", card.index), &frame);
+        self.enter_port(card, &mut frame);
+        self.record = None;
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(r) = &mut self.record {
+            r.note(line());
+        }
+    }
+
+    fn drop_tx(&mut self, vport: &Vport, frame: &Frame<'_>) {
+        self.note(|| format!("dropped on transmit of vport {:#x}", vport.number));
+        vport.tx.errors.count(frame.len());
+    }
+
+    /// Leads a frame through the tables of a type, if there are any, and hands
+    /// it and its copies to `then`.
+    fn walk<'m>(
+        &mut self,
+        tables: &Reader<Tir>,
+        kind: TableType,
+        vport: u16,
+        frame: &mut Frame<'m>,
+        then: &mut dyn FnMut(&mut Self, &mut Frame<'m>, Next),
+    ) {
+        let view = tables.load();
+        let Some(root) = view.root(kind, vport) else { return then(self, frame, Next::Default) };
+        let worker = self.worker;
+        let mut record = self.record.take();
+        if let Some(record) = record.as_mut() {
+            // Steps and deliveries interleave, so what follows a delivery is
+            // recorded after the walk's own steps.
+            let mut ends = vec![];
+            view.walk(
+                root,
+                frame,
+                worker,
+                &mut |f: &mut Frame<'m>, v: Verdict<'_, Tir>| ends.push((f.replicate(), next(v))),
+                &mut |step: crate::steering::Step<'_, Tir>| record.step(step),
+            );
+            self.record = Some(std::mem::replace(record, record_stub()));
+            for (mut f, n) in ends {
+                then(self, &mut f, n);
+            }
+        } else {
+            view.walk(
+                root,
+                frame,
+                worker,
+                &mut |f: &mut Frame<'m>, v: Verdict<'_, Tir>| then(self, f, next(v)),
+                &mut NoTrace,
+            );
+        }
+    }
+
+    /// A frame enters the eswitch from a vport (or [`UPLINK`]).
+    fn to_eswitch(&mut self, card: &Card, from: u16, frame: &mut Frame<'_>) {
+        let fabric = &card.fabric;
+        self.walk(&fabric.eswitch, TableType::IngressAcl, from, frame, &mut |p, f, next| match next {
+            Next::Pass | Next::Default => p.forward(card, from, f),
+            _ => p.note(|| "dropped by the ingress ACL".into()),
+        });
+    }
+
+    /// The FDB decides, or the addresses where there is none.
+    fn forward(&mut self, card: &Card, from: u16, frame: &mut Frame<'_>) {
+        let fabric = &card.fabric;
+        if fabric.eswitch.load().root(TableType::Fdb, 0).is_none() {
+            return self.forward_legacy(card, from, frame);
+        }
+        self.walk(&fabric.eswitch, TableType::Fdb, 0, frame, &mut |p, f, next| match next {
+            Next::Vport(UPLINK) => p.to_port(card, f),
+            Next::Vport(n) => p.to_vport(card, n, f),
+            _ => p.note(|| "dropped by the FDB".into()),
+        });
+    }
+
+    /// Without an FDB frames go where their address is registered, everything
+    /// else that a vport sends goes to the wire.
+    fn forward_legacy(&mut self, card: &Card, from: u16, frame: &mut Frame<'_>) {
+        let Some(dmac) = frame.headers().first_chunk::<6>().copied() else { return };
+        let unicast = Cast::of(&dmac) == Cast::Unicast;
+        let mut taken = false;
+        let vports = card.fabric.vports.pin();
+        for (number, v) in &vports {
+            if *number != from && *number != UPLINK && v.filter.load().wants(&dmac) {
+                taken |= unicast && v.filter.load().unicast.contains(&dmac);
+                self.note(|| format!("legacy switching: vport {number:#x} wants it"));
+                self.to_vport(card, *number, &mut frame.replicate());
+            }
+        }
+        if from != UPLINK && !taken {
+            self.note(|| "legacy switching: to the wire".into());
+            self.to_port(card, frame);
+        }
+    }
+
+    /// One more crossing; false where the frame has had enough.
+    fn cross(&mut self) -> bool {
+        self.crossings += 1;
+        if self.crossings > MAX_CROSSINGS || self.depth >= MAX_DEPTH {
+            self.note(|| "dropped: goes in circles".into());
+            return false;
+        }
+        true
+    }
+
+    /// A frame is delivered to a vport: egress ACL, then its function's
+    /// receive steering.
+    fn to_vport(&mut self, card: &Card, number: u16, frame: &mut Frame<'_>) {
+        if !self.cross() {
+            return;
+        }
+        let vports = card.fabric.vports.pin();
+        let Some(vport) = vports.get(&number).cloned() else {
+            return self.note(|| format!("dropped: no vport {number:#x}"));
+        };
+        drop(vports);
+        let Some(function) = vport.function.load_full() else {
+            return self.note(|| format!("dropped: no driver behind vport {number:#x}"));
+        };
+        if !vport.link.load(Relaxed) && number != 0 {
+            function.rx_link_down.add(1);
+            return self.note(|| format!("dropped: link of vport {number:#x} is down"));
+        }
+        self.depth += 1;
+        self.walk(&card.fabric.eswitch, TableType::EgressAcl, number, frame, &mut |p, f, next| match next {
+            Next::Pass | Next::Default => p.receive(&function, &vport, f),
+            _ => p.note(|| "dropped by the egress ACL".into()),
+        });
+        self.depth -= 1;
+    }
+
+    /// Receive steering of a function.
+    fn receive(&mut self, function: &Arc<FunctionPlane>, vport: &Vport, frame: &mut Frame<'_>) {
+        vport.rx.count(Cast::of(frame.headers()), frame.len());
+        keep_metadata(frame, vport.reg_c_to_rx.load(Relaxed));
+        self.walk(&function.steering, TableType::NicRx, 0, frame, &mut |p, f, next| match next {
+            Next::Tir(tir) => p.deliver(function, &tir, f),
+            _ => {
+                function.rx_steering_discards.add(1);
+                p.note(|| "dropped: receive steering has no TIR for it".into());
+            }
+        });
+    }
+
+    /// A TIR picks the queue.
+    fn deliver(&mut self, function: &Arc<FunctionPlane>, tir: &Tir, frame: &Frame<'_>) {
+        let state = tir.state.load();
+        if self.blocked_loopback(function, tir, state.self_lb_block, frame) {
+            return self.note(|| "dropped: the function's own frame".into());
+        }
+        let hash = state.hash(&frame.key);
+        let mut info = rx_info(frame);
+        info.rss_hash = hash.value;
+        info.rss_type = RssType { ip: hash.ip_type as u8, l4: hash.l4_type as u8 };
+        let mem = function.dma.load();
+        let end = state.with_queue(hash.value, |rq| {
+            (rq.rqn(), rq.deliver(&mem, &**function, frame, &info, self.now))
+        });
+        match end {
+            Some((rqn, Ok(()))) => self.note(|| format!("received by rq {rqn:#x}")),
+            Some((rqn, Err(e))) => {
+                if !matches!(e, RxDrop::NoBuffer) {
+                    function.vport.rx.errors.count(frame.len());
+                }
+                self.note(|| format!("dropped by rq {rqn:#x}: {e}"));
+            }
+            None => self.note(|| "dropped: the RQT is empty".into()),
+        }
+    }
+
+    fn blocked_loopback(&self, function: &FunctionPlane, tir: &Tir, block: u32, frame: &Frame<'_>) -> bool {
+        const UNICAST: u32 = 1;
+        const MULTICAST: u32 = 2;
+        let m = &frame.meta;
+        let own = !m.from_wire && m.source_vport == function.vport.number && m.source_td == tir.td;
+        let bit = if Cast::of(frame.headers()) == Cast::Unicast { UNICAST } else { MULTICAST };
+        own && block & bit != 0
+    }
+
+    /// A frame leaves by the physical port.
+    fn to_port(&mut self, card: &Card, frame: &mut Frame<'_>) {
+        if !self.cross() {
+            return;
+        }
+        let port = &card.port;
+        let mut frame = frame.replicate();
+        self.depth += 1;
+        self.walk(&card.fabric.eswitch, TableType::EgressAcl, UPLINK, &mut frame, &mut |p, f, next| match next {
+            Next::Pass | Next::Default if !port.is_up() => {
+                port.tx_discards.add(1);
+                p.note(|| "dropped: the port's link is down".into());
+            }
+            Next::Pass | Next::Default => {
+                port.count_tx(f.headers(), f.len());
+                p.cross_wire(card, f);
+            }
+            _ => p.note(|| "dropped by the uplink's egress ACL".into()),
+        });
+        self.depth -= 1;
+    }
+
+    fn cross_wire(&mut self, card: &Card, frame: &mut Frame<'_>) {
+        let nic = self.nic;
+        match &card.port.far {
+            Far::None => {}
+            Far::Loopback => self.enter_port(card, frame),
+            Far::Port(other) => {
+                if let Some(other) = nic.cards.get(*other) {
+                    self.note(|| format!("cable to port {}", other.index));
+                    self.enter_port(other, frame);
+                }
+            }
+            Far::Outside(wire) => {
+                if !wire.transmit(frame) {
+                    card.port.tx_discards.add(1);
+                }
+                self.note(|| "left by the wire".into());
+            }
+        }
+    }
+
+    /// A frame arrives at a port: nothing of where it came from is known here.
+    fn enter_port(&mut self, card: &Card, frame: &mut Frame<'_>) {
+        let port = &card.port;
+        if !port.is_up() {
+            return self.note(|| "dropped: the port's link is down".into());
+        }
+        let tags = 4 * usize::from(frame.layers.vlans);
+        if frame.len() + FCS > port.mtu.load(Relaxed) as usize + tags {
+            port.rx_oversize.add(1);
+            return self.note(|| "dropped: longer than the port's MTU".into());
+        }
+        port.count_rx(frame.headers(), frame.len());
+        keep_metadata(frame, 0);
+        frame.set_source(UPLINK, 0);
+        frame.meta.from_wire = true;
+        frame.meta.source_td = 0;
+        frame.meta.flow_tag = 0;
+        frame.meta.reg_b = 0;
+        if self.cross() {
+            self.depth += 1;
+            self.to_eswitch(card, UPLINK, frame);
+            self.depth -= 1;
+        }
+    }
+}
+
+fn next(v: Verdict<'_, Tir>) -> Next {
+    match v {
+        Verdict::Tir { tir, .. } => Next::Tir(tir.clone()),
+        Verdict::Vport { num, .. } => Next::Vport(num),
+        Verdict::Uplink { .. } => Next::Vport(UPLINK),
+        Verdict::Allow => Next::Pass,
+        Verdict::Default | Verdict::SwitchDomain => Next::Default,
+        Verdict::VhcaRx { .. } | Verdict::Drop(_) => Next::Drop,
+    }
+}
+
+/// Metadata registers that do not go along are cleared (bit n: reg_c_n stays).
+fn keep_metadata(frame: &mut Frame<'_>, keep: u8) {
+    const REGISTERS: [Field<FteMatchSetMisc2>; 8] = [
+        FteMatchSetMisc2::metadata_reg_c_0,
+        FteMatchSetMisc2::metadata_reg_c_1,
+        FteMatchSetMisc2::metadata_reg_c_2,
+        FteMatchSetMisc2::metadata_reg_c_3,
+        FteMatchSetMisc2::metadata_reg_c_4,
+        FteMatchSetMisc2::metadata_reg_c_5,
+        FteMatchSetMisc2::metadata_reg_c_6,
+        FteMatchSetMisc2::metadata_reg_c_7,
+    ];
+    for (i, f) in REGISTERS.iter().enumerate() {
+        if keep >> i & 1 == 0 {
+            frame.key.set(MISC2, *f, 0);
+        }
+    }
+    frame.key.set(MISC2, FteMatchSetMisc2::metadata_reg_a, 0);
+}
+
+/// What the completion tells of a frame.
+fn rx_info(frame: &Frame<'_>) -> RxInfo {
+    const C_VLAN: [u8; 2] = [0x81, 0x00];
+    let l = frame.inner.as_ref().unwrap_or(&frame.layers);
+    let v = checksum::verify(frame);
+    let h = frame.headers();
+    let vlan = match h.get(12..16) {
+        Some([a, b, c, d]) if [*a, *b] == C_VLAN => Some(u16::from_be_bytes([*c, *d])),
+        _ => None,
+    };
+    let whole = checksum::rx_check_sum(frame);
+    RxInfo {
+        flow_tag: frame.meta.flow_tag,
+        metadata: frame.meta.reg_b,
+        l3_ok: v.l3_ok(),
+        l4_ok: v.l4_ok(),
+        l3_type: match l.l3 {
+            L3::None => 0,
+            L3::Ipv6 => 1,
+            L3::Ipv4 => 2,
+        },
+        l4_type: match l.l4 {
+            L4::Udp => 2,
+            L4::Tcp => tcp_type(frame),
+            _ => 0,
+        },
+        tunneled: frame.inner.is_some(),
+        vlan,
+        check_sum: whole,
+        // Behind a stripped tag the sum starts four bytes later.
+        check_sum_stripped: match (vlan, h.get(14..18)) {
+            (Some(_), Some(tag)) => checksum::sub(whole, checksum::sum(tag)),
+            _ => whole,
+        },
+        ..RxInfo::default()
+    }
+}
+
+/// TCP without ACK, an ACK alone, or an ACK with data.
+fn tcp_type(frame: &Frame<'_>) -> u8 {
+    const ACK: u16 = 0x10;
+    let l = &frame.layers;
+    match (l.tcp_flags & ACK != 0, l.l3_end as usize > l.l4_end()) {
+        (false, _) => 1,
+        (true, false) => 3,
+        (true, true) => 4,
+    }
+}
+
+impl RxFrame for Frame<'_> {
+    fn len(&self) -> usize {
+        Frame::len(self)
+    }
+    fn copy_to(&self, offset: usize, dst: &VolatileSlice<'_>) -> Result<(), DmaError> {
+        self.scatter(offset, std::iter::once(*dst));
+        Ok(())
+    }
+}

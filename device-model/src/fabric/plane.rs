@@ -1,0 +1,107 @@
+//! A function as the packet path sees it: its queues by number, its memory
+//! keys, its steering roots.
+
+use std::sync::Arc;
+
+use papaya::HashMap;
+
+use super::counters::Counter;
+use super::mkey::{Mkey, RESERVED_LKEY};
+use super::tir::Tir;
+use super::vport::Vport;
+use crate::dma::Dma;
+use crate::queue::{AsyncEqs, Cq, Eq, KeyCheck, KeyFault, KeyUse, Sq};
+use crate::steering::Reader;
+
+/// A queue and the UAR page that its owner rings.
+#[derive(Debug)]
+pub struct Rung<Q> {
+    /// The queue.
+    pub queue: Arc<Q>,
+    /// Page of the function's window.
+    pub uar: u32,
+}
+
+/// A function's queues and tables.
+#[derive(Debug)]
+pub struct FunctionPlane {
+    /// Function id (0 for the PF).
+    pub id: u16,
+    /// Number that is unique in the device.
+    pub vhca_id: u16,
+    /// Its port of the eswitch.
+    pub vport: Arc<Vport>,
+    /// Its IOVA space (the PF's).
+    pub dma: Arc<Dma>,
+    /// Send queues.
+    pub sqs: HashMap<u32, Rung<Sq>>,
+    /// Completion queues.
+    pub cqs: HashMap<u32, Rung<Cq>>,
+    /// Event queues.
+    pub eqs: HashMap<u32, Rung<Eq>>,
+    /// Memory keys by index.
+    pub mkeys: HashMap<u32, Arc<Mkey>>,
+    /// UAR pages and the user context that owns each.
+    pub uars: HashMap<u32, u16>,
+    /// Who asked for asynchronous events.
+    pub events: Arc<AsyncEqs>,
+    /// Its flow tables.
+    pub steering: Reader<Tir>,
+    /// Frames that receive steering discarded.
+    pub rx_steering_discards: Counter,
+    /// Frames for a function whose link is down.
+    pub rx_link_down: Counter,
+    /// Frames from a function whose link is down.
+    pub tx_link_down: Counter,
+    /// Doorbells that named nothing of this function.
+    pub bad_doorbells: Counter,
+}
+
+impl FunctionPlane {
+    /// A function without objects.
+    pub fn new(id: u16, vhca_id: u16, vport: Arc<Vport>, dma: Arc<Dma>, steering: Reader<Tir>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            vhca_id,
+            vport,
+            dma,
+            sqs: HashMap::new(),
+            cqs: HashMap::new(),
+            eqs: HashMap::new(),
+            mkeys: HashMap::new(),
+            uars: HashMap::new(),
+            events: Arc::default(),
+            steering,
+            rx_steering_discards: Counter::default(),
+            rx_link_down: Counter::default(),
+            tx_link_down: Counter::default(),
+            bad_doorbells: Counter::default(),
+        })
+    }
+
+    /// Forgets every object: no doorbell and no frame finds one any more.
+    pub fn clear(&self) {
+        self.events.clear();
+        self.sqs.pin().clear();
+        self.cqs.pin().clear();
+        self.eqs.pin().clear();
+        self.mkeys.pin().clear();
+        self.uars.pin().clear();
+    }
+}
+
+impl KeyCheck for FunctionPlane {
+    fn resolve(&self, key: KeyUse, addr: u64, len: u32, mut each: impl FnMut(u64, u32)) -> Result<(), KeyFault> {
+        if key.reserved && key.lkey == RESERVED_LKEY {
+            addr.checked_add(u64::from(len)).ok_or(KeyFault)?;
+            each(addr, len);
+            return Ok(());
+        }
+        let keys = self.mkeys.pin();
+        let mkey = keys.get(&(key.lkey >> 8)).ok_or(KeyFault)?;
+        if mkey.key != key.lkey || mkey.pd != key.pd {
+            return Err(KeyFault);
+        }
+        mkey.resolve(addr, len, key.access, each)
+    }
+}

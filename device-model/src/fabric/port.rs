@@ -1,0 +1,122 @@
+//! A physical port: what leaves the eswitch for the wire and comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+use super::counters::{Cast, Counter, Direction};
+use crate::world::Wire;
+
+/// Largest frame that a port carries, in bytes without FCS.
+pub const MAX_FRAME: u32 = 10_000;
+
+/// Upper ends of the frame size classes of RFC 2819 (with FCS), and the two
+/// that the manual adds for jumbo frames.
+const SIZES: [usize; 10] = [64, 127, 255, 511, 1023, 1518, 2047, 4095, 8191, 10239];
+
+/// What the far end of a port is.
+#[derive(Clone, Default)]
+pub enum Far {
+    /// Nothing: no link.
+    #[default]
+    None,
+    /// Its own other fibre.
+    Loopback,
+    /// Another port of this device, by card number.
+    Port(usize),
+    /// Something outside.
+    Outside(Arc<dyn Wire>),
+}
+
+impl std::fmt::Debug for Far {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Far::None => "none",
+            Far::Loopback => "loopback",
+            Far::Port(_) => "cable",
+            Far::Outside(_) => "outside",
+        })
+    }
+}
+
+/// A physical port.
+#[derive(Debug)]
+pub struct Port {
+    /// What it is connected to.
+    pub far: Far,
+    /// Administrative state (PAOS).
+    pub admin_up: AtomicBool,
+    /// Whether the far end shows a signal.
+    pub carrier: AtomicBool,
+    /// MTU in force: bytes of a frame without FCS (PMTU).
+    pub mtu: AtomicU32,
+    /// Frames from the wire.
+    pub rx: Direction,
+    /// Frames to the wire.
+    pub tx: Direction,
+    /// Frames from the wire by size class.
+    pub rx_sizes: [Counter; 10],
+    /// Frames from the wire that were longer than the MTU.
+    pub rx_oversize: Counter,
+    /// Frames from the wire that were shorter than an Ethernet header.
+    pub rx_undersize: Counter,
+    /// Frames from the wire that nobody wanted or could take.
+    pub rx_discards: Counter,
+    /// Frames to the wire that were lost for want of a link.
+    pub tx_discards: Counter,
+    /// How often the link went down.
+    pub link_down_events: Counter,
+}
+
+impl Port {
+    /// A port that is down.
+    pub fn new(far: Far) -> Self {
+        Self {
+            far,
+            admin_up: AtomicBool::new(false),
+            carrier: AtomicBool::new(false),
+            mtu: AtomicU32::new(MAX_FRAME),
+            rx: Direction::default(),
+            tx: Direction::default(),
+            rx_sizes: Default::default(),
+            rx_oversize: Counter::default(),
+            rx_undersize: Counter::default(),
+            rx_discards: Counter::default(),
+            tx_discards: Counter::default(),
+            link_down_events: Counter::default(),
+        }
+    }
+
+    /// Whether frames pass.
+    pub fn is_up(&self) -> bool {
+        self.admin_up.load(Relaxed) && self.carrier.load(Relaxed)
+    }
+
+    /// Counts a frame from the wire.
+    pub fn count_rx(&self, dmac: &[u8], len: usize) {
+        self.rx.count(Cast::of(dmac), len);
+        let with_fcs = len.max(60) + 4;
+        let class = SIZES.iter().position(|s| with_fcs <= *s).unwrap_or(SIZES.len() - 1);
+        self.rx_sizes[class].add(1);
+    }
+
+    /// Counts a frame to the wire.
+    pub fn count_tx(&self, dmac: &[u8], len: usize) {
+        self.tx.count(Cast::of(dmac), len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_classes_count_the_fcs() {
+        let p = Port::new(Far::None);
+        for len in [14, 60, 61, 1514, 9014] {
+            p.count_rx(&[0xff; 6], len);
+        }
+        let n: Vec<u64> = p.rx_sizes.iter().map(Counter::get).collect();
+        assert_eq!(n, [2, 1, 0, 0, 0, 1, 0, 0, 0, 1]);
+        assert_eq!(p.rx.broadcast.packets.get(), 5);
+    }
+}

@@ -1,0 +1,105 @@
+//! From a send WQE to frames.
+
+use smallvec::SmallVec;
+use vm_memory::VolatileSlice;
+
+use super::pipeline::Pipeline;
+use super::plane::FunctionPlane;
+use crate::dma::{DmaAccess, Memory};
+use crate::nic::Card;
+use crate::packet::checksum::{self, Fill};
+use crate::packet::frame::HDR_CAP;
+use crate::packet::{Frame, lso};
+use crate::queue::{Piece, TxResult, TxSink, TxWqe, WqeFault};
+use crate::unmodelled::Access;
+
+/// Shortest frame on a wire without its check sequence; shorter ones are
+/// padded, and the driver counts them so.
+const MIN_FRAME: usize = 60;
+/// EtherType of a C-VLAN tag.
+const C_VLAN: u16 = 0x8100;
+
+/// Sends what a function's send queue holds.
+pub struct Transmit<'a, 'n> {
+    /// The way through the device.
+    pub pipeline: &'a mut Pipeline<'n>,
+    /// Card of the function.
+    pub card: &'a Card,
+    /// The function.
+    pub function: &'a FunctionPlane,
+    /// Guest memory of this burst.
+    pub mem: &'a Memory,
+    /// Transport domain of the queue.
+    pub td: u32,
+}
+
+impl TxSink for Transmit<'_, '_> {
+    fn send(&mut self, wqe: &TxWqe<'_>) -> TxResult {
+        let frame = match self.form(wqe) {
+            Ok(f) => f,
+            Err(fault) => return TxResult::Failed(fault),
+        };
+        let link = &self.function.vport.link;
+        if self.function.id != 0 && !link.load(std::sync::atomic::Ordering::Relaxed) {
+            self.function.tx_link_down.add(1);
+            return TxResult::Dropped;
+        }
+        let (mut frames, mut bytes) = (0, 0);
+        let mut one = |f: Frame<'_>| {
+            frames += 1;
+            bytes += f.len() as u64;
+            self.pipeline.from_function(self.card, self.function, f);
+        };
+        if let Some(mss) = wqe.mss {
+            let hdr = wqe.header.len() + if wqe.vlan.is_some() { 4 } else { 0 };
+            if lso::segment(&frame, mss.get().into(), hdr, one).is_none() {
+                return TxResult::Failed(WqeFault::LsoHeaders);
+            }
+        } else {
+            one(frame);
+        }
+        TxResult::Sent { frames, bytes }
+    }
+
+    fn unmodelled(&mut self, _: u32, opcode: u8) {
+        self.pipeline.nic.unmodelled.record(self.card.index, self.function.id, Access::WqeOpcode(opcode));
+    }
+}
+
+impl<'a> Transmit<'a, '_> {
+    /// A parsed frame with its checksums, padded; of an LSO the whole message.
+    fn form(&self, wqe: &TxWqe<'_>) -> Result<Frame<'a>, WqeFault> {
+        let mut head: SmallVec<[u8; HDR_CAP]> = SmallVec::new();
+        let mut slices: SmallVec<[VolatileSlice<'a, ()>; 8]> = SmallVec::new();
+        for piece in wqe.pieces() {
+            match piece {
+                Piece::Bytes(b) if slices.is_empty() && head.len() + b.len() <= HDR_CAP => head.extend_from_slice(b),
+                // Inline data that does not fit the header buffer, or behind gathered data.
+                Piece::Bytes(_) => return Err(WqeFault::InlineTooLong),
+                Piece::Guest { iova, len } => {
+                    let mapped = self.mem.dma_slices(iova, len as usize, |s| slices.push(s));
+                    mapped.map_err(|_| WqeFault::DataDma)?;
+                }
+            }
+        }
+        let copy = if wqe.mss.is_some() { wqe.header.len() } else { HDR_CAP };
+        let mut f = Frame::gather_head(&head, slices, copy).ok_or(WqeFault::FrameLength)?;
+        if wqe.mss.is_none() {
+            f.pad(MIN_FRAME);
+        }
+        f.set_source(self.function.vport.number, wqe.sqn);
+        f.meta.source_td = self.td;
+        f.set_metadata_a(wqe.metadata);
+        f.parse();
+        if let Some(tci) = wqe.vlan
+            && !f.push_vlan(C_VLAN, tci)
+        {
+            return Err(WqeFault::FrameLength);
+        }
+        if wqe.mss.is_none() {
+            let c = wqe.csum;
+            checksum::fill(&mut f, Fill { l3: c.l3, l4: c.l4, inner_l3: c.inner_l3, inner_l4: c.inner_l4 });
+        }
+        Ok(f)
+    }
+}
