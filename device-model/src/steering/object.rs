@@ -126,12 +126,12 @@ pub struct Reformat {
     pub id: u32,
     /// `enum mlx5_reformat_ctx_type`.
     pub kind: u8,
-    /// Anchor of an inserted or removed header.
+    /// Anchor of an inserted or removed header (`reformat_param_0`).
     pub param_0: u8,
-    /// Offset from the anchor, in bytes; of a removal its size is in `data`'s
-    /// stead.
+    /// Offset from the anchor in bytes (`reformat_param_1`).
     pub param_1: u8,
-    /// Header bytes to put in front, or to restore.
+    /// Header bytes to put in front, or to restore. Of a removal (kind 0x10)
+    /// only the length counts: so many bytes go.
     pub data: Box<[u8]>,
 }
 
