@@ -97,5 +97,11 @@ fn parse(data: &[u8]) -> Result<Proposal, Reject> {
         return Err(Reject::VersionData("data after the terminating NUL"));
     }
     let text = std::str::from_utf8(text).map_err(|_| Reject::VersionData("not UTF-8"))?;
-    Ok(serde_json::from_str(text)?)
+    // By way of a value: derived structures would also accept lists.
+    let value: serde_json::Value = serde_json::from_str(text)?;
+    let is_object = |value: Option<&serde_json::Value>| value.is_none_or(|v| v.is_object());
+    if !is_object(Some(&value)) || !is_object(value.get("capabilities")) {
+        return Err(Reject::VersionData("not an object"));
+    }
+    Ok(serde_json::from_value(value)?)
 }
