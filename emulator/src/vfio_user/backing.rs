@@ -50,9 +50,17 @@ struct FileKey {
     writable: bool,
 }
 
+/// A file that has been admitted.
+struct KnownFile {
+    key: FileKey,
+    /// The ranges that map it keep it open.
+    file: Weak<File>,
+    sharing: Sharing,
+}
+
 /// The files behind the guest memory of one client.
 pub(super) struct Backing {
-    files: Vec<(FileKey, Weak<File>)>,
+    files: Vec<KnownFile>,
     peer: Option<u32>,
     allow_unsealed: bool,
 }
@@ -97,21 +105,25 @@ impl Backing {
             inode: stat.st_ino,
             writable: mode == OFlags::RDWR,
         };
-        self.files.retain(|(_, file)| file.strong_count() > 0);
+        self.files.retain(|known| known.file.strong_count() > 0);
         let known = self
             .files
             .iter()
-            .find(|(k, _)| *k == key)
-            .and_then(|(_, file)| file.upgrade());
+            .find(|known| known.key == key)
+            .and_then(|known| known.file.upgrade());
         let file = match known {
             Some(file) => file,
             None => {
                 if self.files.len() >= MAX_FILES {
                     return Err(Reject::DmaLimit("files"));
                 }
-                self.check_new(&fd, &key)?;
+                let sharing = self.check_new(&fd, &key)?;
                 let file = Arc::new(File::from(fd));
-                self.files.push((key, Arc::downgrade(&file)));
+                self.files.push(KnownFile {
+                    key,
+                    file: Arc::downgrade(&file),
+                    sharing,
+                });
                 file
             }
         };
@@ -123,19 +135,20 @@ impl Backing {
         }
     }
 
-    /// Whether there is memory and none of it has ever been written: not the
-    /// memory of a guest that runs.
+    /// Whether there is memory, none of it is known to be shared, and none of
+    /// it has ever been written: not the memory of a guest that runs.
     pub(super) fn all_untouched(&self) -> bool {
-        let mut files = self
-            .files
-            .iter()
-            .filter_map(|(_, f)| f.upgrade())
-            .peekable();
-        files.peek().is_some()
-            && files.all(|f| rustix::fs::fstat(&*f).is_ok_and(|stat| stat.st_blocks == 0))
+        let untouched = |known: &KnownFile| {
+            known.sharing == Sharing::Unknown
+                && known.file.upgrade().is_some_and(|file| {
+                    rustix::fs::fstat(&*file).is_ok_and(|stat| stat.st_blocks == 0)
+                })
+        };
+        !self.files.is_empty() && self.files.iter().all(untouched)
     }
 
-    fn check_new(&self, fd: &OwnedFd, key: &FileKey) -> Result<(), Reject> {
+    /// The checks that a file passes once. Returns how the client maps it.
+    fn check_new(&self, fd: &OwnedFd, key: &FileKey) -> Result<Sharing, Reject> {
         let fs = rustix::fs::fstatfs(fd).map_err(failed("fstatfs"))?;
         if u64::try_from(fs.f_type).is_ok_and(|t| t == HUGETLBFS_MAGIC) {
             return Err(Reject::DmaBacking(
@@ -155,7 +168,7 @@ impl Backing {
                  start QEMU with share=on on the memory backend",
             ));
         }
-        Ok(())
+        Ok(sharing)
     }
 }
 

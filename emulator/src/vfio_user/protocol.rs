@@ -36,6 +36,8 @@ pub(crate) const IRQ_COUNT: u32 = 5;
 pub(crate) const IRQ_INTX: u32 = 0;
 /// Index of MSI-X.
 pub(crate) const IRQ_MSIX: u32 = 2;
+/// Index of the error interrupt.
+pub(crate) const IRQ_ERROR: u32 = 3;
 
 /// Commands that exist in the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -17,7 +17,7 @@ use super::payload::{
     VersionRequest, WriteMulti,
 };
 use super::protocol::{
-    BAR_COUNT, CONFIG_SIZE, Command, HEADER_LEN, Header, IRQ_COUNT, IRQ_INTX, IRQ_MSIX,
+    BAR_COUNT, CONFIG_SIZE, Command, HEADER_LEN, Header, IRQ_COUNT, IRQ_ERROR, IRQ_INTX, IRQ_MSIX,
     MAX_DATA_XFER, MAX_MSG_FDS, MessageType, PAGE_SIZE, REGION_CONFIG, REGION_COUNT,
 };
 use super::version;
@@ -247,10 +247,9 @@ impl Session {
             return;
         }
         self.memory_judged = true;
-        const REMEDY: &str =
-            "start QEMU with -object memory-backend-memfd,share=on and -machine memory-backend";
+        const REMEDY: &str = "start QEMU with -object memory-backend-memfd,id=ram,share=on,size=... and -machine memory-backend=ram";
         if !self.memory.is_accessible() {
-            error!("no guest memory came with a file descriptor, DMA cannot work; {REMEDY}");
+            error!("no guest memory is accessible, DMA cannot work; {REMEDY}");
         } else if self.backing.all_untouched() {
             error!("guest memory appears to be private to the client, DMA cannot work; {REMEDY}");
         }
@@ -366,9 +365,10 @@ impl Session {
 
     // ---- interrupts ----
 
-    /// How many interrupts a type has. Error and request interrupts are not
-    /// offered: QEMU would stop the guest for one and unplug the device for
-    /// the other.
+    /// How many interrupts a type has. The error interrupt is there because
+    /// QEMU warns about a device without it; it is never raised, as QEMU would
+    /// stop the guest. The request interrupt, for which QEMU would unplug the
+    /// device, is not there.
     fn irq_count(&self, index: u32) -> Result<u32, Reject> {
         match index {
             IRQ_INTX => {
@@ -377,6 +377,7 @@ impl Session {
                 Ok(u32::from(pin[0] != 0))
             }
             IRQ_MSIX => Ok(self.vectors.len()),
+            IRQ_ERROR => Ok(1),
             other if other < IRQ_COUNT => Ok(0),
             _ => Err(Reject::IrqIndex(index)),
         }
@@ -450,8 +451,9 @@ impl Session {
                 }
             }
             (IrqAction::Trigger, _) if index == IRQ_MSIX => self.trigger(start, count, data),
-            // INTx is never raised, so there is nothing to mask or trigger.
+            // INTx and errors are never raised: nothing to mask or trigger.
             (_, IrqData::None | IrqData::Bool(_)) if index == IRQ_INTX => {}
+            (IrqAction::Trigger, _) if index == IRQ_ERROR => {}
             _ => return Err(Reject::IrqAction { index, flags }),
         }
         Ok(())
