@@ -4,6 +4,7 @@ mod client;
 mod malformed;
 mod mock;
 mod mutation;
+mod requests;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;

@@ -260,7 +260,8 @@ pub(crate) fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("proc").count()
 }
 
-/// Peak memory of this process, in KiB.
+/// Peak memory of this process, in KiB. The kernel's number is approximate and
+/// may even go down a little.
 pub(crate) fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("proc");
     let line = status
