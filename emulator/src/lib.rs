@@ -1,1 +1,3 @@
 //! sfnic
+pub mod vfio_user;
+pub mod wire;

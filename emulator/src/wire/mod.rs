@@ -1,0 +1,5 @@
+//! Where frames leave the program.
+
+pub mod tap;
+
+pub use tap::{TapWire, WireError};

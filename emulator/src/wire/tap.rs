@@ -1,0 +1,400 @@
+//! A TAP interface of the host as a wire.
+//!
+//! Facts are from the kernel's `Documentation/networking/tuntap.rst` and
+//! `drivers/net/tun.c`. Frames are whole Ethernet frames without FCS and
+//! without any header of the kernel's (`IFF_NO_PI`, no `IFF_VNET_HDR`), one
+//! frame a call. One queue; multi-queue and offloads are not implemented.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+/// Longest interface name in bytes (`IFNAMSIZ` less its NUL).
+const MAX_NAME: usize = 15;
+/// Shortest frame the kernel takes: an Ethernet header, in bytes.
+pub const MIN_FRAME: usize = 14;
+/// Longest frame we send, in bytes: the largest MTU of a TAP interface plus an
+/// Ethernet header with two VLAN tags. Jumbo frames (9216) fit well.
+pub const MAX_FRAME: usize = 65_535 + 14 + 8;
+/// Most pieces a frame may be sent in.
+const MAX_PARTS: usize = 1024;
+
+/// Why something with a wire failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// The interface name is empty, too long, or has characters that names
+    /// cannot have.
+    #[error(
+        "{0:?} is no interface name (1 to {MAX_NAME} bytes, no slash, space, colon or percent sign)"
+    )]
+    Name(String),
+    /// `/dev/net/tun` is missing or cannot be opened.
+    #[error("cannot open /dev/net/tun: {0}")]
+    Device(io::Error),
+    /// Creating or configuring interfaces needs `CAP_NET_ADMIN`, and attaching
+    /// to an existing one needs its owner.
+    #[error(
+        "no permission for TAP interface {name} ({step}): needs CAP_NET_ADMIN, or an interface of this user's"
+    )]
+    Permission {
+        /// Interface.
+        name: String,
+        /// What was being done.
+        step: &'static str,
+    },
+    /// Another process has the interface.
+    #[error("TAP interface {0} is in use by another process")]
+    Busy(String),
+    /// The name belongs to an interface of another kind.
+    #[error("interface {0} exists and is not a TAP interface of one queue")]
+    NotATap(String),
+    /// Any other failure to set the interface up.
+    #[error("TAP interface {name}: {step}: {source}")]
+    Setup {
+        /// Interface.
+        name: String,
+        /// What was being done.
+        step: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The frame is shorter than [`MIN_FRAME`] or longer than [`MAX_FRAME`].
+    #[error("frame of {0} bytes")]
+    FrameSize(usize),
+    /// A frame was longer than the buffer; what fits is in the buffer, the
+    /// rest is lost.
+    #[error("a received frame is longer than the buffer of {0} bytes")]
+    Truncated(usize),
+    /// The interface's queue is full; the frame was not sent.
+    #[error("the wire is full")]
+    Full,
+    /// The interface is down or gone.
+    #[error("the interface is down")]
+    Down,
+    /// Any other failure to send or receive.
+    #[error("wire: {0}")]
+    Io(io::Error),
+}
+
+/// An open TAP interface. Never blocks; wait for frames by polling its
+/// descriptor.
+///
+/// An interface that did not exist is created, and vanishes when this is
+/// dropped.
+#[derive(Debug)]
+pub struct TapWire {
+    file: File,
+    name: String,
+}
+
+impl TapWire {
+    /// Creates the interface or attaches to it, and brings it up. `name` may
+    /// have the prefix `tap:` of a configuration.
+    ///
+    /// # Errors
+    /// [`WireError`] with what failed and for what reason.
+    pub fn open(name: &str) -> Result<Self, WireError> {
+        Self::open_with_mtu(name, None)
+    }
+
+    /// As [`Self::open`], and sets the interface's MTU in bytes if one is
+    /// given (9000 for jumbo frames). It limits what the host sends to us; we
+    /// may always send up to [`MAX_FRAME`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_mtu(name: &str, mtu: Option<u32>) -> Result<Self, WireError> {
+        let name = name.strip_prefix("tap:").unwrap_or(name);
+        let raw_name = raw_name(name)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .open("/dev/net/tun")
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::PermissionDenied => permission(name, "open /dev/net/tun"),
+                _ => WireError::Device(source),
+            })?;
+        let mut request = InterfaceRequest::new(raw_name);
+        request.set_flags((libc::IFF_TAP | libc::IFF_NO_PI) as i16);
+        request.run(&file, libc::TUNSETIFF, name, "create")?;
+        let wire = Self {
+            file,
+            name: name.to_owned(),
+        };
+        wire.configure(raw_name, mtu)?;
+        Ok(wire)
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sends one frame whose bytes are those of `parts` in order, without
+    /// copying them together.
+    ///
+    /// # Errors
+    /// [`WireError::FrameSize`], [`WireError::Full`] and [`WireError::Down`]
+    /// mean this frame is lost; [`WireError::Io`] otherwise.
+    pub fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), WireError> {
+        let length = parts
+            .iter()
+            .fold(0usize, |sum, part| sum.saturating_add(part.len()));
+        if !(MIN_FRAME..=MAX_FRAME).contains(&length) || parts.len() > MAX_PARTS {
+            return Err(WireError::FrameSize(length));
+        }
+        loop {
+            match (&self.file).write_vectored(parts) {
+                Ok(sent) if sent == length => return Ok(()),
+                Ok(_) => return Err(WireError::Io(io::ErrorKind::WriteZero.into())),
+                Err(e) => match e.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    Some(libc::EAGAIN | libc::ENOBUFS) => return Err(WireError::Full),
+                    Some(libc::EIO | libc::EBADFD | libc::ENETDOWN) => return Err(WireError::Down),
+                    _ => return Err(WireError::Io(e)),
+                },
+            }
+        }
+    }
+
+    /// Receives one frame into `buf` and returns its length in bytes, or
+    /// `None` if none is waiting.
+    ///
+    /// # Errors
+    /// [`WireError::Truncated`] for a frame longer than `buf`, which the
+    /// kernel would cut silently; [`WireError::Down`]; [`WireError::Io`].
+    pub fn recv(&self, buf: &mut [u8]) -> Result<Option<usize>, WireError> {
+        let room = buf.len();
+        let mut spill = [0];
+        loop {
+            let mut parts = [IoSliceMut::new(buf), IoSliceMut::new(&mut spill)];
+            match (&self.file).read_vectored(&mut parts) {
+                Ok(length) if length > room => return Err(WireError::Truncated(room)),
+                Ok(length) => return Ok(Some(length)),
+                Err(e) => match e.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    Some(libc::EAGAIN) => return Ok(None),
+                    Some(libc::EIO | libc::EBADFD | libc::ENETDOWN) => return Err(WireError::Down),
+                    _ => return Err(WireError::Io(e)),
+                },
+            }
+        }
+    }
+
+    fn configure(&self, raw_name: [u8; 16], mtu: Option<u32>) -> Result<(), WireError> {
+        let name = &self.name;
+        let socket = rustix::net::socket_with(
+            AddressFamily::INET,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|e| setup(name, "socket", e.into()))?;
+        if let Some(mtu) = mtu {
+            let mtu = i32::try_from(mtu)
+                .map_err(|_| setup(name, "set MTU", io::ErrorKind::InvalidInput.into()))?;
+            let mut request = InterfaceRequest::new(raw_name);
+            request.set_int(mtu);
+            request.run(&socket, libc::SIOCSIFMTU, name, "set MTU")?;
+        }
+        let mut request = InterfaceRequest::new(raw_name);
+        request.run(&socket, libc::SIOCGIFFLAGS, name, "get flags")?;
+        let flags = request.flags();
+        let up = libc::IFF_UP as i16;
+        if flags & up == 0 {
+            request.set_flags(flags | up);
+            request.run(&socket, libc::SIOCSIFFLAGS, name, "bring up")?;
+        }
+        Ok(())
+    }
+}
+
+impl AsRawFd for TapWire {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+impl AsFd for TapWire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl From<TapWire> for OwnedFd {
+    fn from(wire: TapWire) -> Self {
+        wire.file.into()
+    }
+}
+
+/// Checks a name and pads it with NULs.
+fn raw_name(name: &str) -> Result<[u8; 16], WireError> {
+    let bytes = name.as_bytes();
+    // A percent sign would make the kernel pick a name.
+    let allowed = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
+    let usable = (1..=MAX_NAME).contains(&bytes.len()) && bytes.iter().all(allowed);
+    if !usable || matches!(name, "." | "..") {
+        return Err(WireError::Name(name.to_owned()));
+    }
+    let mut raw = [0; 16];
+    raw[..bytes.len()].copy_from_slice(bytes);
+    Ok(raw)
+}
+
+fn permission(name: &str, step: &'static str) -> WireError {
+    WireError::Permission {
+        name: name.to_owned(),
+        step,
+    }
+}
+
+fn setup(name: &str, step: &'static str, source: io::Error) -> WireError {
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => permission(name, step),
+        Some(libc::EBUSY) => WireError::Busy(name.to_owned()),
+        _ => WireError::Setup {
+            name: name.to_owned(),
+            step,
+            source,
+        },
+    }
+}
+
+/// `struct ifreq`: a name and a union of 24 bytes, of which we use its two
+/// integers.
+#[repr(C, align(8))]
+struct InterfaceRequest {
+    name: [u8; 16],
+    value: [u8; 24],
+}
+
+// The kernel writes as much as its own structure has.
+const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
+
+impl InterfaceRequest {
+    fn new(name: [u8; 16]) -> Self {
+        Self {
+            name,
+            value: [0; 24],
+        }
+    }
+
+    fn flags(&self) -> i16 {
+        i16::from_ne_bytes([self.value[0], self.value[1]])
+    }
+
+    fn set_flags(&mut self, flags: i16) {
+        self.value[..2].copy_from_slice(&flags.to_ne_bytes());
+    }
+
+    fn set_int(&mut self, value: i32) {
+        self.value[..4].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    /// Performs one of the `ioctl`s that take a `struct ifreq`: `TUNSETIFF`,
+    /// `SIOCGIFFLAGS`, `SIOCSIFFLAGS`, `SIOCSIFMTU`.
+    #[allow(unsafe_code)]
+    fn run(
+        &mut self,
+        fd: &impl AsFd,
+        request: libc::Ioctl,
+        name: &str,
+        step: &'static str,
+    ) -> Result<(), WireError> {
+        // SAFETY: the descriptor is open as `fd` is borrowed, and `self` has
+        // the size and alignment of the `struct ifreq` that all of these
+        // requests read and write.
+        let result =
+            unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, std::ptr::from_mut(self)) };
+        if result >= 0 {
+            return Ok(());
+        }
+        let source = io::Error::last_os_error();
+        if request == libc::TUNSETIFF && source.raw_os_error() == Some(libc::EINVAL) {
+            return Err(WireError::NotATap(name.to_owned()));
+        }
+        Err(setup(name, step, source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_before_the_kernel_sees_them() {
+        for bad in [
+            "",
+            "sixteen-bytes-xx",
+            "a/b",
+            "tap%d",
+            "a b",
+            "..",
+            "tap:",
+            "tap:ä",
+        ] {
+            let name = bad.strip_prefix("tap:").unwrap_or(bad);
+            assert!(matches!(raw_name(name), Err(WireError::Name(_))), "{bad:?}");
+        }
+        assert_eq!(
+            &raw_name("fifteen-bytes-x").expect("fits")[..],
+            b"fifteen-bytes-x\0"
+        );
+    }
+
+    #[test]
+    fn frames_cross_and_errors_are_named() {
+        let name = format!("sfn{}", std::process::id() % 100_000);
+        let wire = match TapWire::open_with_mtu(&name, Some(9216)) {
+            Ok(wire) => wire,
+            // Neither right nor device: nothing to test on this machine.
+            Err(WireError::Permission { .. } | WireError::Device(_)) => return,
+            Err(e) => panic!("{e}"),
+        };
+        assert!(matches!(TapWire::open(&name), Err(WireError::Busy(_))));
+        assert!(matches!(TapWire::open("lo"), Err(WireError::NotATap(_))));
+        // A frame of ours reaches the host whole ...
+        let received = || {
+            let path = format!("/sys/class/net/{name}/statistics/rx_bytes");
+            std::fs::read_to_string(path)
+                .ok()
+                .and_then(|s| s.trim().parse::<u64>().ok())
+        };
+        let before = received().expect("statistics");
+        let header = [
+            0xffu8, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5,
+        ];
+        let body = vec![7; 9216];
+        wire.send(&[IoSlice::new(&header), IoSlice::new(&body)])
+            .expect("up");
+        assert_eq!(received(), Some(before + 14 + 9216));
+        // ... and the other way: a host with IPv6 asks for routers by itself.
+        let ipv6 = std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"));
+        if ipv6.is_ok_and(|disabled| disabled.trim() == "0") {
+            let mut short = [0; 20];
+            let frame = (0..300).find_map(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                wire.recv(&mut short).transpose()
+            });
+            assert!(
+                matches!(frame, Some(Err(WireError::Truncated(20)))),
+                "{frame:?}"
+            );
+            assert_eq!(short[12..14], [0x86, 0xdd]);
+        }
+        assert!(matches!(
+            wire.send(&[IoSlice::new(&header[..13])]),
+            Err(WireError::FrameSize(13))
+        ));
+        let long = vec![0; MAX_FRAME + 1];
+        assert!(matches!(
+            wire.send(&[IoSlice::new(&long)]),
+            Err(WireError::FrameSize(_))
+        ));
+    }
+}
