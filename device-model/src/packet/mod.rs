@@ -1,7 +1,24 @@
 //! Frames: parsing, checksums, segmentation, hashing, header edits.
+//!
+//! A [`Frame`] carries its headers in a buffer of its own and leaves the rest
+//! where the sender put it, so that a payload is copied once: into the
+//! receiver's buffer. Everything here is a function of the frame alone; no
+//! lock, no clock, no memory outside the slices a frame was given.
+//!
+//! Not modelled: GTP-U, MACsec and IPsec headers beyond the SPI, programmable
+//! samples, Geneve options as match fields, checksums of SCTP.
 
+pub mod checksum;
 pub mod frame;
+pub mod headers;
 pub mod key;
+pub mod layers;
+mod parse;
+mod volatile;
 
-pub use frame::Frame;
+#[cfg(test)]
+pub(crate) mod samples;
+
+pub use frame::{Frame, GuestSlice, Meta, Piece};
 pub use key::MatchKey;
+pub use layers::{Fragment, L3, L4, Layers, Tunnel, TunnelPorts};
