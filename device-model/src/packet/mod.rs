@@ -14,6 +14,7 @@ pub mod headers;
 pub mod key;
 pub mod layers;
 mod parse;
+pub mod toeplitz;
 mod volatile;
 
 #[cfg(test)]
