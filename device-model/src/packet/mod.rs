@@ -13,6 +13,7 @@ pub mod frame;
 pub mod headers;
 pub mod key;
 pub mod layers;
+pub mod lso;
 mod parse;
 pub mod toeplitz;
 mod volatile;
