@@ -8,19 +8,24 @@
 //! Not modelled: GTP-U, MACsec and IPsec headers beyond the SPI, programmable
 //! samples, Geneve options as match fields, checksums of SCTP.
 
+pub mod action;
 pub mod checksum;
+pub mod edit;
 pub mod frame;
 pub mod headers;
 pub mod key;
 pub mod layers;
 pub mod lso;
 mod parse;
+pub mod reformat;
 pub mod toeplitz;
 mod volatile;
 
 #[cfg(test)]
 pub(crate) mod samples;
 
+pub use action::HeaderAction;
 pub use frame::{Frame, GuestSlice, Meta, Piece};
 pub use key::MatchKey;
 pub use layers::{Fragment, L3, L4, Layers, Tunnel, TunnelPorts};
+pub use reformat::Reformat;
