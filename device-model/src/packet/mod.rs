@@ -11,6 +11,7 @@
 pub mod action;
 pub mod checksum;
 pub mod edit;
+pub mod explain;
 pub mod frame;
 pub mod headers;
 pub mod key;
