@@ -23,6 +23,8 @@ pub mod toeplitz;
 mod volatile;
 
 #[cfg(test)]
+mod props;
+#[cfg(test)]
 pub(crate) mod samples;
 
 pub use action::HeaderAction;
