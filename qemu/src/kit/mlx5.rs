@@ -56,6 +56,9 @@ pub fn kbuild(line: &KernelLine, exists: impl Fn(&str) -> bool) -> String {
     for dir in line.rebuilt.iter().filter(|dir| exists(dir)) {
         let _ = writeln!(text, "obj-m += {dir}/");
     }
+    for file in line.added.iter().filter(|file| exists(file)) {
+        let _ = writeln!(text, "obj-m += {}.o", file.trim_end_matches(".c"));
+    }
     text
 }
 
@@ -76,7 +79,7 @@ pub fn compile(tree: &Tree, source: &Path, line: &KernelLine, release: &str, ste
     let build = tree.join("mlx5");
     super::store::remove(&build)?;
     run::output(Command::new("cp").arg("-r").arg(source).arg(&build), "copying the mlx5 sources")?;
-    let kbuild = kbuild(line, |dir| build.join(dir).is_dir());
+    let kbuild = kbuild(line, |dir| build.join(dir).exists());
     fs::write(build.join("Kbuild"), kbuild).with_context(|| format!("cannot write into {}", build.display()))?;
     let (to_make, to_compiler) = symbols(line);
     let compiler = line.compiler;

@@ -96,18 +96,24 @@ pub fn select(tools: &Tree, stock: &Tree, rebuilt: &Path, target: &Path, release
     }
     let extra = to.join("updates");
     fs::create_dir_all(&extra).with_context(|| format!("cannot create {}", extra.display()))?;
+    collect(rebuilt, &extra)?;
+    decompress(&to)?;
+    depmod(tools, target, release)
+}
+
+/// Copies all modules below a directory into another, side by side.
+pub fn collect(from: &Path, to: &Path) -> Result<()> {
     let mut count = 0;
-    for file in files(rebuilt)?.into_iter().filter(|f| f.extension().is_some_and(|x| x == "ko")) {
+    for file in files(from)?.into_iter().filter(|f| f.extension().is_some_and(|x| x == "ko")) {
         if let Some(name) = file.file_name() {
-            fs::copy(&file, extra.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
+            fs::copy(&file, to.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
             count += 1;
         }
     }
     if count == 0 {
-        bail!("rebuilding the mlx5 modules made none");
+        bail!("there are no modules in {}", from.display());
     }
-    decompress(&to)?;
-    depmod(tools, target, release)
+    Ok(())
 }
 
 /// Decompresses all modules: doing it at every boot costs an emulated CPU seconds.

@@ -62,6 +62,8 @@ pub struct KernelLine {
     pub symbols: &'static [(&'static str, char)],
     /// Directories of modules to rebuild together.
     pub rebuilt: &'static [&'static str],
+    /// Single files that become modules beside them, because no package has these.
+    pub added: &'static [&'static str],
 }
 
 /// Programs that a module build runs besides compiler and headers.
@@ -92,6 +94,7 @@ pub const KERNEL_LINES: &[KernelLine] = &[KernelLine {
         ("MLX5_VFIO_PCI", 'm'),
         ("MLX5_VDPA", 'y'),
         ("MLX5_VDPA_NET", 'm'),
+        ("VHOST_RING", 'm'),
     ],
     rebuilt: &[
         "drivers/net/ethernet/mellanox/mlx5/core",
@@ -99,6 +102,7 @@ pub const KERNEL_LINES: &[KernelLine] = &[KernelLine {
         "drivers/vfio/pci/mlx5",
         "drivers/vdpa/mlx5",
     ],
+    added: &["drivers/vhost/vringh.c"],
 }];
 
 /// The line of that name.
@@ -113,6 +117,7 @@ pub const SOURCE_PATHS: &[&str] = &[
     "drivers/infiniband/hw/mlx5",
     "drivers/vfio/pci/mlx5",
     "drivers/vdpa/mlx5",
+    "drivers/vhost/vringh.c",
     "include/linux/mlx5",
     "include/uapi/rdma",
 ];
@@ -127,7 +132,7 @@ pub const USELESS_MODULES: &[&str] = &[
 
 /// What goes into the guest: prefixes of paths below `kernel/`. What these need comes along.
 pub const GUEST_MODULES: &[&str] = &[
-    "net/", "lib/", "crypto/", "arch/x86/crypto/", "fs/9p/", "fs/overlayfs/", "fs/fuse/", "drivers/virtio/",
+    "net/", "lib/", "crypto/", "arch/x86/crypto/", "fs/9p/", "fs/erofs/", "fs/overlayfs/", "fs/fuse/", "drivers/virtio/",
     "drivers/block/virtio_blk", "drivers/block/loop", "drivers/block/null_blk", "drivers/char/virtio_console",
     "drivers/char/hw_random/virtio-rng", "drivers/net/virtio_net", "drivers/net/net_failover",
     "drivers/net/ethernet/intel/igb", "drivers/net/ethernet/intel/e1000e", "drivers/net/ethernet/mellanox/mlx5/",

@@ -49,9 +49,7 @@ pub fn fill(dir: &Path, packages: &[PathBuf], step: &Step) -> Result<Tree> {
         fs::write(tree.join(path), text).with_context(|| format!("cannot write {path} of the guest"))?;
     }
     for (path, target) in LINKS {
-        let path = tree.join(path);
-        let _ = fs::remove_file(&path);
-        symlink(target, &path).with_context(|| format!("cannot link {}", path.display()))?;
+        tree.link(path, target)?;
     }
     busybox_links(&tree)?;
     compile_python(&tree)?;
@@ -83,7 +81,7 @@ fn compile_python(tree: &Tree) -> Result<()> {
     let root = tree.root().to_string_lossy().into_owned();
     let library = tree.join("usr/lib").join(&name);
     let mut python = tree.command(Path::new("usr/bin").join(&name));
-    python.env("PYTHONHOME", tree.join("usr")).args(["-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", &root, "-p", "/"]).arg(library);
+    python.env("PYTHONHOME", tree.join("usr")).args(["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", &root, "-p", "/"]).arg(library);
     run::output(&mut python, "compiling the guest's Python library").map(drop)
 }
 

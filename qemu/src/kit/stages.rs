@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::apt::Apt;
@@ -71,7 +71,7 @@ impl Stages {
             cache: self.store.root().to_path_buf(),
             initrd: kernel.join("initrd"),
             modules: kernel.join("modules.erofs"),
-            headers: kernel.join("source"),
+            headers: self.store.dir(&format!("{}-mlx5", self.kernel_stage())).join("source"),
             kernel: kernel.join("vmlinuz"),
             root: self.store.dir("guest").join("root.erofs"),
             qemu,
@@ -151,41 +151,53 @@ impl Stages {
     fn kernel_inputs(&self) -> String {
         let line = self.line;
         format!(
-            "{}\n{line:?}\n{:?}\n{:?}\n{:?}",
-            recipe::REVISION,
-            recipe::SOURCE_PATHS,
+            "{}\n{line:?}\n{:?}\n{:?}",
+            self.mlx5_inputs(),
             recipe::GUEST_MODULES,
             recipe::EARLY_MODULES
         )
     }
 
+    fn mlx5_inputs(&self) -> String {
+        format!("{}\n{:?}\n{:?}", recipe::REVISION, self.line, recipe::SOURCE_PATHS)
+    }
+
+    /// The rebuilt modules, the headers that they were made with, and for which kernel.
+    fn mlx5(&self, apt: &Apt) -> Result<(PathBuf, KernelInfo)> {
+        let line = self.line;
+        let stage = format!("{}-mlx5", self.kernel_stage());
+        if !self.store.ready(&stage, &self.mlx5_inputs()) {
+            let chosen = release::newest(apt, line)?;
+            let (number, version) = (&chosen.release, &chosen.version);
+            self.progress.note(&format!("the newest kernel of the line {} is {number}", line.line));
+            let inputs = format!("{}\n{number} {version}", self.mlx5_inputs());
+            let builder = self.staged(&self.builder_stage(), &inputs, "compiler and headers", |dir, step| {
+                let packages = apt.with_dependencies(&line.builder_packages(number), None, step)?;
+                let tree = Tree::create(&dir.join("tree"))?;
+                tree.unpack(&packages, &[], step)?;
+                tree.link("usr/bin/awk", "mawk")
+            })?;
+            let source = self.staged(&self.source_stage(), &inputs, "kernel source", |dir, step| {
+                mlx5::extract_source(&apt.alone(line.source, version, step)?, line, dir)
+            })?;
+            self.staged(&stage, &self.mlx5_inputs(), "mlx5 modules", |dir, step| {
+                mlx5::compile(&Tree::at(builder.join("tree")), &source, line, number, step)?;
+                modules::collect(&builder.join("tree/mlx5"), dir)?;
+                copy_tree(&source.join("include"), &dir.join("source/include"))?;
+                write_json(&dir.join("kernel.json"), &KernelInfo { release: number.clone(), version: version.clone() })
+            })?;
+        }
+        self.store.forget(&self.builder_stage())?;
+        self.store.forget(&self.source_stage())?;
+        let dir = self.store.dir(&stage);
+        let info = read_json(&dir.join("kernel.json"))?;
+        Ok((dir, info))
+    }
+
     fn kernel(&self, apt: &Apt, tools: &Tree) -> Result<()> {
         let line = self.line;
-        if self.store.ready(&self.kernel_stage(), &self.kernel_inputs()) {
-            return Ok(());
-        }
-        let chosen = release::newest(apt, line)?;
-        let (number, version) = (&chosen.release, &chosen.version);
-        self.progress.note(&format!("the newest kernel of the line {} is {number}", line.line));
-        let inputs = format!("{}\n{number} {version}\n{line:?}\n{:?}", recipe::REVISION, recipe::SOURCE_PATHS);
-
-        let builder = self.staged(&self.builder_stage(), &inputs, "compiler and headers", |dir, step| {
-            let packages = apt.with_dependencies(&line.builder_packages(number), None, step)?;
-            Tree::create(&dir.join("tree"))?.unpack(&packages, &[], step)
-        })?;
-        let source = self.staged(&self.source_stage(), &inputs, "kernel source", |dir, step| {
-            let package = apt.alone(line.source, version, step)?;
-            let _ = step;
-            mlx5::extract_source(&package, line, dir)
-        })?;
-        let builder = Tree::at(builder.join("tree"));
-        let mark = builder.join("mlx5-done");
-        if !mark.exists() {
-            let step = self.progress.step("mlx5 modules");
-            mlx5::compile(&builder, &source, line, number, &step)?;
-            fs::write(&mark, number).context("cannot write the builder's mark")?;
-            step.done();
-        }
+        let (mlx5, info) = self.mlx5(apt)?;
+        let (number, version) = (&info.release, &info.version);
         self.staged(&self.kernel_stage(), &self.kernel_inputs(), "kernel and modules", |dir, step| {
             let mut packages = Vec::new();
             for package in line.images {
@@ -196,22 +208,21 @@ impl Stages {
                 recipe::USELESS_MODULES.iter().map(|p| format!("./usr/lib/modules/*/kernel/{p}")).collect();
             stock.unpack(&packages, &useless.iter().map(String::as_str).collect::<Vec<_>>(), step)?;
             let selected = dir.join("selected");
-            modules::select(tools, &stock, &builder.join("mlx5"), &selected, number)?;
+            modules::select(tools, &stock, &mlx5, &selected, number)?;
             write_initrd(&self.store.dir("guest").join("busybox"), &selected, number, &dir.join("initrd"))?;
             move_below_usr(&selected)?;
             rootfs::pack(tools, &selected, &dir.join("modules.erofs"))?;
-            fs::copy(stock.join(format!("boot/vmlinuz-{number}")), dir.join("vmlinuz"))
-                .with_context(|| format!("the package of {number} has no image"))?;
+            // Until 7.x the image was in /boot.
+            let places = [format!("usr/lib/modules/{number}/vmlinuz"), format!("boot/vmlinuz-{number}")];
+            let image = places.iter().map(|place| stock.join(place)).find(|file| file.exists());
+            let image = image.with_context(|| format!("the package of {number} has no kernel image"))?;
+            fs::copy(image, dir.join("vmlinuz")).context("cannot copy the kernel image")?;
             for tree in [stock.root(), &selected] {
                 super::store::remove(tree)?;
             }
-            let headers = dir.join("source/include/linux");
-            fs::create_dir_all(&headers).context("cannot keep the kernel's headers")?;
-            copy_tree(&source.join("include"), &dir.join("source/include"))?;
-            write_json(&dir.join("kernel.json"), &KernelInfo { release: number.clone(), version: version.clone() })
+            write_json(&dir.join("kernel.json"), &info)
         })?;
-        self.store.forget(&self.builder_stage())?;
-        self.store.forget(&self.source_stage())
+        Ok(())
     }
 }
 
@@ -219,12 +230,21 @@ impl Stages {
 fn write_initrd(busybox: &Path, selected: &Path, release: &str, file: &Path) -> Result<()> {
     let dir = selected.join("lib/modules").join(release);
     let text = fs::read_to_string(dir.join("modules.dep")).context("indexing the modules")?;
+    let builtin = fs::read_to_string(dir.join("modules.builtin")).context("indexing the modules")?;
+    let dependencies = modules::Dependencies::parse(&text);
+    let order = dependencies.load_order(recipe::EARLY_MODULES);
+    for name in recipe::EARLY_MODULES {
+        let named = |path: &str| modules::module_name(path) == *name;
+        if !order.iter().any(|p| named(p)) && !builtin.lines().any(named) {
+            bail!("the kernel {release} lacks the module {name}");
+        }
+    }
     let mut cpio = Cpio::new();
     for name in ["bin", "dev", "proc", "lower", "mods", "rw", "new", "m"] {
         cpio.dir(name);
     }
     cpio.file("bin/busybox", 0o755, &fs::read(busybox).context("cannot read busybox")?);
-    for (index, path) in modules::Dependencies::parse(&text).load_order(recipe::EARLY_MODULES).iter().enumerate() {
+    for (index, path) in order.iter().enumerate() {
         let bytes = fs::read(dir.join(path)).with_context(|| format!("cannot read {path}"))?;
         cpio.file(&format!("m/{index:02}-{}.ko", modules::module_name(path)), 0o644, &bytes);
     }

@@ -1,6 +1,5 @@
 //! Trees of unpacked packages, and programs run from such a tree without installing it.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -87,9 +86,11 @@ impl Tree {
         command
     }
 
-    /// The same as words, for a command line to show.
-    pub fn has(&self, path: impl AsRef<OsStr>) -> bool {
-        self.root.join(Path::new(path.as_ref())).exists()
+    /// Makes a symbolic link, as packages' own scripts would have.
+    pub fn link(&self, path: &str, target: &str) -> Result<()> {
+        let path = self.join(path);
+        let _ = fs::remove_file(&path);
+        symlink(target, &path).with_context(|| format!("cannot link {}", path.display()))
     }
 }
 
