@@ -81,7 +81,7 @@ impl KernelLine {
 pub const KERNEL_LINES: &[KernelLine] = &[KernelLine {
     line: "7.2",
     suites: &[BASE_SUITE, BACKPORTS_SUITE],
-    images: &["linux-binary-{}", "linux-modules-{}"],
+    images: &["linux-binary-{}", "linux-modules-{}", "linux-base-{}"],
     builders: &["linux-headers-{}", "gcc-14"],
     compiler: "gcc-14",
     source: "linux-source-7.2",

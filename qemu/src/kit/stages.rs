@@ -151,15 +151,18 @@ impl Stages {
     fn kernel_inputs(&self) -> String {
         let line = self.line;
         format!(
-            "{}\n{line:?}\n{:?}\n{:?}",
+            "{}\n{:?}\n{:?}\n{:?}",
             self.mlx5_inputs(),
+            line.images,
             recipe::GUEST_MODULES,
             recipe::EARLY_MODULES
         )
     }
 
     fn mlx5_inputs(&self) -> String {
-        format!("{}\n{:?}\n{:?}", recipe::REVISION, self.line, recipe::SOURCE_PATHS)
+        let KernelLine { line, suites, builders, compiler, source, symbols, rebuilt, added, images: _ } = self.line;
+        let parts = (line, suites, builders, compiler, source, symbols, rebuilt, added, recipe::SOURCE_PATHS);
+        format!("{}\n{parts:?}", recipe::REVISION)
     }
 
     /// The rebuilt modules, the headers that they were made with, and for which kernel.
