@@ -1,4 +1,4 @@
-//! Runs a guest without a NIC: `kitvm [-s SCRIPT] [-t SECONDS] [-c CONSOLE] [COMMAND …]`.
+//! Runs a guest: `kitvm [-d SOCKET]... [-s SCRIPT] [-t SECONDS] [-c CONSOLE] [COMMAND …]`.
 //! Without a command it is a shell.
 
 use std::ffi::OsString;
@@ -20,6 +20,7 @@ fn main() -> anyhow::Result<()> {
                 let seconds = args.next().and_then(|s| s.to_str()?.parse().ok()).unwrap_or(60);
                 guest.timeout = Some(Duration::from_secs(seconds));
             }
+            Some("-d") if words.is_empty() => guest.slots.push(args.next().into_iter().map(Into::into).collect()),
             Some("-c") if words.is_empty() => guest.keep_console = args.next().map(Into::into),
             _ => words.push(arg),
         }

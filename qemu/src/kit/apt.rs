@@ -19,14 +19,14 @@ const KEYRINGS: [&str; 2] =
 
 /// The private apt state.
 #[derive(Debug)]
-pub struct Apt {
+pub(crate) struct Apt {
     dir: PathBuf,
     config: PathBuf,
 }
 
 impl Apt {
     /// Prepares the state in `dir`; `mirror` replaces the machine's own.
-    pub fn open(dir: &Path, mirror: Option<&str>) -> Result<Apt> {
+    pub(crate) fn open(dir: &Path, mirror: Option<&str>) -> Result<Apt> {
         run::require(&[("apt-get", "apt"), ("apt-cache", "apt"), ("dpkg-deb", "dpkg"), ("tar", "tar"), ("xz", "xz-utils")])?;
         let Some(keyring) = KEYRINGS.iter().find(|k| Path::new(k).exists()) else {
             bail!("no keys of the Debian archive on this machine: install the package debian-archive-keyring");
@@ -63,7 +63,7 @@ impl Apt {
     }
 
     /// Fetches the package lists unless they are recent.
-    pub fn update(&self, step: &Step) -> Result<()> {
+    pub(crate) fn update(&self, step: &Step) -> Result<()> {
         let mark = self.dir.join("updated");
         let sources = fs::read_to_string(self.dir.join("sources.list")).unwrap_or_default();
         let age = fs::metadata(&mark).and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
@@ -83,7 +83,7 @@ impl Apt {
     }
 
     /// All package names that start so.
-    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let mut command = self.command("apt-cache");
         command.args(["pkgnames", prefix]);
         let text = run::output(&mut command, "searching the package lists")?;
@@ -91,7 +91,7 @@ impl Apt {
     }
 
     /// All versions of a package in the lists.
-    pub fn versions(&self, package: &str) -> Result<Vec<String>> {
+    pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
         let mut command = self.command("apt-cache");
         command.args(["madison", package]);
         let text = run::output(&mut command, "searching the package lists")?;
@@ -100,7 +100,7 @@ impl Apt {
 
     /// Downloads packages (`name` or `name=version`) with all they depend on; `suite` is
     /// preferred over the others. Gives the files.
-    pub fn with_dependencies(&self, packages: &[String], suite: Option<&str>, step: &Step) -> Result<Vec<PathBuf>> {
+    pub(crate) fn with_dependencies(&self, packages: &[String], suite: Option<&str>, step: &Step) -> Result<Vec<PathBuf>> {
         let mut install = self.command("apt-get");
         install.args(["install", "-y", "-q", "--no-install-recommends"]);
         if let Some(suite) = suite {
@@ -124,7 +124,7 @@ impl Apt {
     }
 
     /// Downloads one package alone, in this version.
-    pub fn alone(&self, package: &str, version: &str, step: &Step) -> Result<PathBuf> {
+    pub(crate) fn alone(&self, package: &str, version: &str, step: &Step) -> Result<PathBuf> {
         let archives = self.dir.join("cache/archives");
         let mut command = self.command("apt-get");
         command.current_dir(&archives).args(["download", "-q", "-o", "APT::Status-Fd=1"]).arg(format!("{package}={version}"));
@@ -140,7 +140,7 @@ impl Apt {
     }
 
     /// Drops downloaded packages: their contents are in the stages.
-    pub fn drop_archives(&self) -> Result<()> {
+    pub(crate) fn drop_archives(&self) -> Result<()> {
         super::store::remove(&self.dir.join("cache"))
     }
 

@@ -21,7 +21,7 @@ exec chroot "$root" "$@""#;
 ///
 /// # Errors
 /// This user may not enter a tree on this machine.
-pub fn script(tree: &Tree, text: &str) -> Result<Command> {
+pub(crate) fn script(tree: &Tree, text: &str) -> Result<Command> {
     let rooted = rustix::process::geteuid().is_root();
     let spaces: &[&str] = if rooted { &["--mount"] } else { &["--mount", "--user", "--map-root-user"] };
     let separate = run::find_program("unshare").is_some_and(|unshare| {

@@ -18,7 +18,7 @@ use super::tree::{Tree, pipe_into};
 use super::{chroot, run};
 
 /// Extracts the needed subtrees of the kernel's source from its package into `dir`.
-pub fn extract_source(package: &Path, line: &KernelLine, dir: &Path) -> Result<()> {
+pub(crate) fn extract_source(package: &Path, line: &KernelLine, dir: &Path) -> Result<()> {
     let name = line.source;
     let tarball = dir.join("source.tar.xz");
     let mut tar = Command::new("tar");
@@ -51,7 +51,7 @@ pub fn extract_source(package: &Path, line: &KernelLine, dir: &Path) -> Result<(
 }
 
 /// The one `Kbuild` that makes all modules resolve against each other.
-pub fn kbuild(line: &KernelLine, exists: impl Fn(&str) -> bool) -> String {
+pub(crate) fn kbuild(line: &KernelLine, exists: impl Fn(&str) -> bool) -> String {
     let mut text = String::new();
     for dir in line.rebuilt.iter().filter(|dir| exists(dir)) {
         let _ = writeln!(text, "obj-m += {dir}/");
@@ -64,7 +64,7 @@ pub fn kbuild(line: &KernelLine, exists: impl Fn(&str) -> bool) -> String {
 
 /// The symbols for make, and for the compiler, which reads them from a generated header
 /// that make's variables don't reach.
-pub fn symbols(line: &KernelLine) -> (String, String) {
+pub(crate) fn symbols(line: &KernelLine) -> (String, String) {
     let (mut to_make, mut to_compiler) = (String::new(), String::new());
     for (symbol, value) in line.symbols {
         let _ = write!(to_make, " CONFIG_{symbol}={value}");
@@ -75,7 +75,7 @@ pub fn symbols(line: &KernelLine) -> (String, String) {
 }
 
 /// Compiles in the build tree; the modules appear below `/mlx5` of that tree.
-pub fn compile(tree: &Tree, source: &Path, line: &KernelLine, release: &str, step: &Step) -> Result<()> {
+pub(crate) fn compile(tree: &Tree, source: &Path, line: &KernelLine, release: &str, step: &Step) -> Result<()> {
     let build = tree.join("mlx5");
     super::store::remove(&build)?;
     run::output(Command::new("cp").arg("-r").arg(source).arg(&build), "copying the mlx5 sources")?;

@@ -13,13 +13,13 @@ use super::tree::Tree;
 
 /// What needs what, as `modules.dep` says: paths relative to the modules' directory.
 #[derive(Debug, Default)]
-pub struct Dependencies {
+pub(crate) struct Dependencies {
     needs: HashMap<String, Vec<String>>,
 }
 
 impl Dependencies {
     /// Reads the text of a `modules.dep`.
-    pub fn parse(text: &str) -> Dependencies {
+    pub(crate) fn parse(text: &str) -> Dependencies {
         let row = |line: &str| {
             let (module, needs) = line.split_once(':')?;
             Some((module.to_string(), needs.split_whitespace().map(str::to_string).collect()))
@@ -28,7 +28,7 @@ impl Dependencies {
     }
 
     /// All paths that start with one of these below `kernel/`, and all that they need.
-    pub fn closure(&self, prefixes: &[&str]) -> BTreeSet<String> {
+    pub(crate) fn closure(&self, prefixes: &[&str]) -> BTreeSet<String> {
         let wanted = |path: &&String| {
             path.strip_prefix("kernel/").is_some_and(|p| prefixes.iter().any(|prefix| p.starts_with(prefix)))
         };
@@ -41,7 +41,7 @@ impl Dependencies {
     }
 
     /// The order in which to load modules by hand, those that they need first.
-    pub fn load_order(&self, names: &[&str]) -> Vec<String> {
+    pub(crate) fn load_order(&self, names: &[&str]) -> Vec<String> {
         let mut order: Vec<String> = Vec::new();
         for name in names {
             let Some((path, needs)) = self.needs.iter().find(|(path, _)| module_name(path) == *name) else {
@@ -59,13 +59,13 @@ impl Dependencies {
 }
 
 /// `kernel/a/b-c.ko.xz` is the module `b_c`.
-pub fn module_name(path: &str) -> String {
+pub(crate) fn module_name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split('.').next().unwrap_or(file).replace('-', "_")
 }
 
 /// Makes indexes for `root/lib/modules/release`.
-pub fn depmod(tools: &Tree, root: &Path, release: &str) -> Result<()> {
+pub(crate) fn depmod(tools: &Tree, root: &Path, release: &str) -> Result<()> {
     let mut command = tools.command("usr/bin/kmod");
     // The one program is told by its name what to do.
     let mut renamed = Command::new(command.get_program());
@@ -75,7 +75,7 @@ pub fn depmod(tools: &Tree, root: &Path, release: &str) -> Result<()> {
 }
 
 /// Fills `target/lib/modules/release` from the unpacked stock modules and the rebuilt ones.
-pub fn select(tools: &Tree, stock: &Tree, rebuilt: &Path, target: &Path, release: &str) -> Result<()> {
+pub(crate) fn select(tools: &Tree, stock: &Tree, rebuilt: &Path, target: &Path, release: &str) -> Result<()> {
     let below = Path::new("lib/modules").join(release);
     let (from, to) = (stock.join(&below), target.join(&below));
     depmod(tools, stock.root(), release)?;
@@ -102,7 +102,7 @@ pub fn select(tools: &Tree, stock: &Tree, rebuilt: &Path, target: &Path, release
 }
 
 /// Copies all modules below a directory into another, side by side.
-pub fn collect(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn collect(from: &Path, to: &Path) -> Result<()> {
     let mut count = 0;
     for file in files(from)?.into_iter().filter(|f| f.extension().is_some_and(|x| x == "ko")) {
         if let Some(name) = file.file_name() {
@@ -126,7 +126,7 @@ fn decompress(dir: &Path) -> Result<()> {
 }
 
 /// All plain files below a directory.
-pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let entry = entry.with_context(|| format!("cannot read {}", dir.display()))?;

@@ -7,13 +7,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Where the stages of the kit tell how far they are.
 #[derive(Debug, Clone, Copy)]
-pub struct Progress {
+pub(crate) struct Progress {
     quiet: bool,
 }
 
 /// One stage under way.
 #[derive(Debug)]
-pub struct Step {
+pub(crate) struct Step {
     title: String,
     started: Instant,
     quiet: bool,
@@ -22,19 +22,19 @@ pub struct Step {
 
 impl Progress {
     /// Says nothing at all if `quiet`.
-    pub fn new(quiet: bool) -> Progress {
+    pub(crate) fn new(quiet: bool) -> Progress {
         Progress { quiet }
     }
 
     /// A line that belongs to no stage.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
             eprintln!("sfnic: {text}");
         }
     }
 
     /// Starts a stage.
-    pub fn step(&self, title: impl Into<String>) -> Step {
+    pub(crate) fn step(&self, title: impl Into<String>) -> Step {
         let title = title.into();
         let bar = (!self.quiet && std::io::stderr().is_terminal()).then(|| bar(&title));
         if bar.is_none() && !self.quiet {
@@ -56,14 +56,14 @@ fn bar(title: &str) -> ProgressBar {
 
 impl Step {
     /// `done` of `total` parts are finished.
-    pub fn at(&self, done: f64, total: f64) {
+    pub(crate) fn at(&self, done: f64, total: f64) {
         if let (Some(bar), true) = (&self.bar, total > 0.0) {
             bar.set_position((done / total * 1000.0).clamp(0.0, 1000.0) as u64);
         }
     }
 
     /// The stage is complete.
-    pub fn done(self) {
+    pub(crate) fn done(self) {
         let seconds = self.started.elapsed().as_secs_f64();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -33,7 +33,7 @@ impl Qemu {
     }
 
     /// The machine's own, if it can attach a vfio-user device.
-    pub fn of_machine() -> Option<Qemu> {
+    pub(crate) fn of_machine() -> Option<Qemu> {
         let path = match std::env::var_os("SFNIC_QEMU") {
             Some(path) => PathBuf::from(path),
             None => run::find_program("qemu-system-x86_64")?,
@@ -42,7 +42,7 @@ impl Qemu {
     }
 
     /// One from packages unpacked in `dir`.
-    pub fn of_tree(dir: &Path) -> Result<Qemu> {
+    pub(crate) fn of_tree(dir: &Path) -> Result<Qemu> {
         let tree = Tree::at(dir);
         let command = tree.command("usr/bin/qemu-system-x86_64");
         let mut words: Vec<String> = std::iter::once(command.get_program())

@@ -1,21 +1,21 @@
 //! What the kit is made of: packages, kernel lines, symbols, modules. Data only.
 
 /// Changes when the way something is made changes in a manner that its lists don't show.
-pub const REVISION: u32 = 1;
+pub(crate) const REVISION: u32 = 1;
 
 /// The release whose packages the guest and the tools come from.
-pub const BASE_SUITE: &str = "trixie";
+pub(crate) const BASE_SUITE: &str = "trixie";
 /// The suite that has the recent QEMU and kernels.
-pub const BACKPORTS_SUITE: &str = "trixie-backports";
+pub(crate) const BACKPORTS_SUITE: &str = "trixie-backports";
 
 /// QEMU with `vfio-user-pci`, when the machine's own lacks it.
-pub const QEMU_PACKAGES: &[&str] = &["qemu-system-x86"];
+pub(crate) const QEMU_PACKAGES: &[&str] = &["qemu-system-x86"];
 
 /// Programs that make images and indexes.
-pub const TOOL_PACKAGES: &[&str] = &["erofs-utils", "kmod"];
+pub(crate) const TOOL_PACKAGES: &[&str] = &["erofs-utils", "kmod"];
 
 /// The guest's programs.
-pub const GUEST_PACKAGES: &[&str] = &[
+pub(crate) const GUEST_PACKAGES: &[&str] = &[
     "bash", "busybox-static", "coreutils", "dash", "diffutils", "ethtool", "findutils", "grep", "gzip", "hostname",
     "ibverbs-providers", "ibverbs-utils", "iperf3", "iproute2", "iputils-arping", "iputils-ping", "jq", "kmod",
     "libgcc-s1", "linuxptp", "mawk", "mount", "netbase", "netcat-openbsd", "nftables", "pciutils", "perftest",
@@ -24,20 +24,20 @@ pub const GUEST_PACKAGES: &[&str] = &[
 
 /// Packages that the guest's programs depend on but that serve nobody in a guest which is
 /// never upgraded and has no service manager.
-pub const USELESS_PACKAGES: &[&str] = &[
+pub(crate) const USELESS_PACKAGES: &[&str] = &[
     "adduser", "base-passwd", "debconf", "debianutils", "dpkg", "gcc-14-base", "init-system-helpers",
     "libdebconfclient0", "libpam-runtime", "libsemanage-common", "libsemanage2", "libsystemd-shared", "login.defs",
     "media-types", "passwd", "perl-base", "systemd", "tzdata", "udev",
 ];
 
 /// Paths that no tree of the kit needs.
-pub const USELESS_PATHS: &[&str] = &[
+pub(crate) const USELESS_PATHS: &[&str] = &[
     "./usr/share/doc", "./usr/share/man", "./usr/share/info", "./usr/share/locale", "./usr/share/lintian",
     "./usr/share/bug", "./usr/share/bash-completion", "./usr/share/icons", "./usr/share/applications",
 ];
 
 /// Further paths that the guest doesn't need.
-pub const USELESS_GUEST_PATHS: &[&str] = &[
+pub(crate) const USELESS_GUEST_PATHS: &[&str] = &[
     "./usr/lib/systemd", "./usr/share/zoneinfo", "./usr/lib/x86_64-linux-gnu/gconv", "./usr/share/perl5",
     "./usr/lib/python3*/test", "./usr/lib/python3*/idlelib", "./usr/lib/python3*/ensurepip",
     "./usr/lib/python3*/turtledemo", "./usr/lib/python3*/lib2to3", "./usr/lib/udev",
@@ -45,25 +45,25 @@ pub const USELESS_GUEST_PATHS: &[&str] = &[
 
 /// One line of kernels and where it comes from.
 #[derive(Debug)]
-pub struct KernelLine {
+pub(crate) struct KernelLine {
     /// `7.2`
-    pub line: &'static str,
+    pub(crate) line: &'static str,
     /// Suites that have it.
-    pub suites: &'static [&'static str],
+    pub(crate) suites: &'static [&'static str],
     /// Packages of image and modules; `{}` is the release.
-    pub images: &'static [&'static str],
+    pub(crate) images: &'static [&'static str],
     /// Packages that build modules; `{}` is the release.
-    pub builders: &'static [&'static str],
+    pub(crate) builders: &'static [&'static str],
     /// The compiler that the headers were made with.
-    pub compiler: &'static str,
+    pub(crate) compiler: &'static str,
     /// The source package.
-    pub source: &'static str,
+    pub(crate) source: &'static str,
     /// Symbols for the rebuilt modules.
-    pub symbols: &'static [(&'static str, char)],
+    pub(crate) symbols: &'static [(&'static str, char)],
     /// Directories of modules to rebuild together.
-    pub rebuilt: &'static [&'static str],
+    pub(crate) rebuilt: &'static [&'static str],
     /// Single files that become modules beside them, because no package has these.
-    pub added: &'static [&'static str],
+    pub(crate) added: &'static [&'static str],
 }
 
 /// Programs that a module build runs besides compiler and headers.
@@ -71,14 +71,14 @@ const BUILD_PROGRAMS: [&str; 7] = ["make", "dash", "coreutils", "sed", "grep", "
 
 impl KernelLine {
     /// Everything that goes into the private build tree, `release` in place.
-    pub fn builder_packages(&self, release: &str) -> Vec<String> {
+    pub(crate) fn builder_packages(&self, release: &str) -> Vec<String> {
         let fixed = BUILD_PROGRAMS.iter().map(|p| p.to_string());
         self.builders.iter().map(|p| p.replace("{}", release)).chain(fixed).collect()
     }
 }
 
 /// All lines that the kit can make.
-pub const KERNEL_LINES: &[KernelLine] = &[KernelLine {
+pub(crate) const KERNEL_LINES: &[KernelLine] = &[KernelLine {
     line: "7.2",
     suites: &[BASE_SUITE, BACKPORTS_SUITE],
     images: &["linux-binary-{}", "linux-modules-{}", "linux-base-{}"],
@@ -106,12 +106,12 @@ pub const KERNEL_LINES: &[KernelLine] = &[KernelLine {
 }];
 
 /// The line of that name.
-pub fn kernel_line(line: &str) -> Option<&'static KernelLine> {
+pub(crate) fn kernel_line(line: &str) -> Option<&'static KernelLine> {
     KERNEL_LINES.iter().find(|l| l.line == line)
 }
 
 /// Subtrees of the kernel's source that the rebuild and the tests read.
-pub const SOURCE_PATHS: &[&str] = &[
+pub(crate) const SOURCE_PATHS: &[&str] = &[
     "drivers/net/ethernet/mellanox/mlx5",
     "drivers/net/ethernet/mellanox/mlxfw",
     "drivers/infiniband/hw/mlx5",
@@ -123,7 +123,7 @@ pub const SOURCE_PATHS: &[&str] = &[
 ];
 
 /// Directories below `kernel/` of the stock modules that are not even unpacked.
-pub const USELESS_MODULES: &[&str] = &[
+pub(crate) const USELESS_MODULES: &[&str] = &[
     "sound", "drivers/gpu", "drivers/media", "drivers/iio", "drivers/staging", "drivers/input", "drivers/usb",
     "drivers/scsi", "drivers/hid", "drivers/net/wireless", "drivers/mtd", "drivers/leds", "drivers/comedi",
     "drivers/ata", "drivers/edac", "drivers/net/can", "drivers/net/usb", "drivers/power", "drivers/rtc",
@@ -131,7 +131,7 @@ pub const USELESS_MODULES: &[&str] = &[
 ];
 
 /// What goes into the guest: prefixes of paths below `kernel/`. What these need comes along.
-pub const GUEST_MODULES: &[&str] = &[
+pub(crate) const GUEST_MODULES: &[&str] = &[
     "net/", "lib/", "crypto/", "arch/x86/crypto/", "fs/9p/", "fs/erofs/", "fs/overlayfs/", "fs/fuse/", "drivers/virtio/",
     "drivers/block/virtio_blk", "drivers/block/loop", "drivers/block/null_blk", "drivers/char/virtio_console",
     "drivers/char/hw_random/virtio-rng", "drivers/net/virtio_net", "drivers/net/net_failover",
@@ -146,4 +146,4 @@ pub const GUEST_MODULES: &[&str] = &[
 ];
 
 /// Modules that the small first file system loads, with all they need, before the disks.
-pub const EARLY_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "erofs", "overlay"];
+pub(crate) const EARLY_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "erofs", "overlay"];

@@ -8,15 +8,15 @@ use super::version;
 
 /// A kernel that the archive has complete: image, modules, headers and source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Release {
+pub(crate) struct Release {
     /// What `uname -r` says: `7.2.12+deb13-amd64`.
-    pub release: String,
+    pub(crate) release: String,
     /// The version of its packages and of its source.
-    pub version: String,
+    pub(crate) version: String,
 }
 
 /// The newest kernel of the line whose packages all have one version.
-pub fn newest(apt: &Apt, line: &KernelLine) -> Result<Release> {
+pub(crate) fn newest(apt: &Apt, line: &KernelLine) -> Result<Release> {
     let sources = apt.versions(line.source)?;
     let image = line.images.first().copied().unwrap_or_default();
     let (before, after) = image.split_once("{}").unwrap_or((image, ""));

@@ -37,7 +37,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Unpacks the guest's packages into `dir` and completes them.
-pub fn fill(dir: &Path, packages: &[PathBuf], step: &Step) -> Result<Tree> {
+pub(crate) fn fill(dir: &Path, packages: &[PathBuf], step: &Step) -> Result<Tree> {
     let tree = Tree::create(dir)?;
     let useless: HashSet<&str> = recipe::USELESS_PACKAGES.iter().copied().collect();
     let wanted: Vec<PathBuf> = packages.iter().filter(|p| !useless.contains(package_name(p))).cloned().collect();
@@ -86,7 +86,7 @@ fn compile_python(tree: &Tree) -> Result<()> {
 }
 
 /// Packs a tree into a read-only disk image.
-pub fn pack(tools: &Tree, tree: &Path, image: &Path) -> Result<()> {
+pub(crate) fn pack(tools: &Tree, tree: &Path, image: &Path) -> Result<()> {
     let mut command = tools.command("usr/bin/mkfs.erofs");
     command.args(["--quiet", "--all-root", "-T0"]).arg(image).arg(tree);
     run::output(&mut command, "packing a disk image").map(drop)

@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 /// Runs a program to its end and gives its standard output.
-pub fn output(command: &mut Command, what: &str) -> Result<String> {
+pub(crate) fn output(command: &mut Command, what: &str) -> Result<String> {
     let mut text = String::new();
     lines(command, what, |line| {
         text.push_str(line);
@@ -21,7 +21,7 @@ pub fn output(command: &mut Command, what: &str) -> Result<String> {
 ///
 /// # Errors
 /// The program is missing, or it failed: then the line that explains most.
-pub fn lines(command: &mut Command, what: &str, mut line: impl FnMut(&str)) -> Result<()> {
+pub(crate) fn lines(command: &mut Command, what: &str, mut line: impl FnMut(&str)) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     tracing::debug!(?command, "run");
     let mut child = command
@@ -64,7 +64,7 @@ fn reason(text: &str) -> Option<&str> {
 }
 
 /// Looks a program up in PATH and in the directories of administrators.
-pub fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].iter().map(PathBuf::from))
@@ -78,7 +78,7 @@ fn is_executable(file: &Path) -> bool {
 }
 
 /// Fails with the remedy when one of the programs that the kit is made with is missing.
-pub fn require(programs: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn require(programs: &[(&str, &str)]) -> Result<()> {
     for (program, package) in programs {
         if find_program(program).is_none() {
             bail!("the kit needs {program}, which this machine lacks: install the package {package}");

@@ -10,17 +10,17 @@ use anyhow::{Result, bail};
 
 /// One archive that the machine's apt reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub(crate) struct Source {
     /// `http://…/debian`, without a slash at the end.
-    pub uri: String,
+    pub(crate) uri: String,
     /// Suites, such as `bookworm`.
-    pub suites: Vec<String>,
+    pub(crate) suites: Vec<String>,
     /// Components, such as `main`.
-    pub components: Vec<String>,
+    pub(crate) components: Vec<String>,
 }
 
 /// Reads one-line entries (`sources.list`, `*.list`).
-pub fn parse_list(text: &str) -> Vec<Source> {
+pub(crate) fn parse_list(text: &str) -> Vec<Source> {
     let mut found = Vec::new();
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or("").trim();
@@ -42,7 +42,7 @@ pub fn parse_list(text: &str) -> Vec<Source> {
 }
 
 /// Reads deb822 stanzas (`*.sources`).
-pub fn parse_deb822(text: &str) -> Vec<Source> {
+pub(crate) fn parse_deb822(text: &str) -> Vec<Source> {
     let mut found = Vec::new();
     let mut fields: Vec<(String, String)> = Vec::new();
     for line in text.lines().chain([""]) {
@@ -91,7 +91,7 @@ const DEBIAN_SUITES: [&str; 9] =
 
 /// Picks the main Debian archive: it has a Debian suite (not the security archive's) and
 /// the component `main`.
-pub fn pick(sources: &[Source]) -> Option<String> {
+pub(crate) fn pick(sources: &[Source]) -> Option<String> {
     sources
         .iter()
         .find(|s| {
@@ -101,7 +101,7 @@ pub fn pick(sources: &[Source]) -> Option<String> {
 }
 
 /// The Debian mirror of the machine whose apt configuration is in `etc_apt`.
-pub fn machine_mirror(etc_apt: &Path) -> Result<String> {
+pub(crate) fn machine_mirror(etc_apt: &Path) -> Result<String> {
     let mut sources = parse_list(&fs::read_to_string(etc_apt.join("sources.list")).unwrap_or_default());
     let mut files: Vec<_> = fs::read_dir(etc_apt.join("sources.list.d"))
         .map(|dir| dir.flatten().map(|e| e.path()).collect())

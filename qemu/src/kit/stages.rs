@@ -16,11 +16,11 @@ use super::{Kit, KitOptions, mlx5, modules, release, rootfs};
 use crate::vm::cpio::Cpio;
 
 /// Stages that all kernel lines share.
-pub(super) const STAGES: &[&str] = &["apt", "tools", "qemu", "guest"];
+pub(crate) const STAGES: &[&str] = &["apt", "tools", "qemu", "guest"];
 
 /// Makes one kit.
 #[derive(Debug)]
-pub(super) struct Stages {
+pub(crate) struct Stages {
     store: Store,
     mirror: Option<String>,
     progress: Progress,
@@ -35,7 +35,7 @@ struct KernelInfo {
 }
 
 impl Stages {
-    pub(super) fn new(store: Store, options: &KitOptions, line: &'static KernelLine) -> Stages {
+    pub(crate) fn new(store: Store, options: &KitOptions, line: &'static KernelLine) -> Stages {
         let from_env = || std::env::var("SFNIC_MIRROR").ok().filter(|m| !m.is_empty());
         let mirror = options.mirror.clone().or_else(from_env);
         Stages { store, mirror, progress: Progress::new(options.quiet), line }
@@ -54,7 +54,7 @@ impl Stages {
     }
 
     /// The kit, if all of it is there.
-    pub(super) fn ready(&self) -> Option<Kit> {
+    pub(crate) fn ready(&self) -> Option<Kit> {
         let all = self.store.ready("qemu", &qemu_inputs())
             && self.store.ready("guest", &guest_inputs())
             && self.store.ready(&self.kernel_stage(), &self.kernel_inputs());
@@ -79,7 +79,7 @@ impl Stages {
     }
 
     /// Makes what is missing.
-    pub(super) fn ensure(&self) -> Result<Kit> {
+    pub(crate) fn ensure(&self) -> Result<Kit> {
         if let Some(kit) = self.ready() {
             return Ok(kit);
         }

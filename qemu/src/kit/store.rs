@@ -13,19 +13,19 @@ const STAMP: &str = ".stamp";
 
 /// The cache directory.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub(crate) struct Store {
     root: PathBuf,
 }
 
 /// Held while stages are made.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
 impl Store {
     /// The store in `dir`, or in the user's cache directory.
-    pub fn open(dir: Option<&Path>) -> Result<Store> {
+    pub(crate) fn open(dir: Option<&Path>) -> Result<Store> {
         let root = match dir {
             Some(dir) => dir.to_path_buf(),
             None => default_dir()?,
@@ -37,23 +37,23 @@ impl Store {
     }
 
     /// Where the stages are.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The directory of a stage, made or not.
-    pub fn dir(&self, stage: &str) -> PathBuf {
+    pub(crate) fn dir(&self, stage: &str) -> PathBuf {
         self.root.join(stage)
     }
 
     /// Is the stage there and made from these inputs?
-    pub fn ready(&self, stage: &str, inputs: &str) -> bool {
+    pub(crate) fn ready(&self, stage: &str, inputs: &str) -> bool {
         fs::read_to_string(self.dir(stage).join(STAMP)).is_ok_and(|stamp| stamp == inputs)
     }
 
     /// Makes a stage unless it is there: `make` fills a directory of its own, which takes
     /// its name only when it is complete.
-    pub fn stage(&self, stage: &str, inputs: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    pub(crate) fn stage(&self, stage: &str, inputs: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let dir = self.dir(stage);
         if self.ready(stage, inputs) {
             return Ok(dir);
@@ -69,12 +69,12 @@ impl Store {
     }
 
     /// Drops a stage that only served to make others.
-    pub fn forget(&self, stage: &str) -> Result<()> {
+    pub(crate) fn forget(&self, stage: &str) -> Result<()> {
         remove(&self.dir(stage))
     }
 
     /// Keeps other processes from making stages at the same time.
-    pub fn lock(&self, progress: &Progress) -> Result<Lock> {
+    pub(crate) fn lock(&self, progress: &Progress) -> Result<Lock> {
         let path = self.root.join("lock");
         let file = File::options()
             .create(true)
@@ -100,7 +100,7 @@ fn default_dir() -> Result<PathBuf> {
 }
 
 /// Removes a tree if it exists.
-pub fn remove(dir: &Path) -> Result<()> {
+pub(crate) fn remove(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(e).with_context(|| format!("cannot remove {}", dir.display()))

@@ -19,18 +19,18 @@ const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 
 /// A tree of unpacked packages.
 #[derive(Debug, Clone)]
-pub struct Tree {
+pub(crate) struct Tree {
     root: PathBuf,
 }
 
 impl Tree {
     /// An existing tree.
-    pub fn at(root: impl Into<PathBuf>) -> Tree {
+    pub(crate) fn at(root: impl Into<PathBuf>) -> Tree {
         Tree { root: root.into() }
     }
 
     /// A new tree with the merged `/usr` that packages expect.
-    pub fn create(root: &Path) -> Result<Tree> {
+    pub(crate) fn create(root: &Path) -> Result<Tree> {
         for (link, target) in [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
             fs::create_dir_all(root.join(target)).with_context(|| format!("cannot create {}", root.display()))?;
             symlink(target, root.join(link)).with_context(|| format!("cannot link {link} in {}", root.display()))?;
@@ -39,17 +39,17 @@ impl Tree {
     }
 
     /// The top of the tree.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// A path in the tree.
-    pub fn join(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn join(&self, path: impl AsRef<Path>) -> PathBuf {
         self.root.join(path)
     }
 
     /// Unpacks packages side by side, except the given paths.
-    pub fn unpack(&self, packages: &[PathBuf], except: &[&str], step: &Step) -> Result<()> {
+    pub(crate) fn unpack(&self, packages: &[PathBuf], except: &[&str], step: &Step) -> Result<()> {
         let next = AtomicUsize::new(0);
         let workers = thread::available_parallelism().map_or(1, |n| n.get()).min(4);
         thread::scope(|scope| {
@@ -80,14 +80,14 @@ impl Tree {
     }
 
     /// A program of the tree, run by the tree's own loader with its own libraries.
-    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(self.join(LOADER));
         command.arg("--library-path").arg(self.join(LIBRARIES)).arg(self.join(program));
         command
     }
 
     /// Makes a symbolic link, as packages' own scripts would have.
-    pub fn link(&self, path: &str, target: &str) -> Result<()> {
+    pub(crate) fn link(&self, path: &str, target: &str) -> Result<()> {
         let path = self.join(path);
         let _ = fs::remove_file(&path);
         symlink(target, &path).with_context(|| format!("cannot link {}", path.display()))
@@ -95,7 +95,7 @@ impl Tree {
 }
 
 /// Feeds the file system archive of a package to a program.
-pub fn pipe_into(package: &Path, mut consumer: Command) -> Result<()> {
+pub(crate) fn pipe_into(package: &Path, mut consumer: Command) -> Result<()> {
     let what = || format!("unpacking {}", package.display());
     let mut dpkg = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -118,6 +118,6 @@ pub fn pipe_into(package: &Path, mut consumer: Command) -> Result<()> {
 }
 
 /// The name of the package in a file `name_version_arch.deb`.
-pub fn package_name(file: &Path) -> &str {
+pub(crate) fn package_name(file: &Path) -> &str {
     file.file_name().and_then(|n| n.to_str()).and_then(|n| n.split('_').next()).unwrap_or("")
 }

@@ -1,9 +1,9 @@
-//! Debian version numbers: the order of dpkg, and the newest of several.
+//! Debian version numbers, in the order of dpkg.
 
 use std::cmp::Ordering;
 
 /// Compares two Debian versions (`[epoch:]upstream[-revision]`) as dpkg does.
-pub fn compare(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare(a: &str, b: &str) -> Ordering {
     let (epoch_a, upstream_a, revision_a) = split(a);
     let (epoch_b, upstream_b, revision_b) = split(b);
     epoch_a
@@ -62,11 +62,6 @@ fn number(bytes: &mut &[u8]) -> u128 {
     head.iter().fold(0u128, |n, c| n.saturating_mul(10).saturating_add(u128::from(c - b'0')))
 }
 
-/// The newest of some versions.
-pub fn newest<'a>(versions: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    versions.into_iter().max_by(|a, b| compare(a, b))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,19 +69,13 @@ mod tests {
     #[test]
     fn order_is_that_of_dpkg() {
         let rising = [
-            "1.0~rc1-1", "1.0-1~bpo13+1", "1.0-1", "1.0-1+b1", "1.0a-1", "1.0+x-1", "1.2-1", "1.10-1", "1:0.5-1",
+            "1.0~rc1-1", "1.0-1~bpo13+1", "1.0-1", "1.0-1+b1", "1.0a-1", "1.0+x-1", "1.2-1", "1.10-1", "7.2.9-1", "7.2.12-1~bpo13+1",
+            "1:0.5-1",
         ];
         for pair in rising.windows(2) {
             assert_eq!(compare(pair[0], pair[1]), Ordering::Less, "{pair:?}");
             assert_eq!(compare(pair[1], pair[0]), Ordering::Greater, "{pair:?}");
         }
         assert_eq!(compare("1.01-1", "1.1-1"), Ordering::Equal);
-    }
-
-    #[test]
-    fn newest_counts_numbers_not_letters() {
-        let got = newest(["7.2.6-1~bpo13+1", "7.2.12-1~bpo13+1", "7.2.9-1"]);
-        assert_eq!(got, Some("7.2.12-1~bpo13+1"));
-        assert_eq!(newest([]), None);
     }
 }

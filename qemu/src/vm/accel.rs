@@ -35,7 +35,7 @@ impl Accel {
 
 /// Chooses, and remembers the result of the probe until the machine boots again.
 /// `SFNIC_ACCEL=kvm` or `tcg` decides instead.
-pub fn choose(kit: &Kit) -> Accel {
+pub(crate) fn choose(kit: &Kit) -> Accel {
     match std::env::var("SFNIC_ACCEL").as_deref() {
         Ok("kvm") => return Accel::Kvm,
         Ok("tcg") => return Accel::Tcg("SFNIC_ACCEL says so".to_string()),
@@ -70,7 +70,7 @@ const MARK: &[u8] = b"sfnic-kvm-works";
 /// Boots the kit's kernel to its first program.
 fn probe(kit: &Kit) -> Result<bool> {
     let mut cpio = Cpio::new();
-    let script = format!("#!/bin/busybox sh\necho {}\nsleep 60\n", String::from_utf8_lossy(MARK));
+    let script = format!("#!/bin/busybox sh\necho {}\n/bin/busybox sleep 60\n", String::from_utf8_lossy(MARK));
     cpio.file("init", 0o755, script.as_bytes());
     let mut initrd = fs::read(kit.initrd())?;
     initrd.extend(cpio.finish());

@@ -2,7 +2,7 @@
 
 /// An archive being written.
 #[derive(Debug, Default)]
-pub struct Cpio {
+pub(crate) struct Cpio {
     bytes: Vec<u8>,
     inode: u32,
 }
@@ -12,17 +12,17 @@ const REGULAR: u32 = 0o100_000;
 
 impl Cpio {
     /// An empty archive.
-    pub fn new() -> Cpio {
+    pub(crate) fn new() -> Cpio {
         Cpio::default()
     }
 
     /// Adds a directory.
-    pub fn dir(&mut self, name: &str) {
+    pub(crate) fn dir(&mut self, name: &str) {
         self.entry(name, DIRECTORY | 0o755, &[]);
     }
 
     /// Adds a file.
-    pub fn file(&mut self, name: &str, mode: u32, data: &[u8]) {
+    pub(crate) fn file(&mut self, name: &str, mode: u32, data: &[u8]) {
         self.entry(name, REGULAR | mode, data);
     }
 
@@ -49,7 +49,7 @@ impl Cpio {
     }
 
     /// Ends the archive.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[]);
         while !self.bytes.len().is_multiple_of(512) {
             self.bytes.push(0);

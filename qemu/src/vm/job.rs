@@ -16,7 +16,7 @@ const EARLY: &[u8] = include_bytes!("../../guest/early");
 const INIT: &[u8] = include_bytes!("../../guest/init");
 
 /// The archive with the init and the job.
-pub fn archive(guest: &Guest, token: &str) -> Result<Vec<u8>> {
+pub(crate) fn archive(guest: &Guest, token: &str) -> Result<Vec<u8>> {
     let mut cpio = Cpio::new();
     cpio.file("init", 0o755, EARLY);
     cpio.dir("job");

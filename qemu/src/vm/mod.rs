@@ -107,7 +107,7 @@ impl Guest {
 /// What came of a guest.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
-    /// The job's exit status; [`STATUS_FAILURE`] if there is a `failure`.
+    /// The job's exit status; [`STATUS_FAILURE`] if there is a `failure`, 128 + its number after a signal.
     pub status: i32,
     /// The job's output, if it was captured.
     pub stdout: Vec<u8>,

@@ -10,7 +10,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 /// A file without a name, for data that QEMU reads by path.
-pub fn memory_file(name: &str, data: &[u8]) -> Result<std::fs::File> {
+pub(crate) fn memory_file(name: &str, data: &[u8]) -> Result<std::fs::File> {
     let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).context("cannot create a memory file")?;
     let mut file = std::fs::File::from(fd);
     file.write_all(data).context("cannot fill a memory file")?;
@@ -18,7 +18,7 @@ pub fn memory_file(name: &str, data: &[u8]) -> Result<std::fs::File> {
 }
 
 /// The path by which a process finds an open file that it was handed.
-pub fn path_of(file: &impl AsFd) -> String {
+pub(crate) fn path_of(file: &impl AsFd) -> String {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
@@ -26,7 +26,7 @@ pub fn path_of(file: &impl AsFd) -> String {
 /// killed when the calling thread ends, and inherits these files, which the caller keeps
 /// open until the program runs.
 #[allow(unsafe_code)]
-pub fn tie_to_parent(command: &mut Command, files: &[&dyn AsFd]) {
+pub(crate) fn tie_to_parent(command: &mut Command, files: &[&dyn AsFd]) {
     let parent = rustix::process::getpid();
     let files: Vec<RawFd> = files.iter().map(|f| f.as_fd().as_raw_fd()).collect();
     command.process_group(0);

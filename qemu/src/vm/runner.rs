@@ -41,7 +41,7 @@ enum Origin {
 }
 
 /// Runs a guest to its end.
-pub(super) fn run(guest: &Guest, kit: &Kit) -> Result<Outcome> {
+pub(crate) fn run(guest: &Guest, kit: &Kit) -> Result<Outcome> {
     let started = Instant::now();
     check(guest, kit)?;
     let accel = accel::choose(kit);
@@ -170,6 +170,7 @@ struct Run<'a> {
     console: Vec<u8>,
     console_file: Option<std::fs::File>,
     panicked: bool,
+    interrupted: Option<i32>,
     qemu: Vec<u8>,
     control: Vec<u8>,
     status: Option<i32>,
@@ -203,6 +204,7 @@ impl<'a> Run<'a> {
             console: Vec::new(),
             console_file: None,
             panicked: false,
+            interrupted: None,
             qemu: Vec::new(),
             control: Vec::new(),
             status: None,
@@ -230,7 +232,8 @@ impl<'a> Run<'a> {
                 // All streams are closed: QEMU is ending.
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),
             }
-            if let Some(name) = signals.caught() {
+            if let Some((number, name)) = signals.caught() {
+                self.interrupted = Some(number);
                 return Some(format!("interrupted by {name}"));
             }
             if panicked.is_none() && released.is_none() && self.panic().is_some() {
@@ -388,9 +391,7 @@ impl<'a> Run<'a> {
 
     fn send(&mut self, line: &str) {
         if let Some(control) = self.ours.first_mut() {
-            if let Err(e) = control.write_all(line.as_bytes()) {
-                tracing::warn!("cannot speak to the guest: {e}");
-            }
+            let _ = control.write_all(line.as_bytes()).inspect_err(|e| tracing::warn!("cannot speak to the guest: {e}"));
         }
     }
 
@@ -412,10 +413,14 @@ impl<'a> Run<'a> {
         outcome.console = String::from_utf8_lossy(&self.console).into_owned();
         outcome.dmesg = self.kmsg.take();
         outcome.elapsed = self.started.elapsed();
-        outcome.status = if failure.is_some() { STATUS_FAILURE } else { self.status.unwrap_or(STATUS_FAILURE) };
+        outcome.status = match (self.interrupted, &failure) {
+            (Some(signal), _) => 128 + signal,
+            (None, Some(_)) => STATUS_FAILURE,
+            (None, None) => self.status.unwrap_or(STATUS_FAILURE),
+        };
         if let (Some(text), false) = (&failure, self.guest.quiet) {
-            let rows = tail(&outcome.console, 25);
-            if !rows.is_empty() {
+            let rows = tail(&outcome.console, 40);
+            if !rows.is_empty() && self.interrupted.is_none() {
                 eprintln!("{rows}");
             }
             eprintln!("sfnic: {text}");

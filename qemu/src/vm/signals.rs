@@ -28,12 +28,12 @@ static HANDLERS: OnceLock<Handlers> = OnceLock::new();
 
 /// Catches the signals until the last of these is dropped.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     handlers: &'static Handlers,
 }
 
 impl Signals {
-    pub(super) fn catch() -> Result<Signals> {
+    pub(crate) fn catch() -> Result<Signals> {
         let mut first = false;
         let handlers = HANDLERS.get_or_init(|| {
             first = true;
@@ -52,10 +52,10 @@ impl Signals {
         Ok(Signals { handlers })
     }
 
-    /// The name of the signal that came.
-    pub(super) fn caught(&self) -> Option<&'static str> {
+    /// The signal that came, and its name.
+    pub(crate) fn caught(&self) -> Option<(i32, &'static str)> {
         let number = self.handlers.caught.load(Ordering::SeqCst);
-        SIGNALS.iter().find(|(signal, _)| usize::try_from(*signal) == Ok(number)).map(|(_, name)| *name)
+        SIGNALS.iter().find(|(signal, _)| usize::try_from(*signal) == Ok(number)).copied()
     }
 }
 

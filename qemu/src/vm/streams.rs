@@ -2,7 +2,7 @@
 
 /// Passes a stream through until the token that ends it.
 #[derive(Debug)]
-pub struct UntilToken {
+pub(crate) struct UntilToken {
     token: Vec<u8>,
     held: Vec<u8>,
     ended: bool,
@@ -10,12 +10,12 @@ pub struct UntilToken {
 
 impl UntilToken {
     /// The token starts with a byte that it has nowhere else.
-    pub fn new(token: &[u8]) -> UntilToken {
+    pub(crate) fn new(token: &[u8]) -> UntilToken {
         UntilToken { token: token.to_vec(), held: Vec::new(), ended: false }
     }
 
     /// Takes what came and gives what is certainly not of the token.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         if self.ended {
             return Vec::new();
         }
@@ -32,18 +32,18 @@ impl UntilToken {
     }
 
     /// The token was there.
-    pub fn ended(&self) -> bool {
+    pub(crate) fn ended(&self) -> bool {
         self.ended
     }
 
     /// What was held back for it might have become the token.
-    pub fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
     }
 }
 
 /// Does `bytes` have `part` in it?
-pub(super) fn contains(bytes: &[u8], part: &[u8]) -> bool {
+pub(crate) fn contains(bytes: &[u8], part: &[u8]) -> bool {
     find(bytes, part).is_some()
 }
 
@@ -53,7 +53,7 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
 
 /// Turns the records of `/dev/kmsg` into lines as `dmesg -r` prints them.
 #[derive(Debug)]
-pub struct KernelLog {
+pub(crate) struct KernelLog {
     token: String,
     partial: Vec<u8>,
     next: u64,
@@ -64,12 +64,12 @@ pub struct KernelLog {
 
 impl KernelLog {
     /// The record with the token ends a job's log.
-    pub fn new(token: &str) -> KernelLog {
+    pub(crate) fn new(token: &str) -> KernelLog {
         KernelLog { token: token.to_string(), partial: Vec::new(), next: 0, text: String::new(), boots: 0, ended: false }
     }
 
     /// Takes what came.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.partial.extend(bytes);
         while let Some(end) = self.partial.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.partial.drain(..=end).collect();
@@ -112,27 +112,27 @@ impl KernelLog {
     }
 
     /// The token was there.
-    pub fn ended(&self) -> bool {
+    pub(crate) fn ended(&self) -> bool {
         self.ended
     }
 
     /// All lines so far.
-    pub fn take(&mut self) -> String {
+    pub(crate) fn take(&mut self) -> String {
         std::mem::take(&mut self.text)
     }
 }
 
 /// The words with which a kernel gives up.
-pub(super) const PANIC: &str = "Kernel panic - not syncing";
+pub(crate) const PANIC: &str = "Kernel panic - not syncing";
 
 /// The reason of a panic in the console's text.
-pub fn panic_reason(console: &str) -> Option<&str> {
+pub(crate) fn panic_reason(console: &str) -> Option<&str> {
     let at = console.find(PANIC)?;
     console[at..].lines().next().map(str::trim)
 }
 
 /// The last lines of a text.
-pub fn tail(text: &str, lines: usize) -> String {
+pub(crate) fn tail(text: &str, lines: usize) -> String {
     let rows: Vec<&str> = text.lines().map(|l| l.trim_end_matches('\r')).collect();
     rows[rows.len().saturating_sub(lines)..].join("\n")
 }

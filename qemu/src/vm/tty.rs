@@ -11,14 +11,14 @@ use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize,
 
 /// The terminal in raw mode; dropped, it is as it was.
 #[derive(Debug)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     saved: Option<Termios>,
     stop: Option<OwnedFd>,
     forwarder: Option<JoinHandle<()>>,
 }
 
 /// Rows and columns, as `stty` takes them; empty if there is no terminal.
-pub fn size() -> String {
+pub(crate) fn size() -> String {
     match tcgetwinsize(io::stdin()) {
         Ok(size) if size.ws_row > 0 => format!("rows {} cols {}", size.ws_row, size.ws_col),
         _ => String::new(),
@@ -27,7 +27,7 @@ pub fn size() -> String {
 
 impl Terminal {
     /// Forwards this process's input to the guest's terminal.
-    pub fn attach(mut guest: UnixStream) -> Result<Terminal> {
+    pub(crate) fn attach(mut guest: UnixStream) -> Result<Terminal> {
         let saved = if isatty(io::stdin()) {
             let saved = tcgetattr(io::stdin()).context("cannot read the terminal's settings")?;
             let mut raw = saved.clone();
