@@ -141,13 +141,13 @@ impl Nic {
                     true
                 }
             }),
-            Some(Doorbell::EqArm { eqn, ci }) => function.eqs.pin().get(&eqn.into()).is_some_and(|eq| {
+            Some(Doorbell::EqArm { eqn, ci }) => function.eqs.pin().get(&u32::from(eqn)).is_some_and(|eq| {
                 may_ring(owner, page, eq.uar) && {
                     eq.queue.arm(&card.dma.load(), ci);
                     true
                 }
             }),
-            Some(Doorbell::EqUpdate { eqn, ci }) => function.eqs.pin().get(&eqn.into()).is_some_and(|eq| {
+            Some(Doorbell::EqUpdate { eqn, ci }) => function.eqs.pin().get(&u32::from(eqn)).is_some_and(|eq| {
                 may_ring(owner, page, eq.uar) && {
                     eq.queue.update_ci(&card.dma.load(), ci);
                     true

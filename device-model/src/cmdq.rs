@@ -87,8 +87,7 @@ fn deliver(
     if e.get(CmdQueueEntry::r#type) != PCI_TRANSPORT {
         return Delivery::BadDescriptor;
     }
-    let (in_len, out_len) =
-        (e.get(CmdQueueEntry::input_length) as usize, e.get(CmdQueueEntry::output_length) as usize);
+    let (in_len, out_len) = (e.get(CmdQueueEntry::input_length) as usize, e.get(CmdQueueEntry::output_length) as usize);
     if !(8..=MAX_LENGTH).contains(&in_len) {
         return Delivery::InLength;
     }

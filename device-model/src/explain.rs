@@ -10,7 +10,8 @@ use arc_swap::ArcSwapOption;
 
 use crate::fabric::tir::Tir;
 use crate::packet::Frame;
-use crate::steering::{Metadata, Step, Verdict, why};
+use crate::steering::trace::{Metadata, why};
+use crate::steering::{Step, Verdict};
 
 /// Takes explanations, one frame a call.
 pub type Output = Arc<dyn Fn(&str) + Send + Sync>;
@@ -78,7 +79,13 @@ impl Record {
                 self.note(format_args!("table {:#x} {:?} level {}{m}", table.id(), table.kind, table.level));
             }
             Step::Miss { group, packet } => {
-                self.note(format_args!("  group {:#x} [{}..={}]: {}", group.id, group.start, group.end, why(group, packet)));
+                self.note(format_args!(
+                    "  group {:#x} [{}..={}]: {}",
+                    group.id,
+                    group.start,
+                    group.end,
+                    why(group, packet)
+                ));
             }
             Step::Hit { group, fte } => {
                 let actions = fte.actions.flags.names().join(" ").to_lowercase();

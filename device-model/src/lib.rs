@@ -1,7 +1,22 @@
 //! The chip: functions, command interface, queues, steering, eswitch.
+//!
+//! It reads no clock, no socket and no randomness by itself: see [`world`].
 
+pub mod bar;
+pub mod cmd;
+pub mod cmdq;
+pub mod control;
 pub mod dma;
+pub mod explain;
+pub mod fabric;
+pub mod irq;
+pub mod nic;
 pub mod packet;
+pub mod pci;
 pub mod queue;
 pub mod steering;
+pub mod unmodelled;
+pub mod work;
 pub mod world;
+
+pub use nic::{Card, CardConfig, Nic};

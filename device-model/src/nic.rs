@@ -20,6 +20,7 @@ use crate::control::vhca::{Cause, Observer, State};
 use crate::control::vport::{Admin, VportControl, guid};
 use crate::control::{After, Control, PF};
 use crate::dma::Dma;
+use crate::explain::Explainer;
 use crate::fabric::Fabric;
 use crate::fabric::plane::FunctionPlane;
 use crate::fabric::port::{Far, Port};
@@ -70,6 +71,8 @@ pub struct Nic {
     pub cards: Vec<Card>,
     /// What drivers wanted and the model does not have.
     pub unmodelled: Unmodelled,
+    /// Frames that are explained.
+    pub explainer: Explainer,
     /// Send queues that have work.
     pub work: WorkQueue,
     /// Time.
@@ -108,7 +111,14 @@ impl Nic {
     /// Builds a device.
     pub fn new(profile: Profile, cards: Vec<CardConfig>, clock: Arc<dyn Clock>, waker: Arc<dyn Waker>) -> Arc<Self> {
         let cards = cards.into_iter().enumerate().map(|(i, c)| Card::new(i, c, &profile)).collect();
-        Arc::new(Self { profile, cards, unmodelled: Unmodelled::default(), work: WorkQueue::new(waker), clock })
+        Arc::new(Self {
+            profile,
+            cards,
+            unmodelled: Unmodelled::default(),
+            explainer: Explainer::default(),
+            work: WorkQueue::new(waker),
+            clock,
+        })
     }
 
     /// Rate of the internal timer in kHz.
@@ -351,7 +361,7 @@ impl Card {
     fn new(index: usize, config: CardConfig, profile: &Profile) -> Self {
         let port = Arc::new(Port::new(config.far.clone()));
         let dma = Arc::new(Dma::default());
-                let pf_vport = VportControl::new(PF, config.mac, 1500, Admin::Auto);
+        let pf_vport = VportControl::new(PF, config.mac, 1500, Admin::Auto);
         let uplink = VportControl::new(UPLINK, [0; 6], 1500, Admin::Auto);
         let steering = Steering::new(Limits::default());
         let fabric = Arc::new(Fabric::new(index, port.clone(), steering.reader()));

@@ -213,8 +213,7 @@ pub fn destroy_flow_group(
 
 /// SET_FLOW_TABLE_ENTRY: op_mod 0 creates, 1 modifies what the mask selects.
 pub fn set_fte(cx: &mut Cx<'_>, i: View<'_, SetFteIn>, _: &mut ViewMut<'_, SetFteOut>) -> Answer {
-    let own =
-        owner(cx, i.get(SetFteIn::table_type), i.is(SetFteIn::other_vport), i.get(SetFteIn::vport_number))?;
+    let own = owner(cx, i.get(SetFteIn::table_type), i.is(SetFteIn::other_vport), i.get(SetFteIn::vport_number))?;
     let c = i.sub_open(SetFteIn::flow_context);
     let op_mod = cx.op_mod;
     let f = cx.function()?;
@@ -241,12 +240,8 @@ pub fn set_fte(cx: &mut Cx<'_>, i: View<'_, SetFteIn>, _: &mut ViewMut<'_, SetFt
 
 /// DELETE_FLOW_TABLE_ENTRY.
 pub fn delete_fte(cx: &mut Cx<'_>, i: View<'_, DeleteFteIn>, _: &mut ViewMut<'_, DeleteFteOut>) -> Answer {
-    let own = owner(
-        cx,
-        i.get(DeleteFteIn::table_type),
-        i.is(DeleteFteIn::other_vport),
-        i.get(DeleteFteIn::vport_number),
-    )?;
+    let own =
+        owner(cx, i.get(DeleteFteIn::table_type), i.is(DeleteFteIn::other_vport), i.get(DeleteFteIn::vport_number))?;
     let f = cx.function()?;
     let change = f.steering.delete_fte(own.kind, i.get(DeleteFteIn::table_id), i.get(DeleteFteIn::flow_index))?;
     account(f, change);

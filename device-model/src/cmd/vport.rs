@@ -8,8 +8,8 @@ use sfnic_firmware_cmds::{Layout, Refusal, Status, Syndrome, View, ViewMut};
 
 use super::{Answer, Cx};
 use crate::control::PF;
-use crate::control::objects::{Kind, ObjRef, Uses};
 use crate::control::function::Body;
+use crate::control::objects::{Kind, ObjRef, Uses};
 use crate::control::vport::{Admin, VportControl};
 use crate::fabric::counters::{Direction, Traffic};
 use crate::fabric::vport::UPLINK;
@@ -87,8 +87,7 @@ pub fn query_esw_vport_context(
     i: View<'_, QueryEswVportContextIn>,
     o: &mut ViewMut<'_, QueryEswVportContextOut>,
 ) -> Answer {
-    let number =
-        target(cx, i.is(QueryEswVportContextIn::other_vport), i.get(QueryEswVportContextIn::vport_number))?;
+    let number = target(cx, i.is(QueryEswVportContextIn::other_vport), i.get(QueryEswVportContextIn::vport_number))?;
     let reg_c = vport(cx, number)?.reg_c_id;
     let mut c = o.sub(QueryEswVportContextOut::esw_vport_context);
     c.set(EswVportContext::fdb_to_vport_reg_c_id, reg_c);
@@ -102,8 +101,7 @@ pub fn modify_esw_vport_context(
     i: View<'_, ModifyEswVportContextIn>,
     _: &mut ViewMut<'_, ModifyEswVportContextOut>,
 ) -> Answer {
-    let number =
-        target(cx, i.is(ModifyEswVportContextIn::other_vport), i.get(ModifyEswVportContextIn::vport_number))?;
+    let number = target(cx, i.is(ModifyEswVportContextIn::other_vport), i.get(ModifyEswVportContextIn::vport_number))?;
     let select = i.sub(ModifyEswVportContextIn::field_select);
     let context = i.sub(ModifyEswVportContextIn::esw_vport_context);
     let offered = cx.function()?.caps.of::<FlowTableEswitchCap>(0x08).get(FlowTableEswitchCap::fdb_to_vport_reg_c_id);
@@ -134,8 +132,7 @@ pub fn query_nic_vport_context(
     i: View<'_, QueryNicVportContextIn>,
     o: &mut ViewMut<'_, QueryNicVportContextOut>,
 ) -> Answer {
-    let number =
-        target(cx, i.is(QueryNicVportContextIn::other_vport), i.get(QueryNicVportContextIn::vport_number))?;
+    let number = target(cx, i.is(QueryNicVportContextIn::other_vport), i.get(QueryNicVportContextIn::vport_number))?;
     let system_guid = cx.card.system_guid;
     let v = vport(cx, number)?;
     let kind = i.get(QueryNicVportContextIn::allowed_list_type);
@@ -275,7 +272,9 @@ pub fn query_vport_counter(
     let clear = i.is(QueryVportCounterIn::clear);
     let v = vport(cx, number)?.plane.clone();
     let mut put = |f: Sub<Out, TrafficCounter>, t: &Traffic| {
-        o.sub(f).set64(TrafficCounter::packets, t.packets.take(clear)).set64(TrafficCounter::octets, t.octets.take(clear));
+        o.sub(f)
+            .set64(TrafficCounter::packets, t.packets.take(clear))
+            .set64(TrafficCounter::octets, t.octets.take(clear));
     };
     let Direction { unicast, multicast, broadcast, errors } = &v.rx;
     put(Out::received_eth_unicast, unicast);
@@ -322,7 +321,12 @@ pub fn alloc_q_counter(cx: &mut Cx<'_>, _: View<'_, AllocQCounterIn>, o: &mut Vi
     let f = cx.function()?;
     let limit = f.caps.general(CmdHcaCap::max_qp_cnt).min(0xff);
     let id = f.objects.take_id(Kind::QCounter, 1, limit)?;
-    f.objects.insert(ObjRef(Kind::QCounter, id), uid, Uses::new(), Body::QCounter(std::sync::Arc::new(QCounter::default())))?;
+    f.objects.insert(
+        ObjRef(Kind::QCounter, id),
+        uid,
+        Uses::new(),
+        Body::QCounter(std::sync::Arc::new(QCounter::default())),
+    )?;
     o.set(AllocQCounterOut::counter_set_id, id);
     Ok(())
 }

@@ -59,8 +59,7 @@ pub const TRANSITIONS: &[(State, Cause, State)] = &[
 
 impl State {
     /// Every state.
-    pub const ALL: [State; 5] =
-        [State::Invalid, State::Allocated, State::Active, State::InUse, State::TeardownRequest];
+    pub const ALL: [State; 5] = [State::Invalid, State::Allocated, State::Active, State::InUse, State::TeardownRequest];
 
     /// The state after `cause`, or why it is refused
     /// ([`Status::BadResState`](sfnic_firmware_cmds::Status::BadResState)).

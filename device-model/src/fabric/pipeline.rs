@@ -57,14 +57,15 @@ impl<'n> Pipeline<'n> {
     }
 
     /// A parsed frame that a function's send queue sends.
-    pub fn from_function(&mut self, card: &Card, function: &FunctionPlane, mut frame: Frame<'_>) {
+    pub fn from_function(&mut self, card: &Card, function: &FunctionPlane, frame: &mut Frame<'_>) {
         self.crossings = 0;
         self.depth = 0;
         let vport = &function.vport;
         let sqn = frame.meta.source_sqn;
-        self.record = self.nic.explainer.begin(|| format!("pf{} vport {:#x} sq {sqn:#x}", card.index, vport.number), &frame);
+        self.record =
+            self.nic.explainer.begin(|| format!("pf{} vport {:#x} sq {sqn:#x}", card.index, vport.number), frame);
         vport.tx.count(Cast::of(frame.headers()), frame.len());
-        self.walk(&function.steering, TableType::NicTx, 0, &mut frame, &mut |p, f, next| match next {
+        self.walk(&function.steering, TableType::NicTx, 0, frame, &mut |p, f, next| match next {
             Next::Pass | Next::Default => p.to_eswitch(card, vport.number, f),
             _ => p.drop_tx(vport, f),
         });
@@ -105,10 +106,8 @@ impl<'n> Pipeline<'n> {
         let view = tables.load();
         let Some(root) = view.root(kind, vport) else { return then(self, frame, Next::Default) };
         let worker = self.worker;
-        let mut record = self.record.take();
-        if let Some(record) = record.as_mut() {
-            // Steps and deliveries interleave, so what follows a delivery is
-            // recorded after the walk's own steps.
+        if let Some(mut record) = self.record.take() {
+            // What follows a delivery is told after the walk's own steps.
             let mut ends = vec![];
             view.walk(
                 root,
@@ -117,7 +116,7 @@ impl<'n> Pipeline<'n> {
                 &mut |f: &mut Frame<'m>, v: Verdict<'_, Tir>| ends.push((f.replicate(), next(v))),
                 &mut |step: crate::steering::Step<'_, Tir>| record.step(step),
             );
-            self.record = Some(std::mem::replace(record, record_stub()));
+            self.record = Some(record);
             for (mut f, n) in ends {
                 then(self, &mut f, n);
             }
@@ -234,9 +233,7 @@ impl<'n> Pipeline<'n> {
         info.rss_hash = hash.value;
         info.rss_type = RssType { ip: hash.ip_type as u8, l4: hash.l4_type as u8 };
         let mem = function.dma.load();
-        let end = state.with_queue(hash.value, |rq| {
-            (rq.rqn(), rq.deliver(&mem, &**function, frame, &info, self.now))
-        });
+        let end = state.with_queue(hash.value, |rq| (rq.rqn(), rq.deliver(&mem, &**function, frame, &info, self.now)));
         match end {
             Some((rqn, Ok(()))) => self.note(|| format!("received by rq {rqn:#x}")),
             Some((rqn, Err(e))) => {
@@ -388,7 +385,7 @@ fn rx_info(frame: &Frame<'_>) -> RxInfo {
         check_sum: whole,
         // Behind a stripped tag the sum starts four bytes later.
         check_sum_stripped: match (vlan, h.get(14..18)) {
-            (Some(_), Some(tag)) => checksum::sub(whole, checksum::sum(tag)),
+            (Some(_), Some(tag)) => checksum::add(whole, !checksum::sum(tag)),
             _ => whole,
         },
         ..RxInfo::default()

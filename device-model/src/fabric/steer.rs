@@ -11,7 +11,7 @@ impl Packet for Frame<'_> {
     fn octets(&self) -> u64 {
         self.len() as u64
     }
-    fn from_uplink(&self) -> bool {
+    fn is_from_uplink(&self) -> bool {
         self.meta.from_wire
     }
     fn set_flow_tag(&mut self, tag: u32) {

@@ -1,5 +1,6 @@
 //! From a send WQE to frames.
 
+use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
@@ -9,6 +10,7 @@ use crate::dma::{DmaAccess, Memory};
 use crate::nic::Card;
 use crate::packet::checksum::{self, Fill};
 use crate::packet::frame::HDR_CAP;
+use crate::packet::key::MISC2;
 use crate::packet::{Frame, lso};
 use crate::queue::{Piece, TxResult, TxSink, TxWqe, WqeFault};
 use crate::unmodelled::Access;
@@ -35,7 +37,7 @@ pub struct Transmit<'a, 'n> {
 
 impl TxSink for Transmit<'_, '_> {
     fn send(&mut self, wqe: &TxWqe<'_>) -> TxResult {
-        let frame = match self.form(wqe) {
+        let mut frame = match self.form(wqe) {
             Ok(f) => f,
             Err(fault) => return TxResult::Failed(fault),
         };
@@ -45,7 +47,7 @@ impl TxSink for Transmit<'_, '_> {
             return TxResult::Dropped;
         }
         let (mut frames, mut bytes) = (0, 0);
-        let mut one = |f: Frame<'_>| {
+        let mut one = |f: &mut Frame<'_>| {
             frames += 1;
             bytes += f.len() as u64;
             self.pipeline.from_function(self.card, self.function, f);
@@ -53,10 +55,10 @@ impl TxSink for Transmit<'_, '_> {
         if let Some(mss) = wqe.mss {
             let hdr = wqe.header.len() + if wqe.vlan.is_some() { 4 } else { 0 };
             if lso::segment(&frame, mss.get().into(), hdr, one).is_none() {
-                return TxResult::Failed(WqeFault::LsoHeaders);
+                return TxResult::Failed(WqeFault::LsoParameters);
             }
         } else {
-            one(frame);
+            one(&mut frame);
         }
         TxResult::Sent { frames, bytes }
     }
@@ -75,26 +77,26 @@ impl<'a> Transmit<'a, '_> {
             match piece {
                 Piece::Bytes(b) if slices.is_empty() && head.len() + b.len() <= HDR_CAP => head.extend_from_slice(b),
                 // Inline data that does not fit the header buffer, or behind gathered data.
-                Piece::Bytes(_) => return Err(WqeFault::InlineTooLong),
+                Piece::Bytes(_) => return Err(WqeFault::Length),
                 Piece::Guest { iova, len } => {
                     let mapped = self.mem.dma_slices(iova, len as usize, |s| slices.push(s));
-                    mapped.map_err(|_| WqeFault::DataDma)?;
+                    mapped.map_err(|_| WqeFault::Dma)?;
                 }
             }
         }
         let copy = if wqe.mss.is_some() { wqe.header.len() } else { HDR_CAP };
-        let mut f = Frame::gather_head(&head, slices, copy).ok_or(WqeFault::FrameLength)?;
+        let mut f = Frame::gather_head(&head, slices, copy).ok_or(WqeFault::Length)?;
         if wqe.mss.is_none() {
             f.pad(MIN_FRAME);
         }
         f.set_source(self.function.vport.number, wqe.sqn);
         f.meta.source_td = self.td;
-        f.set_metadata_a(wqe.metadata);
+        f.key.set(MISC2, FteMatchSetMisc2::metadata_reg_a, wqe.metadata);
         f.parse();
         if let Some(tci) = wqe.vlan
             && !f.push_vlan(C_VLAN, tci)
         {
-            return Err(WqeFault::FrameLength);
+            return Err(WqeFault::Length);
         }
         if wqe.mss.is_none() {
             let c = wqe.csum;

@@ -429,6 +429,13 @@ impl<T: Send + Sync + 'static> Steering<T> {
         Change { taken: Vec::new(), released }
     }
 
+    /// How many tables, groups and rules there are.
+    pub fn counts(&self) -> [(String, usize); 3] {
+        let groups = self.tables.values().map(|t| t.groups.len()).sum();
+        let name = |s: &str| s.to_owned();
+        [(name("FlowTable"), self.tables.len()), (name("FlowGroup"), groups), (name("FlowEntry"), self.rules as usize)]
+    }
+
     /// Tables with their groups and rules in order of index, for a dump.
     pub(super) fn each(&self, mut f: impl FnMut(&Table<T>, u64, &mut dyn Iterator<Item = (&Group<T>, Vec<&Fte<T>>)>)) {
         let mut tables: Vec<_> = self.tables.values().collect();
@@ -524,6 +531,12 @@ fn miss_target(miss: Miss) -> impl Iterator<Item = TableRef> {
         _ => None,
     }
     .into_iter()
+}
+
+impl<T> std::fmt::Debug for Steering<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Steering({} tables, {} rules)", self.tables.len(), self.rules)
+    }
 }
 
 impl<T> TableControl<T> {

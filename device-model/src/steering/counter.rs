@@ -30,6 +30,12 @@ pub struct CounterBulk {
     shards: [OnceLock<Box<[Line]>>; SHARDS],
 }
 
+impl std::fmt::Debug for CounterBulk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CounterBulk({} from {:#x})", self.len, self.base)
+    }
+}
+
 impl CounterBulk {
     /// `len` counters numbered from `base`, all zero.
     pub fn new(base: u32, len: u32) -> Arc<Self> {

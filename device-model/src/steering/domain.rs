@@ -228,6 +228,12 @@ impl<T> Clone for Reader<T> {
     }
 }
 
+impl<T> std::fmt::Debug for Reader<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reader")
+    }
+}
+
 impl<T> Reader<T> {
     /// The tables as they are now. Hold it for one burst: what a command
     /// removed meanwhile lives until then.

@@ -29,7 +29,7 @@ pub use control::{Change, FteSpec, Limits, Modify, Steering, TableSpec};
 pub use counter::{CounterBulk, FlowCounter};
 pub use domain::{Miss, Reader, TableFlags, TableRef, TableType, View};
 pub use object::{Action, Actions, Dest, FlowSource, Fte, ModifyHeader, PushVlan, Reformat, Used};
-pub use trace::{NoTrace, Step, Trace};
+pub use trace::{Metadata, NoTrace, Step, Trace, Why, why};
 pub use walk::{DropReason, Packet, Sink, Verdict};
 
 #[cfg(test)]

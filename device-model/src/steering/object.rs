@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::counter::FlowCounter;
 use super::domain::TableRef;
 use super::group::Key;
+use crate::packet::{self, HeaderAction};
 
 bitflags::bitflags! {
     /// Actions of a flow context (`MLX5_FLOW_CONTEXT_ACTION_*`), those that
@@ -115,8 +116,8 @@ pub struct ModifyHeader {
     pub id: u32,
     /// Type of the tables whose rules may use it.
     pub table_type: u8,
-    /// Actions as the driver gave them (`set_add_copy_action_in_auto`).
-    pub actions: Box<[[u8; 8]]>,
+    /// What it does to headers and registers, in order.
+    pub actions: Box<[HeaderAction]>,
 }
 
 /// A packet reformat context (ALLOC_PACKET_REFORMAT_CONTEXT).
@@ -124,24 +125,15 @@ pub struct ModifyHeader {
 pub struct Reformat {
     /// Number of the context.
     pub id: u32,
-    /// `enum mlx5_reformat_ctx_type`.
-    pub kind: u8,
-    /// Anchor of an inserted or removed header (`reformat_param_0`).
-    pub param_0: u8,
-    /// Offset from the anchor in bytes (`reformat_param_1`).
-    pub param_1: u8,
-    /// Header bytes to put in front, or to restore. Of a removal (kind 0x10)
-    /// only the length counts: so many bytes go.
-    pub data: Box<[u8]>,
+    /// What it does to a frame.
+    pub action: packet::Reformat,
 }
 
 impl Reformat {
     /// Whether it takes a header away. Those happen before header
     /// modification, the others after it.
     pub fn removes(&self) -> bool {
-        // L3_TUNNEL_TO_L2, DEL_ESP_*, L3_ESP_TUNNEL_TO_L2, DEL_PSP_TUNNEL,
-        // REMOVE_HDR, DEL_MACSEC.
-        matches!(self.kind, 0x3 | 0x8 | 0x9 | 0xa | 0xe | 0x10 | 0x12)
+        matches!(self.action, packet::Reformat::DecapL3 { .. } | packet::Reformat::Remove { .. })
     }
 }
 

@@ -95,7 +95,14 @@ fn actions_happen_in_the_devices_order() {
     let mut s = S::new(Limits::default());
     let t = catch_all(&mut s, FDB, 0);
     let bulk = CounterBulk::new(1, 1);
-    let context = |id, kind| Arc::new(Reformat { id, kind, param_0: 0, param_1: 0, data: Box::default() });
+    let context = |id, kind| {
+        let header = Box::default();
+        let action = match kind {
+            3 => packet::Reformat::DecapL3 { header },
+            _ => packet::Reformat::Encap { header, l2_to_l3: false },
+        };
+        Arc::new(Reformat { id, action })
+    };
     let flags = Action::all() - Action::DROP - Action::ALLOW;
     let a = Actions {
         flags,

@@ -124,6 +124,17 @@ pub enum Why {
     },
 }
 
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Why::NoRule => f.write_str("no entry"),
+            Why::Differs { index, field, packet, rule } => {
+                write!(f, "no match; entry {index} wants {field} {rule:#x}, the frame has {packet:#x}")
+            }
+        }
+    }
+}
+
 /// Rules that an explanation looks at to find the nearest.
 const LOOK: usize = 256;
 

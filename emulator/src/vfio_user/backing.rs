@@ -68,11 +68,7 @@ pub(super) struct Backing {
 impl Backing {
     /// `peer` is the client's process id, if known.
     pub(super) fn new(peer: Option<u32>, allow_unsealed: bool) -> Self {
-        Self {
-            files: Vec::new(),
-            peer,
-            allow_unsealed,
-        }
+        Self { files: Vec::new(), peer, allow_unsealed }
     }
 
     /// Checks that `fd` can serve bytes `offset` to `offset + size`, and
@@ -83,34 +79,18 @@ impl Backing {
     /// # Errors
     /// [`Reject::DmaBacking`] and [`Reject::DmaMapping`] for a descriptor
     /// that will not do, [`Reject::DmaLimit`] for too many files.
-    pub(super) fn admit(
-        &mut self,
-        fd: OwnedFd,
-        offset: u64,
-        size: u64,
-        writable: bool,
-    ) -> Result<Arc<File>, Reject> {
+    pub(super) fn admit(&mut self, fd: OwnedFd, offset: u64, size: u64, writable: bool) -> Result<Arc<File>, Reject> {
         let stat = rustix::fs::fstat(&fd).map_err(failed("fstat"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Reject::DmaBacking("the descriptor is not a memory file"));
         }
         let mode = rustix::fs::fcntl_getfl(&fd).map_err(failed("fcntl"))? & OFlags::RWMODE;
         if mode == OFlags::WRONLY || (writable && mode != OFlags::RDWR) {
-            return Err(Reject::DmaBacking(
-                "the descriptor's access mode is too narrow",
-            ));
+            return Err(Reject::DmaBacking("the descriptor's access mode is too narrow"));
         }
-        let key = FileKey {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            writable: mode == OFlags::RDWR,
-        };
+        let key = FileKey { device: stat.st_dev, inode: stat.st_ino, writable: mode == OFlags::RDWR };
         self.files.retain(|known| known.file.strong_count() > 0);
-        let known = self
-            .files
-            .iter()
-            .find(|known| known.key == key)
-            .and_then(|known| known.file.upgrade());
+        let known = self.files.iter().find(|known| known.key == key).and_then(|known| known.file.upgrade());
         let file = match known {
             Some(file) => file,
             None => {
@@ -119,11 +99,7 @@ impl Backing {
                 }
                 let sharing = self.check_new(&fd, &key)?;
                 let file = Arc::new(File::from(fd));
-                self.files.push(KnownFile {
-                    key,
-                    file: Arc::downgrade(&file),
-                    sharing,
-                });
+                self.files.push(KnownFile { key, file: Arc::downgrade(&file), sharing });
                 file
             }
         };
@@ -140,9 +116,10 @@ impl Backing {
     pub(super) fn all_untouched(&self) -> bool {
         let untouched = |known: &KnownFile| {
             known.sharing == Sharing::Unknown
-                && known.file.upgrade().is_some_and(|file| {
-                    rustix::fs::fstat(&*file).is_ok_and(|stat| stat.st_blocks == 0)
-                })
+                && known
+                    .file
+                    .upgrade()
+                    .is_some_and(|file| rustix::fs::fstat(&*file).is_ok_and(|stat| stat.st_blocks == 0))
         };
         !self.files.is_empty() && self.files.iter().all(untouched)
     }
@@ -151,9 +128,7 @@ impl Backing {
     fn check_new(&self, fd: &OwnedFd, key: &FileKey) -> Result<Sharing, Reject> {
         let fs = rustix::fs::fstatfs(fd).map_err(failed("fstatfs"))?;
         if u64::try_from(fs.f_type).is_ok_and(|t| t == HUGETLBFS_MAGIC) {
-            return Err(Reject::DmaBacking(
-                "huge pages are not supported; start QEMU without hugetlb=on",
-            ));
+            return Err(Reject::DmaBacking("huge pages are not supported; start QEMU without hugetlb=on"));
         }
         if !seal(fd) && !self.allow_unsealed {
             return Err(Reject::DmaBacking(
@@ -173,16 +148,12 @@ impl Backing {
 }
 
 fn failed<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> Reject {
-    move |source| Reject::DmaMapping {
-        what,
-        source: source.into(),
-    }
+    move |source| Reject::DmaMapping { what, source: source.into() }
 }
 
 /// Makes sure that the file cannot shrink, and returns whether that is so.
 fn seal(fd: &OwnedFd) -> bool {
-    let sealed =
-        |fd| rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+    let sealed = |fd| rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
     sealed(fd) || (rustix::fs::fcntl_add_seals(fd, SealFlags::SHRINK).is_ok() && sealed(fd))
 }
 
@@ -204,19 +175,14 @@ fn sharing(pid: u32, key: &FileKey) -> Sharing {
 
 /// Looks for the file in lines of `address perms offset major:minor inode`.
 fn sharing_in(maps: impl BufRead, key: &FileKey) -> Sharing {
-    let device = format!(
-        "{:02x}:{:02x}",
-        rustix::fs::major(key.device),
-        rustix::fs::minor(key.device)
-    );
+    let device = format!("{:02x}:{:02x}", rustix::fs::major(key.device), rustix::fs::minor(key.device));
     let inode = key.inode.to_string();
     let mut found = Sharing::Unknown;
     for line in maps.split(b'\n') {
         let Ok(line) = line else { break };
         let line = String::from_utf8_lossy(&line);
         let mut fields = line.split_ascii_whitespace().skip(1);
-        let (Some(perms), Some(_), Some(dev), Some(ino)) =
-            (fields.next(), fields.next(), fields.next(), fields.next())
+        let (Some(perms), Some(_), Some(dev), Some(ino)) = (fields.next(), fields.next(), fields.next(), fields.next())
         else {
             continue;
         };
@@ -236,22 +202,12 @@ mod tests {
 
     #[test]
     fn maps_tell_private_from_shared() {
-        let key = FileKey {
-            device: rustix::fs::makedev(0, 1),
-            inode: 77,
-            writable: true,
-        };
+        let key = FileKey { device: rustix::fs::makedev(0, 1), inode: 77, writable: true };
         let private = "7f00-7f10 rw-p 00000000 00:01 77   /memfd:ram (deleted)\n";
         let shared = "7f20-7f30 rw-s 00000000 00:01 77   /memfd:ram (deleted)\n";
         let other = "7f20-7f30 rw-s 00000000 00:01 78   /memfd:x\ngarbage\n\n";
         assert_eq!(sharing_in(other.as_bytes(), &key), Sharing::Unknown);
-        assert_eq!(
-            sharing_in([other, private].concat().as_bytes(), &key),
-            Sharing::Private
-        );
-        assert_eq!(
-            sharing_in([private, shared].concat().as_bytes(), &key),
-            Sharing::Shared
-        );
+        assert_eq!(sharing_in([other, private].concat().as_bytes(), &key), Sharing::Private);
+        assert_eq!(sharing_in([private, shared].concat().as_bytes(), &key), Sharing::Shared);
     }
 }

@@ -51,16 +51,8 @@ impl Connection {
     ///
     /// `peer` is its process id if known; see [`DmaMap`](super::DmaMap) and
     /// the notes on memory that is not shared. `counters` start at zero.
-    pub fn new(
-        device: Arc<dyn PciDevice>,
-        options: &Options,
-        peer: Option<u32>,
-        counters: Arc<Counters>,
-    ) -> Self {
-        Self {
-            rx: RxBuffer::new(),
-            session: Session::new(device, options, peer, counters),
-        }
+    pub fn new(device: Arc<dyn PciDevice>, options: &Options, peer: Option<u32>, counters: Arc<Counters>) -> Self {
+        Self { rx: RxBuffer::new(), session: Session::new(device, options, peer, counters) }
     }
 
     /// Whether the handshake is done.
@@ -92,8 +84,7 @@ impl Connection {
         let mut handled = 0;
         while let Some(mut message) = self.rx.next()? {
             let fds = std::mem::take(&mut message.fds);
-            self.session
-                .handle(&message.header, self.rx.payload(&message), fds, sink)?;
+            self.session.handle(&message.header, self.rx.payload(&message), fds, sink)?;
             handled += 1;
         }
         if handled > 0 {
@@ -107,12 +98,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Self::receive`].
-    pub fn feed(
-        &mut self,
-        bytes: &[u8],
-        fds: Vec<OwnedFd>,
-        sink: &mut dyn ReplySink,
-    ) -> Result<usize, Disconnect> {
+    pub fn feed(&mut self, bytes: &[u8], fds: Vec<OwnedFd>, sink: &mut dyn ReplySink) -> Result<usize, Disconnect> {
         let mut rest = bytes;
         let mut fds = Some(fds);
         let mut handled = 0;

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
-    MemoryRegionAddress, MmapRegion, VolatileSlice,
+    FileOffset, GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MemoryRegionAddress, MmapRegion,
+    VolatileSlice,
 };
 
 use super::backing::Backing;
@@ -107,32 +107,18 @@ impl DmaMap {
         use vm_memory::GuestMemoryBackend;
         let regions = writable
             .iter()
-            .map(|r| {
-                (
-                    r.start_addr().0,
-                    r.len(),
-                    GuestRegionMmap::with_arc(r.get_mmap(), r.start_addr()),
-                )
-            })
+            .map(|r| (r.start_addr().0, r.len(), GuestRegionMmap::with_arc(r.get_mmap(), r.start_addr())))
             .filter_map(|(start, size, memory)| {
                 let memory = Some(Arc::new(memory?));
-                Some(DmaRegion {
-                    start,
-                    size,
-                    access: DmaAccess::ReadWrite,
-                    memory,
-                })
+                Some(DmaRegion { start, size, access: DmaAccess::ReadWrite, memory })
             })
             .collect();
         Self { regions, writable }
     }
 
     fn new(regions: Vec<DmaRegion>) -> Self {
-        let writable: Vec<_> = regions
-            .iter()
-            .filter(|r| r.access == DmaAccess::ReadWrite)
-            .filter_map(|r| r.memory.clone())
-            .collect();
+        let writable: Vec<_> =
+            regions.iter().filter(|r| r.access == DmaAccess::ReadWrite).filter_map(|r| r.memory.clone()).collect();
         // Fails for no regions only: these are sorted and do not overlap.
         let writable = GuestMemoryMmap::from_arc_regions(writable).unwrap_or_default();
         Self { regions, writable }
@@ -176,12 +162,8 @@ impl DmaMap {
             _ => return Err(DmaError::Denied(address)),
         };
         let offset = address - region.start;
-        let len = usize::try_from(region.size - offset)
-            .unwrap_or(usize::MAX)
-            .min(len);
-        memory
-            .get_slice(MemoryRegionAddress(offset), len)
-            .map_err(|_| DmaError::Unmapped(address))
+        let len = usize::try_from(region.size - offset).unwrap_or(usize::MAX).min(len);
+        memory.get_slice(MemoryRegionAddress(offset), len).map_err(|_| DmaError::Unmapped(address))
     }
 
     /// Reads guest memory; a range of addresses may span mapped ranges.
@@ -196,9 +178,7 @@ impl DmaMap {
             let slice = self.part(at, rest.len(), false)?;
             let (chunk, tail) = rest.split_at_mut(slice.len().max(1).min(rest.len()));
             slice.copy_to(chunk);
-            at = at
-                .checked_add(chunk.len() as u64)
-                .ok_or(DmaError::Unmapped(u64::MAX))?;
+            at = at.checked_add(chunk.len() as u64).ok_or(DmaError::Unmapped(u64::MAX))?;
             rest = tail;
         }
         Ok(())
@@ -216,9 +196,7 @@ impl DmaMap {
             let slice = self.part(at, rest.len(), true)?;
             let (chunk, tail) = rest.split_at(slice.len().max(1).min(rest.len()));
             slice.copy_from(chunk);
-            at = at
-                .checked_add(chunk.len() as u64)
-                .ok_or(DmaError::Unmapped(u64::MAX))?;
+            at = at.checked_add(chunk.len() as u64).ok_or(DmaError::Unmapped(u64::MAX))?;
             rest = tail;
         }
         Ok(())
@@ -226,9 +204,7 @@ impl DmaMap {
 
     /// Whether any range can be accessed.
     pub fn is_accessible(&self) -> bool {
-        self.regions
-            .iter()
-            .any(|r| r.access != DmaAccess::Inaccessible)
+        self.regions.iter().any(|r| r.access != DmaAccess::Inaccessible)
     }
 
     /// A copy with one more range.
@@ -241,12 +217,7 @@ impl DmaMap {
         fd: Option<OwnedFd>,
         backing: &mut Backing,
     ) -> Result<Self, Reject> {
-        let &DmaMapRequest {
-            flags,
-            offset,
-            address,
-            size,
-        } = request;
+        let &DmaMapRequest { flags, offset, address, size } = request;
         let wrong = |why| Reject::DmaRange { address, size, why };
         let access = match flags {
             DmaMapRequest::READ => DmaAccess::ReadOnly,
@@ -260,9 +231,7 @@ impl DmaMap {
         if [address, size, offset].iter().any(|v| v % PAGE_SIZE != 0) {
             return Err(wrong("not page aligned"));
         }
-        let end = address
-            .checked_add(size)
-            .ok_or(wrong("overflows the address space"))?;
+        let end = address.checked_add(size).ok_or(wrong("overflows the address space"))?;
         if fd.is_none() && offset != 0 {
             return Err(wrong("file offset without a file"));
         }
@@ -276,22 +245,12 @@ impl DmaMap {
             return Err(Reject::DmaLimit("ranges"));
         }
         let region = match fd {
-            None => DmaRegion {
-                start: address,
-                size,
-                access: DmaAccess::Inaccessible,
-                memory: None,
-            },
+            None => DmaRegion { start: address, size, access: DmaAccess::Inaccessible, memory: None },
             Some(fd) => {
                 let writable = access == DmaAccess::ReadWrite;
                 let file = backing.admit(fd, offset, size, writable)?;
                 let memory = map(FileOffset::from_arc(file, offset), address, size, writable)?;
-                DmaRegion {
-                    start: address,
-                    size,
-                    access,
-                    memory: Some(Arc::new(memory)),
-                }
+                DmaRegion { start: address, size, access, memory: Some(Arc::new(memory)) }
             }
         };
         let mut regions = self.regions.clone();
@@ -305,11 +264,7 @@ impl DmaMap {
     /// # Errors
     /// [`Reject::DmaUnknown`] or [`Reject::DmaRange`].
     pub(super) fn with_unmapped(&self, request: &DmaUnmapRequest) -> Result<Self, Reject> {
-        let &DmaUnmapRequest {
-            flags,
-            address,
-            size,
-        } = request;
+        let &DmaUnmapRequest { flags, address, size } = request;
         let wrong = |why| Reject::DmaRange { address, size, why };
         match flags {
             DmaUnmapRequest::ALL if address == 0 && size == 0 => Ok(Self::empty()),
@@ -334,28 +289,16 @@ impl DmaMap {
 ///
 /// The mapping is shared and reserves what it needs: a mapping without
 /// reservation could fail at a later access, with a signal.
-fn map(
-    file: FileOffset,
-    address: u64,
-    size: u64,
-    writable: bool,
-) -> Result<GuestRegionMmap, Reject> {
+fn map(file: FileOffset, address: u64, size: u64, writable: bool) -> Result<GuestRegionMmap, Reject> {
     let wrong = |why| Reject::DmaRange { address, size, why };
     let len = usize::try_from(size).map_err(|_| wrong("exceeds our address space"))?;
-    let prot = if writable {
-        libc::PROT_READ | libc::PROT_WRITE
-    } else {
-        libc::PROT_READ
-    };
+    let prot = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
     let mapping = MmapRegion::build(Some(file), len, prot, libc::MAP_SHARED).map_err(|error| {
         let source = match error {
             vm_memory::mmap::MmapRegionError::Mmap(source) => source,
             other => std::io::Error::other(other),
         };
-        Reject::DmaMapping {
-            what: "mmap",
-            source,
-        }
+        Reject::DmaMapping { what: "mmap", source }
     })?;
     GuestRegionMmap::new(mapping, GuestAddress(address)).ok_or(wrong("overflows the address space"))
 }
@@ -379,10 +322,7 @@ mod tests {
         assert_eq!(&back[..], &data[..]);
         assert_eq!(map.read(0x2fe0, &mut back), Err(DmaError::Unmapped(0x3000)));
         assert_eq!(map.write(0xfff, &[1]), Err(DmaError::Unmapped(0xfff)));
-        assert_eq!(
-            map.read(u64::MAX, &mut back),
-            Err(DmaError::Unmapped(u64::MAX))
-        );
+        assert_eq!(map.read(u64::MAX, &mut back), Err(DmaError::Unmapped(u64::MAX)));
         assert_eq!(map.slice(0x2ff0, 100).expect("mapped").len(), 16);
         assert_eq!(map.read(0, &mut []), Ok(()));
     }
@@ -390,20 +330,10 @@ mod tests {
     #[test]
     fn ranges_without_memory_are_known_and_denied() {
         let mut backing = Backing::new(None, false);
-        let request = DmaMapRequest {
-            flags: 3,
-            offset: 0,
-            address: 0x8000,
-            size: 0x1000,
-        };
-        let map = map_of(&[(0x1000, 0x1000)])
-            .with_mapped(&request, None, &mut backing)
-            .expect("no descriptor is fine");
+        let request = DmaMapRequest { flags: 3, offset: 0, address: 0x8000, size: 0x1000 };
+        let map = map_of(&[(0x1000, 0x1000)]).with_mapped(&request, None, &mut backing).expect("no descriptor is fine");
         assert_eq!(map.read(0x8000, &mut [0]), Err(DmaError::Denied(0x8000)));
-        assert_eq!(
-            map.find(0x8fff).map(DmaRegion::access),
-            Some(DmaAccess::Inaccessible)
-        );
+        assert_eq!(map.find(0x8fff).map(DmaRegion::access), Some(DmaAccess::Inaccessible));
         assert!(map.find(0x9000).is_none());
     }
 
@@ -420,12 +350,7 @@ mod tests {
             (0x0, 0x10000, false),
             (0x9000, 0x1000, true),
         ] {
-            let request = DmaMapRequest {
-                flags: 3,
-                offset: 0,
-                address,
-                size,
-            };
+            let request = DmaMapRequest { flags: 3, offset: 0, address, size };
             let result = map.with_mapped(&request, None, &mut backing);
             assert_eq!(result.is_ok(), free, "{address:#x}+{size:#x}");
         }

@@ -228,10 +228,9 @@ impl Reject {
     /// The errno that the client is told.
     pub fn errno(&self) -> i32 {
         match self {
-            Self::UnknownCommand(_)
-            | Self::Unsupported(_)
-            | Self::VersionMajor { .. }
-            | Self::IrqAction { .. } => libc::ENOTSUP,
+            Self::UnknownCommand(_) | Self::Unsupported(_) | Self::VersionMajor { .. } | Self::IrqAction { .. } => {
+                libc::ENOTSUP
+            }
             Self::NotNegotiated(_) | Self::AlreadyNegotiated => libc::EPROTO,
             Self::TransferSize(_) => libc::E2BIG,
             Self::DmaOverlap { .. } => libc::EEXIST,
@@ -247,28 +246,20 @@ impl Reject {
     /// What it is counted as.
     pub fn kind(&self) -> RejectKind {
         match self {
-            Self::HeaderFlags(_)
-            | Self::PayloadSize { .. }
-            | Self::ArgSize { .. }
-            | Self::MultiCount { .. } => RejectKind::Malformed,
-            Self::NotNegotiated(_) | Self::AlreadyNegotiated => RejectKind::Sequence,
-            Self::VersionMajor { .. } | Self::VersionData(_) | Self::VersionJson(_) => {
-                RejectKind::Version
+            Self::HeaderFlags(_) | Self::PayloadSize { .. } | Self::ArgSize { .. } | Self::MultiCount { .. } => {
+                RejectKind::Malformed
             }
+            Self::NotNegotiated(_) | Self::AlreadyNegotiated => RejectKind::Sequence,
+            Self::VersionMajor { .. } | Self::VersionData(_) | Self::VersionJson(_) => RejectKind::Version,
             Self::FdCount { .. } => RejectKind::FdCount,
             Self::UnknownCommand(_) => RejectKind::UnknownCommand,
             Self::Unsupported(_) => RejectKind::Unsupported,
             Self::RegionIndex(_) | Self::RegionRange { .. } => RejectKind::Region,
             Self::TransferSize(_) => RejectKind::TransferSize,
-            Self::DmaRange { .. } | Self::DmaOverlap { .. } | Self::DmaUnknown { .. } => {
-                RejectKind::DmaRange
-            }
+            Self::DmaRange { .. } | Self::DmaOverlap { .. } | Self::DmaUnknown { .. } => RejectKind::DmaRange,
             Self::DmaLimit(_) => RejectKind::DmaLimit,
             Self::DmaBacking(_) | Self::DmaMapping { .. } => RejectKind::DmaBacking,
-            Self::IrqIndex(_)
-            | Self::IrqRange { .. }
-            | Self::IrqFlags(_)
-            | Self::IrqAction { .. } => RejectKind::Irq,
+            Self::IrqIndex(_) | Self::IrqRange { .. } | Self::IrqFlags(_) | Self::IrqAction { .. } => RejectKind::Irq,
             Self::IrqFd(_) => RejectKind::IrqFd,
         }
     }

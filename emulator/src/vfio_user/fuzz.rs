@@ -40,10 +40,7 @@ impl PciDevice for NullDevice {
     }
 
     fn bar_size(&self, bar: u8) -> u64 {
-        [0x200_0000, 0, 0x4000, 0, 0, 0]
-            .get(usize::from(bar))
-            .copied()
-            .unwrap_or(0)
+        [0x200_0000, 0, 0x4000, 0, 0, 0].get(usize::from(bar)).copied().unwrap_or(0)
     }
 
     fn msix_vectors(&self) -> u16 {
@@ -75,10 +72,7 @@ struct CheckingSink;
 
 impl ReplySink for CheckingSink {
     fn send(&mut self, message: &[u8], _fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let size = message
-            .get(4..8)
-            .and_then(|b| b.try_into().ok())
-            .map_or(0, u32::from_ne_bytes);
+        let size = message.get(4..8).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
         assert_eq!(size as usize, message.len());
         Ok(())
     }
@@ -103,19 +97,14 @@ pub fn fuzz_one(bytes: &[u8]) {
         let length = usize::from(u16::from_le_bytes([low, high])).min(tail.len());
         let (chunk, tail) = tail.split_at(length);
         rest = tail;
-        if connection
-            .feed(chunk, descriptors(fds), &mut CheckingSink)
-            .is_err()
-        {
+        if connection.feed(chunk, descriptors(fds), &mut CheckingSink).is_err() {
             return;
         }
     }
 }
 
 fn descriptors(head: u8) -> Vec<OwnedFd> {
-    (0..head & 0xf)
-        .filter_map(|_| descriptor(head >> 4))
-        .collect()
+    (0..head & 0xf).filter_map(|_| descriptor(head >> 4)).collect()
 }
 
 fn descriptor(kind: u8) -> Option<OwnedFd> {
@@ -125,11 +114,7 @@ fn descriptor(kind: u8) -> Option<OwnedFd> {
             let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
             let fd = rustix::fs::memfd_create("fuzz", flags).ok()?;
             rustix::fs::ftruncate(&fd, 0x10000).ok()?;
-            let seals = if kind == 1 {
-                SealFlags::SHRINK
-            } else {
-                SealFlags::SEAL
-            };
+            let seals = if kind == 1 { SealFlags::SHRINK } else { SealFlags::SEAL };
             rustix::fs::fcntl_add_seals(&fd, seals).ok()?;
             Some(fd)
         }

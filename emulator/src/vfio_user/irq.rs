@@ -116,10 +116,7 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let table = VectorTable::new(4, counters.clone());
         let ours = eventfd(0, EventfdFlags::NONBLOCK).expect("eventfd");
-        table.arm(
-            2,
-            std::iter::once(EventFd::new(ours.try_clone().expect("dup")).expect("eventfd")),
-        );
+        table.arm(2, std::iter::once(EventFd::new(ours.try_clone().expect("dup")).expect("eventfd")));
         for vector in [2, 1, 4, u16::MAX, 2] {
             table.raise(vector);
         }
@@ -127,10 +124,7 @@ mod tests {
         table.disarm_all();
         table.raise(2);
         let seen = counters.snapshot();
-        assert_eq!(
-            (seen.irqs_raised, seen.irqs_unarmed, seen.irqs_unknown),
-            (2, 2, 2)
-        );
+        assert_eq!((seen.irqs_raised, seen.irqs_unarmed, seen.irqs_unknown), (2, 2, 2));
     }
 
     #[test]

@@ -9,40 +9,16 @@ use super::protocol::{Command, IRQ_COUNT, IRQ_INTX, REGION_COUNT, u16_at, u32_at
 
 /// Checks that a payload has exactly `expected` bytes.
 pub(crate) fn exact(command: Command, payload: &[u8], expected: usize) -> Result<(), Reject> {
-    if payload.len() == expected {
-        Ok(())
-    } else {
-        Err(Reject::PayloadSize {
-            command,
-            got: payload.len(),
-            expected,
-        })
-    }
+    if payload.len() == expected { Ok(()) } else { Err(Reject::PayloadSize { command, got: payload.len(), expected }) }
 }
 
 fn at_least(command: Command, payload: &[u8], expected: usize) -> Result<(), Reject> {
-    if payload.len() >= expected {
-        Ok(())
-    } else {
-        Err(Reject::PayloadSize {
-            command,
-            got: payload.len(),
-            expected,
-        })
-    }
+    if payload.len() >= expected { Ok(()) } else { Err(Reject::PayloadSize { command, got: payload.len(), expected }) }
 }
 
 fn arg_size(command: Command, payload: &[u8], least: u32) -> Result<u32, Reject> {
     let got = u32_at(payload, 0);
-    if got < least {
-        Err(Reject::ArgSize {
-            command,
-            got,
-            least,
-        })
-    } else {
-        Ok(got)
-    }
+    if got < least { Err(Reject::ArgSize { command, got, least }) } else { Ok(got) }
 }
 
 /// `VERSION` without its data.
@@ -56,11 +32,7 @@ pub(crate) struct VersionRequest<'a> {
 impl<'a> VersionRequest<'a> {
     pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, Reject> {
         at_least(Command::Version, payload, 4)?;
-        Ok(Self {
-            major: u16_at(payload, 0),
-            minor: u16_at(payload, 2),
-            data: payload.get(4..).unwrap_or_default(),
-        })
+        Ok(Self { major: u16_at(payload, 0), minor: u16_at(payload, 2), data: payload.get(4..).unwrap_or_default() })
     }
 }
 
@@ -106,11 +78,7 @@ impl DmaUnmapRequest {
     pub(crate) fn parse(payload: &[u8]) -> Result<Self, Reject> {
         exact(Command::DmaUnmap, payload, 24)?;
         arg_size(Command::DmaUnmap, payload, 24)?;
-        Ok(Self {
-            flags: u32_at(payload, 4),
-            address: u64_at(payload, 8),
-            size: u64_at(payload, 16),
-        })
+        Ok(Self { flags: u32_at(payload, 4), address: u64_at(payload, 8), size: u64_at(payload, 16) })
     }
 }
 
@@ -162,11 +130,8 @@ impl RegionInfo<'_> {
     /// Returns whether all of it was written.
     pub(crate) fn put(&self, argsz: u32, out: &mut Vec<u8>) -> bool {
         let caps = !self.areas.is_empty();
-        let needed = if caps {
-            Self::BASE_LEN + Self::SPARSE_LEN + Self::AREA_LEN * self.areas.len()
-        } else {
-            Self::BASE_LEN
-        };
+        let needed =
+            if caps { Self::BASE_LEN + Self::SPARSE_LEN + Self::AREA_LEN * self.areas.len() } else { Self::BASE_LEN };
         let needed32 = u32::try_from(needed).unwrap_or(u32::MAX);
         let mut flags = 0;
         if self.size > 0 {
@@ -219,11 +184,7 @@ pub(crate) fn put_irq_info(index: u32, count: u32, out: &mut Vec<u8>) {
     const MASKABLE: u32 = 2;
     const AUTOMASKED: u32 = 4;
     // NORESIZE stays clear: vectors are armed one at a time.
-    let flags = if index == IRQ_INTX {
-        EVENTFD | MASKABLE | AUTOMASKED
-    } else {
-        EVENTFD
-    };
+    let flags = if index == IRQ_INTX { EVENTFD | MASKABLE | AUTOMASKED } else { EVENTFD };
     for field in [16, flags, index, count] {
         out.extend_from_slice(&field.to_ne_bytes());
     }
@@ -280,32 +241,17 @@ impl<'a> SetIrqs<'a> {
             Self::TRIGGER => IrqAction::Trigger,
             _ => return Err(Reject::IrqFlags(flags)),
         };
-        let (data, expected) =
-            match flags & (Self::DATA_NONE | Self::DATA_BOOL | Self::DATA_EVENTFD) {
-                Self::DATA_NONE => (IrqData::None, 0),
-                Self::DATA_BOOL => (
-                    IrqData::Bool(rest),
-                    usize::try_from(count).unwrap_or(usize::MAX),
-                ),
-                Self::DATA_EVENTFD => (IrqData::EventFd, 0),
-                _ => return Err(Reject::IrqFlags(flags)),
-            };
+        let (data, expected) = match flags & (Self::DATA_NONE | Self::DATA_BOOL | Self::DATA_EVENTFD) {
+            Self::DATA_NONE => (IrqData::None, 0),
+            Self::DATA_BOOL => (IrqData::Bool(rest), usize::try_from(count).unwrap_or(usize::MAX)),
+            Self::DATA_EVENTFD => (IrqData::EventFd, 0),
+            _ => return Err(Reject::IrqFlags(flags)),
+        };
         if rest.len() != expected {
             let expected = Self::LEN.saturating_add(expected);
-            return Err(Reject::PayloadSize {
-                command,
-                got: payload.len(),
-                expected,
-            });
+            return Err(Reject::PayloadSize { command, got: payload.len(), expected });
         }
-        Ok(Self {
-            flags,
-            index: u32_at(payload, 8),
-            start: u32_at(payload, 12),
-            count,
-            data,
-            action,
-        })
+        Ok(Self { flags, index: u32_at(payload, 8), start: u32_at(payload, 12), count, data, action })
     }
 }
 
@@ -322,11 +268,7 @@ impl RegionAccess {
     pub(crate) const LEN: usize = 16;
 
     fn at(data: &[u8], offset: usize) -> Self {
-        Self {
-            offset: u64_at(data, offset),
-            region: u32_at(data, offset + 8),
-            count: u32_at(data, offset + 12),
-        }
+        Self { offset: u64_at(data, offset), region: u32_at(data, offset + 8), count: u32_at(data, offset + 12) }
     }
 
     pub(crate) fn parse_read(payload: &[u8]) -> Result<Self, Reject> {
@@ -372,16 +314,11 @@ impl<'a> WriteMulti<'a> {
         at_least(Command::RegionWriteMulti, payload, 8)?;
         let count = u64_at(payload, 0);
         let rest = payload.get(8..).unwrap_or_default();
-        let wrong = Reject::MultiCount {
-            count,
-            got: rest.len(),
-        };
+        let wrong = Reject::MultiCount { count, got: rest.len() };
         if !rest.len().is_multiple_of(Self::ENTRY_LEN) {
             return Err(wrong);
         }
-        let used = usize::try_from(count)
-            .ok()
-            .and_then(|n| n.checked_mul(Self::ENTRY_LEN));
+        let used = usize::try_from(count).ok().and_then(|n| n.checked_mul(Self::ENTRY_LEN));
         match used.and_then(|used| rest.get(..used)) {
             Some(entries) => Ok(Self { entries }),
             None => Err(wrong),

@@ -109,10 +109,7 @@ impl fmt::Display for Command {
 }
 
 fn bytes<const N: usize>(data: &[u8], offset: usize) -> [u8; N] {
-    data.get(offset..)
-        .and_then(|rest| rest.first_chunk::<N>())
-        .copied()
-        .unwrap_or([0; N])
+    data.get(offset..).and_then(|rest| rest.first_chunk::<N>()).copied().unwrap_or([0; N])
 }
 
 /// A field of `data`, zero if it lies past the end; callers have checked the
@@ -167,12 +164,7 @@ impl Header {
         if length > MAX_MESSAGE {
             return Err(Disconnect::Oversized(size));
         }
-        Ok(Self {
-            id: u16_at(data, 0),
-            command: u16_at(data, 2),
-            size: length,
-            flags: u32_at(data, 8),
-        })
+        Ok(Self { id: u16_at(data, 0), command: u16_at(data, 2), size: length, flags: u32_at(data, 8) })
     }
 
     pub(crate) fn message_type(&self) -> MessageType {
@@ -196,11 +188,7 @@ impl Header {
     /// `size` includes the header and is at most [`MAX_MESSAGE`].
     pub(crate) fn reply(&self, size: usize, errno: i32) -> [u8; HEADER_LEN] {
         let size = u32::try_from(size).unwrap_or(u32::MAX);
-        let flags = if errno == 0 {
-            Self::REPLY
-        } else {
-            Self::REPLY | Self::ERROR
-        };
+        let flags = if errno == 0 { Self::REPLY } else { Self::REPLY | Self::ERROR };
         let mut out = [0; HEADER_LEN];
         out[0..2].copy_from_slice(&self.id.to_ne_bytes());
         out[2..4].copy_from_slice(&self.command.to_ne_bytes());

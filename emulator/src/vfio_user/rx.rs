@@ -101,8 +101,7 @@ impl RxBuffer {
                 return Err(Disconnect::PendingFds(self.pending_fds));
             }
             let held = (self.end - self.start) as u64;
-            self.fds
-                .push_back(((self.position + held).saturating_sub(1), fds));
+            self.fds.push_back(((self.position + held).saturating_sub(1), fds));
         }
         Ok(())
     }
@@ -125,11 +124,7 @@ impl RxBuffer {
         self.start += header.size;
         self.position += header.size as u64;
         self.wanted = HEADER_LEN;
-        Ok(Some(Message {
-            header,
-            payload,
-            fds: self.take_fds(),
-        }))
+        Ok(Some(Message { header, payload, fds: self.take_fds() }))
     }
 
     /// Bytes of a message's payload.
@@ -182,9 +177,8 @@ mod tests {
         let chunk: Vec<u8> = [message(1, 20), message(2, 16), message(3, 24)].concat();
         put(&mut rx, &chunk, vec![null()]);
         put(&mut rx, &message(4, 16), vec![]);
-        let counts: Vec<_> = std::iter::from_fn(|| rx.next().expect("valid"))
-            .map(|m| (m.header.id, m.fds.len()))
-            .collect();
+        let counts: Vec<_> =
+            std::iter::from_fn(|| rx.next().expect("valid")).map(|m| (m.header.id, m.fds.len())).collect();
         assert_eq!(counts, [(1, 0), (2, 0), (3, 1), (4, 0)]);
     }
 

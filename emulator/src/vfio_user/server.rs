@@ -17,8 +17,8 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use tracing::{debug, info, warn};
 
@@ -33,10 +33,7 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// A client that does not read its replies for this long is dropped.
 const SEND_TIME: Duration = Duration::from_secs(10);
 /// Pause after a failed accept (no descriptors left), so as not to spin.
-const ACCEPT_PAUSE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000_000,
-};
+const ACCEPT_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Most descriptors the kernel delivers at a time (`SCM_MAX_FD`). Room for
 /// all of them means that a cut list is always a lack of descriptors here.
 const SCM_MAX_FD: usize = 253;
@@ -143,10 +140,7 @@ impl Server {
     /// something else, or if the socket cannot be created.
     pub fn bind_with(path: impl AsRef<Path>, options: Options) -> Result<Self, ServerError> {
         let path = path.as_ref();
-        let failed = |source| ServerError::Bind {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| ServerError::Bind { path: path.to_owned(), source };
         match fs::symlink_metadata(path) {
             Ok(meta) if !meta.file_type().is_socket() => {
                 return Err(ServerError::NotASocket(path.to_owned()));
@@ -216,10 +210,7 @@ impl Server {
     fn accept(&self, stop: &StopHandle) -> Result<Option<UnixStream>, ServerError> {
         let mut complained = false;
         while !stop.is_stopped() {
-            let mut fds = [
-                PollFd::new(&self.listener, PollFlags::IN),
-                PollFd::new(&stop.inner.event, PollFlags::IN),
-            ];
+            let mut fds = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&stop.inner.event, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(ServerError::Accept(e.into())),
@@ -235,9 +226,7 @@ impl Server {
                 Err(e)
                     if matches!(
                         e.kind(),
-                        io::ErrorKind::WouldBlock
-                            | io::ErrorKind::Interrupted
-                            | io::ErrorKind::ConnectionAborted
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
                     ) => {}
                 Err(e) => {
                     // Out of descriptors or memory: the client waits.
@@ -294,9 +283,7 @@ impl Server {
 impl Drop for Server {
     /// Removes the socket file, unless it is no longer ours.
     fn drop(&mut self) {
-        let now = fs::symlink_metadata(&self.path)
-            .ok()
-            .map(|m| (m.dev(), m.ino()));
+        let now = fs::symlink_metadata(&self.path).ok().map(|m| (m.dev(), m.ino()));
         if now.is_some() && now == self.identity {
             let _ = fs::remove_file(&self.path);
         }
@@ -363,11 +350,7 @@ impl ReplySink for StreamSink<'_> {
 /// another PID namespace shows as 0.
 #[allow(unsafe_code)]
 fn peer_pid(stream: &UnixStream) -> Option<u32> {
-    let mut cred = libc::ucred {
-        pid: 0,
-        uid: 0,
-        gid: 0,
-    };
+    let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: the descriptor is open as `stream` is borrowed, and `cred` and
     // `len` are valid for writes of the size that `len` gives.
@@ -380,8 +363,5 @@ fn peer_pid(stream: &UnixStream) -> Option<u32> {
             &raw mut len,
         )
     };
-    (result == 0)
-        .then_some(cred.pid)
-        .and_then(|pid| u32::try_from(pid).ok())
-        .filter(|&pid| pid != 0)
+    (result == 0).then_some(cred.pid).and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid != 0)
 }

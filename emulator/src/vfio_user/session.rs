@@ -13,12 +13,12 @@ use super::dma::DmaMap;
 use super::error::{Disconnect, Reject};
 use super::irq::{EventFd, VectorTable};
 use super::payload::{
-    self, DmaMapRequest, DmaUnmapRequest, IrqAction, IrqData, RegionAccess, RegionInfo, SetIrqs,
-    VersionRequest, WriteMulti,
+    self, DmaMapRequest, DmaUnmapRequest, IrqAction, IrqData, RegionAccess, RegionInfo, SetIrqs, VersionRequest,
+    WriteMulti,
 };
 use super::protocol::{
-    BAR_COUNT, CONFIG_SIZE, Command, HEADER_LEN, Header, IRQ_COUNT, IRQ_ERROR, IRQ_INTX, IRQ_MSIX,
-    MAX_DATA_XFER, MAX_MSG_FDS, MessageType, PAGE_SIZE, REGION_CONFIG, REGION_COUNT,
+    BAR_COUNT, CONFIG_SIZE, Command, HEADER_LEN, Header, IRQ_COUNT, IRQ_ERROR, IRQ_INTX, IRQ_MSIX, MAX_DATA_XFER,
+    MAX_MSG_FDS, MessageType, PAGE_SIZE, REGION_CONFIG, REGION_COUNT,
 };
 use super::version;
 
@@ -122,11 +122,7 @@ impl Session {
     fn log(&self, reject: &Reject) {
         let kind = reject.kind();
         if self.counters.reject(kind) {
-            warn!(
-                ?kind,
-                errno = reject.errno(),
-                "request refused: {reject}; more of this kind are only counted"
-            );
+            warn!(?kind, errno = reject.errno(), "request refused: {reject}; more of this kind are only counted");
         } else {
             debug!(?kind, "request refused: {reject}");
         }
@@ -134,12 +130,7 @@ impl Session {
 
     /// Carries out a command and puts its reply's payload behind the header
     /// in `tx`. Returns a descriptor to send along.
-    fn execute(
-        &mut self,
-        header: &Header,
-        payload: &[u8],
-        fds: Vec<OwnedFd>,
-    ) -> Result<Option<Arc<OwnedFd>>, Reject> {
+    fn execute(&mut self, header: &Header, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Option<Arc<OwnedFd>>, Reject> {
         let command = Command::from_raw(header.command);
         self.counters.command(command);
         if !header.is_clean_command() {
@@ -152,11 +143,7 @@ impl Session {
             _ => 0,
         };
         if fds.len() > most_fds {
-            return Err(Reject::FdCount {
-                command,
-                got: fds.len(),
-                expected: most_fds,
-            });
+            return Err(Reject::FdCount { command, got: fds.len(), expected: most_fds });
         }
         if command == Command::Version {
             return self.version(payload).map(|()| None);
@@ -193,11 +180,7 @@ impl Session {
         let request = VersionRequest::parse(payload)?;
         version::negotiate(&request, &mut self.tx)?;
         self.attached = true;
-        info!(
-            major = request.major,
-            minor = request.minor,
-            "client attached"
-        );
+        info!(major = request.major, minor = request.minor, "client attached");
         self.device.attached(self.vectors.clone());
         Ok(())
     }
@@ -238,16 +221,14 @@ impl Session {
         if self.memory_judged {
             return;
         }
-        let command = PCI_COMMAND
-            .checked_sub(offset)
-            .and_then(|at| data.get(usize::try_from(at).ok()?))
-            .copied()
-            .unwrap_or(0);
+        let command =
+            PCI_COMMAND.checked_sub(offset).and_then(|at| data.get(usize::try_from(at).ok()?)).copied().unwrap_or(0);
         if command & PCI_COMMAND_MASTER == 0 {
             return;
         }
         self.memory_judged = true;
-        const REMEDY: &str = "start QEMU with -object memory-backend-memfd,id=ram,share=on,size=... and -machine memory-backend=ram";
+        const REMEDY: &str =
+            "start QEMU with -object memory-backend-memfd,id=ram,share=on,size=... and -machine memory-backend=ram";
         if !self.memory.is_accessible() {
             error!("no guest memory is accessible, DMA cannot work; {REMEDY}");
         } else if self.backing.all_untouched() {
@@ -287,23 +268,14 @@ impl Session {
     /// Checks an access against limit and region. An empty one is allowed and
     /// reaches no device.
     fn check_access(&self, access: &RegionAccess) -> Result<(), Reject> {
-        let &RegionAccess {
-            offset,
-            region,
-            count,
-        } = access;
+        let &RegionAccess { offset, region, count } = access;
         let size = self.region_size(region)?;
         if usize::try_from(count).map_or(true, |c| c > MAX_DATA_XFER) {
             return Err(Reject::TransferSize(count.into()));
         }
         match offset.checked_add(count.into()) {
             Some(end) if end <= size => Ok(()),
-            _ => Err(Reject::RegionRange {
-                region,
-                offset,
-                count,
-                size,
-            }),
+            _ => Err(Reject::RegionRange { region, offset, count, size }),
         }
     }
 
@@ -392,27 +364,11 @@ impl Session {
 
     fn set_irqs(&mut self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<(), Reject> {
         let request = SetIrqs::parse(payload)?;
-        let SetIrqs {
-            flags,
-            index,
-            start,
-            count,
-            data,
-            action,
-        } = request;
+        let SetIrqs { flags, index, start, count, data, action } = request;
         let max = self.irq_count(index)?;
-        let out_of_range = Reject::IrqRange {
-            index,
-            start,
-            count,
-            max,
-        };
+        let out_of_range = Reject::IrqRange { index, start, count, max };
         let got = fds.len();
-        let wrong_fds = |expected| Reject::FdCount {
-            command: Command::DeviceSetIrqs,
-            got,
-            expected,
-        };
+        let wrong_fds = |expected| Reject::FdCount { command: Command::DeviceSetIrqs, got, expected };
         if data != IrqData::EventFd && got != 0 {
             return Err(wrong_fds(0));
         }
@@ -442,10 +398,7 @@ impl Session {
                     return Err(wrong_fds(count));
                 }
                 // All are checked before the first is armed.
-                let eventfds: Vec<EventFd> = fds
-                    .into_iter()
-                    .map(EventFd::new)
-                    .collect::<Result<_, _>>()?;
+                let eventfds: Vec<EventFd> = fds.into_iter().map(EventFd::new).collect::<Result<_, _>>()?;
                 if index == IRQ_MSIX {
                     self.vectors.arm(start, eventfds.into_iter());
                 }
@@ -486,10 +439,7 @@ fn is_sound(mapping: &BarMapping, size: u64) -> bool {
             free = area.offset.saturating_add(area.size);
             in_order && aligned && free <= size
         });
-    debug_assert!(
-        sound,
-        "the device offers a mapping that is not page aligned or not in its BAR"
-    );
+    debug_assert!(sound, "the device offers a mapping that is not page aligned or not in its BAR");
     sound
 }
 

@@ -70,10 +70,7 @@ pub(crate) fn negotiate(request: &VersionRequest<'_>, out: &mut Vec<u8>) -> Resu
             max_data_xfer_size: MAX_DATA_XFER,
             max_dma_maps: MAX_REGIONS,
             pgsizes: PAGE_SIZE,
-            write_multiple: proposal
-                .capabilities
-                .write_multiple
-                .filter(|&offered| offered),
+            write_multiple: proposal.capabilities.write_multiple.filter(|&offered| offered),
         },
     };
     out.extend_from_slice(&MAJOR.to_ne_bytes());

@@ -28,18 +28,14 @@ const MAX_PARTS: usize = 1024;
 pub enum WireError {
     /// The interface name is empty, too long, or has characters that names
     /// cannot have.
-    #[error(
-        "{0:?} is no interface name (1 to {MAX_NAME} bytes, no slash, space, colon or percent sign)"
-    )]
+    #[error("{0:?} is no interface name (1 to {MAX_NAME} bytes, no slash, space, colon or percent sign)")]
     Name(String),
     /// `/dev/net/tun` is missing or cannot be opened.
     #[error("cannot open /dev/net/tun: {0}")]
     Device(io::Error),
     /// Creating or configuring interfaces needs `CAP_NET_ADMIN`, and attaching
     /// to an existing one needs its owner.
-    #[error(
-        "no permission for TAP interface {name} ({step}): needs CAP_NET_ADMIN, or an interface of this user's"
-    )]
+    #[error("no permission for TAP interface {name} ({step}): needs CAP_NET_ADMIN, or an interface of this user's")]
     Permission {
         /// Interface.
         name: String,
@@ -122,10 +118,7 @@ impl TapWire {
         let mut request = InterfaceRequest::new(raw_name);
         request.set_flags((libc::IFF_TAP | libc::IFF_NO_PI) as i16);
         request.run(&file, libc::TUNSETIFF, name, "create")?;
-        let wire = Self {
-            file,
-            name: name.to_owned(),
-        };
+        let wire = Self { file, name: name.to_owned() };
         wire.configure(raw_name, mtu)?;
         Ok(wire)
     }
@@ -142,9 +135,7 @@ impl TapWire {
     /// [`WireError::FrameSize`], [`WireError::Full`] and [`WireError::Down`]
     /// mean this frame is lost; [`WireError::Io`] otherwise.
     pub fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), WireError> {
-        let length = parts
-            .iter()
-            .fold(0usize, |sum, part| sum.saturating_add(part.len()));
+        let length = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
         if !(MIN_FRAME..=MAX_FRAME).contains(&length) || parts.len() > MAX_PARTS {
             return Err(WireError::FrameSize(length));
         }
@@ -188,16 +179,10 @@ impl TapWire {
 
     fn configure(&self, raw_name: [u8; 16], mtu: Option<u32>) -> Result<(), WireError> {
         let name = &self.name;
-        let socket = rustix::net::socket_with(
-            AddressFamily::INET,
-            SocketType::DGRAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(|e| setup(name, "socket", e.into()))?;
+        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+            .map_err(|e| setup(name, "socket", e.into()))?;
         if let Some(mtu) = mtu {
-            let mtu = i32::try_from(mtu)
-                .map_err(|_| setup(name, "set MTU", io::ErrorKind::InvalidInput.into()))?;
+            let mtu = i32::try_from(mtu).map_err(|_| setup(name, "set MTU", io::ErrorKind::InvalidInput.into()))?;
             let mut request = InterfaceRequest::new(raw_name);
             request.set_int(mtu);
             request.run(&socket, libc::SIOCSIFMTU, name, "set MTU")?;
@@ -247,21 +232,14 @@ fn raw_name(name: &str) -> Result<[u8; 16], WireError> {
 }
 
 fn permission(name: &str, step: &'static str) -> WireError {
-    WireError::Permission {
-        name: name.to_owned(),
-        step,
-    }
+    WireError::Permission { name: name.to_owned(), step }
 }
 
 fn setup(name: &str, step: &'static str, source: io::Error) -> WireError {
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => permission(name, step),
         Some(libc::EBUSY) => WireError::Busy(name.to_owned()),
-        _ => WireError::Setup {
-            name: name.to_owned(),
-            step,
-            source,
-        },
+        _ => WireError::Setup { name: name.to_owned(), step, source },
     }
 }
 
@@ -278,10 +256,7 @@ const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>())
 
 impl InterfaceRequest {
     fn new(name: [u8; 16]) -> Self {
-        Self {
-            name,
-            value: [0; 24],
-        }
+        Self { name, value: [0; 24] }
     }
 
     fn flags(&self) -> i16 {
@@ -299,18 +274,11 @@ impl InterfaceRequest {
     /// Performs one of the `ioctl`s that take a `struct ifreq`: `TUNSETIFF`,
     /// `SIOCGIFFLAGS`, `SIOCSIFFLAGS`, `SIOCSIFMTU`.
     #[allow(unsafe_code)]
-    fn run(
-        &mut self,
-        fd: &impl AsFd,
-        request: libc::Ioctl,
-        name: &str,
-        step: &'static str,
-    ) -> Result<(), WireError> {
+    fn run(&mut self, fd: &impl AsFd, request: libc::Ioctl, name: &str, step: &'static str) -> Result<(), WireError> {
         // SAFETY: the descriptor is open as `fd` is borrowed, and `self` has
         // the size and alignment of the `struct ifreq` that all of these
         // requests read and write.
-        let result =
-            unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, std::ptr::from_mut(self)) };
+        let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, std::ptr::from_mut(self)) };
         if result >= 0 {
             return Ok(());
         }
@@ -328,23 +296,11 @@ mod tests {
 
     #[test]
     fn names_are_checked_before_the_kernel_sees_them() {
-        for bad in [
-            "",
-            "sixteen-bytes-xx",
-            "a/b",
-            "tap%d",
-            "a b",
-            "..",
-            "tap:",
-            "tap:ä",
-        ] {
+        for bad in ["", "sixteen-bytes-xx", "a/b", "tap%d", "a b", "..", "tap:", "tap:ä"] {
             let name = bad.strip_prefix("tap:").unwrap_or(bad);
             assert!(matches!(raw_name(name), Err(WireError::Name(_))), "{bad:?}");
         }
-        assert_eq!(
-            &raw_name("fifteen-bytes-x").expect("fits")[..],
-            b"fifteen-bytes-x\0"
-        );
+        assert_eq!(&raw_name("fifteen-bytes-x").expect("fits")[..], b"fifteen-bytes-x\0");
     }
 
     #[test]
@@ -361,17 +317,12 @@ mod tests {
         // A frame of ours reaches the host whole ...
         let received = || {
             let path = format!("/sys/class/net/{name}/statistics/rx_bytes");
-            std::fs::read_to_string(path)
-                .ok()
-                .and_then(|s| s.trim().parse::<u64>().ok())
+            std::fs::read_to_string(path).ok().and_then(|s| s.trim().parse::<u64>().ok())
         };
         let before = received().expect("statistics");
-        let header = [
-            0xffu8, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5,
-        ];
+        let header = [0xffu8, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5];
         let body = vec![7; 9216];
-        wire.send(&[IoSlice::new(&header), IoSlice::new(&body)])
-            .expect("up");
+        wire.send(&[IoSlice::new(&header), IoSlice::new(&body)]).expect("up");
         assert_eq!(received(), Some(before + 14 + 9216));
         // ... and the other way: a host with IPv6 asks for routers by itself.
         let ipv6 = std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"));
@@ -381,20 +332,11 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_millis(10));
                 wire.recv(&mut short).transpose()
             });
-            assert!(
-                matches!(frame, Some(Err(WireError::Truncated(20)))),
-                "{frame:?}"
-            );
+            assert!(matches!(frame, Some(Err(WireError::Truncated(20)))), "{frame:?}");
             assert_eq!(short[12..14], [0x86, 0xdd]);
         }
-        assert!(matches!(
-            wire.send(&[IoSlice::new(&header[..13])]),
-            Err(WireError::FrameSize(13))
-        ));
+        assert!(matches!(wire.send(&[IoSlice::new(&header[..13])]), Err(WireError::FrameSize(13))));
         let long = vec![0; MAX_FRAME + 1];
-        assert!(matches!(
-            wire.send(&[IoSlice::new(&long)]),
-            Err(WireError::FrameSize(_))
-        ));
+        assert!(matches!(wire.send(&[IoSlice::new(&long)]), Err(WireError::FrameSize(_))));
     }
 }

@@ -8,8 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
 use sfnic_emulator::vfio_user::Command;
 
@@ -102,13 +101,8 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn connect(path: &Path) -> Self {
         let stream = UnixStream::connect(path).expect("server listens");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .expect("timeout");
-        Self {
-            stream,
-            next_id: 100,
-        }
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+        Self { stream, next_id: 100 }
     }
 
     /// Connects and shakes hands as QEMU does.
@@ -141,13 +135,7 @@ impl Client {
         true
     }
 
-    pub(crate) fn send(
-        &self,
-        command: u16,
-        flags: u32,
-        payload: &[u8],
-        fds: &[BorrowedFd<'_>],
-    ) -> bool {
+    pub(crate) fn send(&self, command: u16, flags: u32, payload: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
         self.send_raw(&message(self.next_id, command, flags, payload), fds)
     }
 
@@ -169,13 +157,7 @@ impl Client {
         if !payload.is_empty() {
             self.fill(&mut payload, &mut fds)?;
         }
-        Some(Reply {
-            id: half(0),
-            command: half(2),
-            errno,
-            payload,
-            fds,
-        })
+        Some(Reply { id: half(0), command: half(2), errno, payload, fds })
     }
 
     fn fill(&self, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> Option<()> {
@@ -201,26 +183,16 @@ impl Client {
 
     /// Sends a command and returns its reply's payload or errno.
     pub(crate) fn request(&mut self, command: Command, payload: &[u8]) -> Result<Vec<u8>, i32> {
-        self.request_with(command as u16, payload, &[])
-            .map(|reply| reply.payload)
+        self.request_with(command as u16, payload, &[]).map(|reply| reply.payload)
     }
 
-    pub(crate) fn request_with(
-        &mut self,
-        command: u16,
-        payload: &[u8],
-        fds: &[&OwnedFd],
-    ) -> Result<Reply, i32> {
+    pub(crate) fn request_with(&mut self, command: u16, payload: &[u8], fds: &[&OwnedFd]) -> Result<Reply, i32> {
         self.next_id = self.next_id.wrapping_add(1);
         let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
         assert!(self.send(command, 0, payload, &fds), "server hung up");
         let reply = self.receive().expect("server hung up");
         assert_eq!((reply.id, reply.command), (self.next_id, command));
-        if reply.errno == 0 {
-            Ok(reply)
-        } else {
-            Err(reply.errno)
-        }
+        if reply.errno == 0 { Ok(reply) } else { Err(reply.errno) }
     }
 
     /// Reads a region.

@@ -12,9 +12,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use rustix::fs::SealFlags;
-use sfnic_emulator::vfio_user::{
-    Command, Connection, Counters, DmaAccess, DmaError, Options, Server, ServerError,
-};
+use sfnic_emulator::vfio_user::{Command, Connection, Counters, DmaAccess, DmaError, Options, Server, ServerError};
 
 use client::*;
 use mock::*;
@@ -33,12 +31,9 @@ fn a_client_attaches_runs_and_leaves() {
     let bench = Bench::new();
     let device = bench.device.clone();
     let mut client = bench.connect();
-    let caps = client
-        .request(Command::Version, &version(0, 0, QEMU_CAPABILITIES))
-        .expect("version");
+    let caps = client.request(Command::Version, &version(0, 0, QEMU_CAPABILITIES)).expect("version");
     assert_eq!(caps.last(), Some(&0));
-    let caps: serde_json::Value =
-        serde_json::from_slice(&caps[4..caps.len() - 1]).expect("capabilities");
+    let caps: serde_json::Value = serde_json::from_slice(&caps[4..caps.len() - 1]).expect("capabilities");
     assert_eq!(
         caps["capabilities"],
         serde_json::json!({
@@ -51,31 +46,18 @@ fn a_client_attaches_runs_and_leaves() {
     let ram = memory(0x40_0000);
     let rom = memory(0x1000);
     let map = Command::DmaMap as u16;
-    client
-        .request_with(map, &dma_map(3, 0, 0, 0xa_0000), &[&ram])
-        .expect("low");
-    client
-        .request_with(map, &dma_map(3, 0x10_0000, 0x10_0000, 0x30_0000), &[&ram])
-        .expect("high");
-    client
-        .request_with(map, &dma_map(1, 0, 0xf_f000, 0x1000), &[&rom])
-        .expect("rom");
-    client
-        .request_with(map, &dma_map(3, 0, 0xfe00_0000, 0x4000), &[])
-        .expect("bar");
+    client.request_with(map, &dma_map(3, 0, 0, 0xa_0000), &[&ram]).expect("low");
+    client.request_with(map, &dma_map(3, 0x10_0000, 0x10_0000, 0x30_0000), &[&ram]).expect("high");
+    client.request_with(map, &dma_map(1, 0, 0xf_f000, 0x1000), &[&rom]).expect("rom");
+    client.request_with(map, &dma_map(3, 0, 0xfe00_0000, 0x4000), &[]).expect("bar");
 
-    let info = client
-        .request(Command::DeviceGetInfo, &words(&[16, 0, 0, 0]))
-        .expect("info");
+    let info = client.request(Command::DeviceGetInfo, &words(&[16, 0, 0, 0])).expect("info");
     assert_eq!(info, words(&[16, 3, 9, 5]));
     let sizes: Vec<u64> = (0..9)
         .map(|index| {
             let info = client.request(Command::DeviceGetRegionInfo, &region_info(32, index));
             let info = info.expect("region info");
-            assert_eq!(
-                (info.len(), word(&info, 0), word(&info, 8)),
-                (32, 32, index)
-            );
+            assert_eq!((info.len(), word(&info, 0), word(&info, 8)), (32, 32, index));
             let size = long(&info, 16);
             assert_eq!(word(&info, 4), if size > 0 { 3 } else { 0 });
             size
@@ -85,65 +67,37 @@ fn a_client_attaches_runs_and_leaves() {
     let irqs: Vec<_> = (0..5)
         .map(|index| {
             let request = words(&[16, 0, index, 0]);
-            let info = client
-                .request(Command::DeviceGetIrqInfo, &request)
-                .expect("irq info");
+            let info = client.request(Command::DeviceGetIrqInfo, &request).expect("irq info");
             (word(&info, 4) & 9, word(&info, 12))
         })
         .collect();
     // Eventfds everywhere, no NORESIZE, vectors for MSI-X, one error interrupt.
-    assert_eq!(
-        irqs,
-        [(1, 0), (1, 0), (1, u32::from(VECTORS)), (1, 1), (1, 0)]
-    );
+    assert_eq!(irqs, [(1, 0), (1, 0), (1, u32::from(VECTORS)), (1, 1), (1, 0)]);
 
-    assert_eq!(
-        client.read(7, 0, 4096).expect("config")[..4],
-        [0xb3, 0x15, 0x1d, 0x10]
-    );
+    assert_eq!(client.read(7, 0, 4096).expect("config")[..4], [0xb3, 0x15, 0x1d, 0x10]);
     client.request(Command::DeviceReset, &[]).expect("reset");
     assert_eq!(client.read(0, 0x1fc, 4), Ok(vec![0xfc, 0xfd, 0xfe, 0xff]));
     client.post(0, 0x18, &[0, 0, 0, 1]);
-    let batch = multi(
-        2,
-        &[
-            (0x800, 0, 8, [7; 8]),
-            (0x10, 2, 4, [9; 8]),
-            (u64::MAX, 99, 99, [0; 8]),
-        ],
-    );
-    let written = client
-        .request(Command::RegionWriteMulti, &batch)
-        .expect("multi");
+    let batch = multi(2, &[(0x800, 0, 8, [7; 8]), (0x10, 2, 4, [9; 8]), (u64::MAX, 99, 99, [0; 8])]);
+    let written = client.request(Command::RegionWriteMulti, &batch).expect("multi");
     assert_eq!(written, 2u64.to_ne_bytes());
-    assert_eq!(
-        client.request(Command::RegionWrite, &region(4, 7, 2, &[6, 0])),
-        Ok(region(4, 7, 2, &[]))
-    );
+    assert_eq!(client.request(Command::RegionWrite, &region(4, 7, 2, &[6, 0])), Ok(region(4, 7, 2, &[])));
 
     let file = std::fs::File::from(ram.try_clone().expect("dup"));
     use std::os::unix::fs::FileExt;
-    file.write_all_at(b"descriptor", 0x10_0010)
-        .expect("guest writes");
+    file.write_all_at(b"descriptor", 0x10_0010).expect("guest writes");
     let dma = device.memory();
     let mut seen = [0; 10];
     dma.read(0x10_0010, &mut seen).expect("mapped");
     assert_eq!(&seen, b"descriptor");
     dma.write(0x9_fff8, b"complete").expect("mapped");
-    file.read_exact_at(&mut seen[..8], 0x9_fff8)
-        .expect("guest reads");
+    file.read_exact_at(&mut seen[..8], 0x9_fff8).expect("guest reads");
     assert_eq!(&seen[..8], b"complete");
-    assert_eq!(
-        dma.write(0x9_fff9, b"complete"),
-        Err(DmaError::Unmapped(0xa_0000))
-    );
+    assert_eq!(dma.write(0x9_fff9, b"complete"), Err(DmaError::Unmapped(0xa_0000)));
     assert_eq!(dma.write(0xf_f000, b"x"), Err(DmaError::Denied(0xf_f000)));
     dma.read(0xf_f000, &mut seen).expect("rom");
     dma.read(0xf_fffc, &mut seen).expect("rom and what follows");
-    assert_eq!(
-        dma.read(0xfe00_0000, &mut seen),
-        Err(DmaError::Denied(0xfe00_0000))
-    );
+    assert_eq!(dma.read(0xfe00_0000, &mut seen), Err(DmaError::Denied(0xfe00_0000)));
     let access: Vec<_> = dma.regions().iter().map(|r| r.access()).collect();
     use DmaAccess::*;
     assert_eq!(access, [ReadWrite, ReadOnly, ReadWrite, Inaccessible]);
@@ -152,9 +106,7 @@ fn a_client_attaches_runs_and_leaves() {
     let unmap = dma_unmap(0, 0, 0xa_0000);
     assert_eq!(client.request(Command::DmaUnmap, &unmap), Ok(unmap.clone()));
     assert_eq!(device.memory().regions().len(), 3);
-    client
-        .request(Command::DmaUnmap, &dma_unmap(2, 0, 0))
-        .expect("unmap all");
+    client.request(Command::DmaUnmap, &dma_unmap(2, 0, 0)).expect("unmap all");
     assert!(device.memory().regions().is_empty());
 
     let counters = bench.server.counters();
@@ -163,17 +115,9 @@ fn a_client_attaches_runs_and_leaves() {
     assert_eq!(counters.stale_snapshots, 0);
     assert!(device.idles.load(SeqCst) > 0);
     drop(client);
-    eventually("detach", || {
-        device
-            .events
-            .lock()
-            .expect("events")
-            .contains(&Event::Detached)
-    });
+    eventually("detach", || device.events.lock().expect("events").contains(&Event::Detached));
     use Event::*;
-    eventually("memory is given back", || {
-        device.events.lock().expect("events").last() == Some(&Dma(0))
-    });
+    eventually("memory is given back", || device.events.lock().expect("events").last() == Some(&Dma(0)));
     assert_eq!(
         device.take_events(),
         [
@@ -202,35 +146,21 @@ fn interrupts_are_armed_one_at_a_time_rearmed_and_disarmed() {
     let (first, second) = (event(), event());
     let set = Command::DeviceSetIrqs as u16;
     // What QEMU sends: no descriptor for a start, then vector by vector.
-    client
-        .request_with(set, &set_irqs(0x24, 2, 0, 1, &[]), &[])
-        .expect("enable");
-    client
-        .request_with(set, &set_irqs(0x24, 2, 3, 1, &[]), &[&first])
-        .expect("arm");
+    client.request_with(set, &set_irqs(0x24, 2, 0, 1, &[]), &[]).expect("enable");
+    client.request_with(set, &set_irqs(0x24, 2, 3, 1, &[]), &[&first]).expect("arm");
     bench.device.raise(3);
     bench.device.raise(2);
     bench.device.raise(VECTORS);
     assert_eq!(signals(&first), 1);
-    client
-        .request_with(set, &set_irqs(0x24, 2, 3, 1, &[]), &[&second])
-        .expect("re-arm");
+    client.request_with(set, &set_irqs(0x24, 2, 3, 1, &[]), &[&second]).expect("re-arm");
     bench.device.raise(3);
     assert_eq!((signals(&first), signals(&second)), (0, 1));
-    client
-        .request_with(set, &set_irqs(0x24, 2, 0, 2, &[]), &[&first, &first])
-        .expect("two");
-    client
-        .request_with(set, &set_irqs(0x21, 2, 0, 4, &[]), &[])
-        .expect("trigger");
+    client.request_with(set, &set_irqs(0x24, 2, 0, 2, &[]), &[&first, &first]).expect("two");
+    client.request_with(set, &set_irqs(0x21, 2, 0, 4, &[]), &[]).expect("trigger");
     assert_eq!((signals(&first), signals(&second)), (2, 1));
-    client
-        .request_with(set, &set_irqs(0x22, 2, 0, 4, &[0, 1, 1, 0]), &[])
-        .expect("trigger some");
+    client.request_with(set, &set_irqs(0x22, 2, 0, 4, &[0, 1, 1, 0]), &[]).expect("trigger some");
     assert_eq!((signals(&first), signals(&second)), (1, 0));
-    client
-        .request_with(set, &set_irqs(0x21, 2, 0, 0, &[]), &[])
-        .expect("disable");
+    client.request_with(set, &set_irqs(0x21, 2, 0, 0, &[]), &[]).expect("disable");
     bench.device.raise(3);
     assert_eq!(signals(&second), 0);
     let counters = bench.server.counters();
@@ -245,27 +175,18 @@ fn a_part_of_a_bar_can_be_mapped() {
     *bench.device.mapping.lock().expect("mapping") = Some(page);
     let mut client = bench.attach();
     let get = Command::DeviceGetRegionInfo as u16;
-    let short = client
-        .request_with(get, &region_info(32, 2), &[])
-        .expect("short");
+    let short = client.request_with(get, &region_info(32, 2), &[]).expect("short");
     assert_eq!((short.payload.len(), word(&short.payload, 0)), (32, 80));
     assert!(short.fds.is_empty());
-    let full = client
-        .request_with(get, &region_info(80, 2), &[])
-        .expect("full");
+    let full = client.request_with(get, &region_info(80, 2), &[]).expect("full");
     let info = full.payload;
     assert_eq!((info.len(), word(&info, 4), word(&info, 12)), (80, 15, 32));
     assert_eq!((long(&info, 16), long(&info, 24)), (BAR2_SIZE, 0x10000));
-    assert_eq!(
-        info[32..48],
-        [&[1, 0, 1, 0][..], &words(&[0, 2, 0])].concat()
-    );
+    assert_eq!(info[32..48], [&[1, 0, 1, 0][..], &words(&[0, 2, 0])].concat());
     let areas: Vec<_> = (0..4).map(|i| long(&info, 48 + 8 * i)).collect();
     assert_eq!(areas, [0x1000, 0x1000, 0x3000, 0x1000]);
     assert_eq!(full.fds.len(), 1);
-    let other = client
-        .request_with(get, &region_info(80, 0), &[])
-        .expect("BAR 0");
+    let other = client.request_with(get, &region_info(80, 0), &[]).expect("BAR 0");
     assert_eq!((other.payload.len(), other.fds.len()), (32, 0));
 }
 
@@ -273,27 +194,16 @@ fn a_part_of_a_bar_can_be_mapped() {
 fn clients_come_and_go_and_leave_nothing_behind() {
     let bench = Bench::new();
     bench.still_serves();
-    eventually("detach", || {
-        bench
-            .device
-            .events
-            .lock()
-            .expect("events")
-            .contains(&Event::Detached)
-    });
+    eventually("detach", || bench.device.events.lock().expect("events").contains(&Event::Detached));
     let before = open_fds();
     let ram = memory(0x10_0000);
     for round in 0..20 {
         let mut client = bench.attach();
         let map = dma_map(3, 0, 0x1000 * round, 0x10_0000);
-        client
-            .request_with(Command::DmaMap as u16, &map, &[&ram])
-            .expect("memory");
+        client.request_with(Command::DmaMap as u16, &map, &[&ram]).expect("memory");
         let vector = event();
         let arm = set_irqs(0x24, 2, 0, 1, &[]);
-        client
-            .request_with(Command::DeviceSetIrqs as u16, &arm, &[&vector])
-            .expect("vector");
+        client.request_with(Command::DeviceSetIrqs as u16, &arm, &[&vector]).expect("vector");
     }
     drop(ram);
     eventually("all descriptors are closed", || open_fds() == before);
@@ -322,10 +232,7 @@ fn a_second_client_waits_for_the_first_to_leave() {
 #[test]
 fn a_stale_socket_is_replaced_and_nothing_else() {
     let bench = Bench::new();
-    assert!(matches!(
-        Server::bind(&bench.path),
-        Err(ServerError::InUse(_))
-    ));
+    assert!(matches!(Server::bind(&bench.path), Err(ServerError::InUse(_))));
     bench.still_serves();
     let dir = tempfile::tempdir().expect("directory");
     let stale = dir.path().join("stale.sock");
@@ -335,10 +242,7 @@ fn a_stale_socket_is_replaced_and_nothing_else() {
     drop(server);
     assert!(!stale.exists());
     std::fs::write(&stale, "precious").expect("file");
-    assert!(matches!(
-        Server::bind(&stale),
-        Err(ServerError::NotASocket(_))
-    ));
+    assert!(matches!(Server::bind(&stale), Err(ServerError::NotASocket(_))));
     assert_eq!(std::fs::read(&stale).expect("left alone"), b"precious");
     let long = dir.path().join("x".repeat(200));
     assert!(matches!(Server::bind(&long), Err(ServerError::Bind { .. })));
@@ -350,14 +254,7 @@ fn stopping_ends_a_connection_in_progress() {
     let client = bench.attach();
     bench.stop.stop();
     client.expect_hangup();
-    eventually("detach", || {
-        bench
-            .device
-            .events
-            .lock()
-            .expect("events")
-            .contains(&Event::Detached)
-    });
+    eventually("detach", || bench.device.events.lock().expect("events").contains(&Event::Detached));
 }
 
 #[test]
@@ -366,15 +263,9 @@ fn a_file_that_could_shrink_is_sealed_before_it_is_trusted() {
     let mut client = bench.attach();
     let ram = memory_with(0x4000, SealFlags::empty());
     let map = dma_map(3, 0, 0, 0x4000);
-    client
-        .request_with(Command::DmaMap as u16, &map, &[&ram])
-        .expect("sealed by the server");
+    client.request_with(Command::DmaMap as u16, &map, &[&ram]).expect("sealed by the server");
     assert!(rustix::fs::ftruncate(&ram, 0).is_err());
-    bench
-        .device
-        .memory()
-        .write(0x3fff, &[1])
-        .expect("still there");
+    bench.device.memory().write(0x3fff, &[1]).expect("still there");
 }
 
 /// Memory of a QEMU without `share=on`: a descriptor comes, and what the
@@ -399,9 +290,7 @@ fn memory_that_the_client_maps_privately_is_refused() {
     let map = Command::DmaMap as u16;
     let refused = client.request_with(map, &dma_map(3, 0, 0, 0x4000), &[&private]);
     assert_eq!(refused.err(), Some(libc::EACCES));
-    client
-        .request_with(map, &dma_map(3, 0, 0, 0x4000), &[&shared])
-        .expect("shared");
+    client.request_with(map, &dma_map(3, 0, 0, 0x4000), &[&shared]).expect("shared");
 }
 
 #[test]
@@ -412,14 +301,10 @@ fn one_file_behind_many_ranges_costs_one_descriptor() {
     let before = open_fds();
     for page in 0..100 {
         let map = dma_map(3, page * 0x1000, page * 0x2000, 0x1000);
-        client
-            .request_with(Command::DmaMap as u16, &map, &[&ram])
-            .expect("page");
+        client.request_with(Command::DmaMap as u16, &map, &[&ram]).expect("page");
     }
     assert_eq!(open_fds(), before + 1);
-    client
-        .request(Command::DmaUnmap, &dma_unmap(2, 0, 0))
-        .expect("unmap all");
+    client.request(Command::DmaUnmap, &dma_unmap(2, 0, 0)).expect("unmap all");
     assert_eq!(open_fds(), before);
 }
 
@@ -428,16 +313,13 @@ fn ranges_and_files_are_bounded() {
     let _turn = take_turn();
     let device = Arc::new(Mock::default());
     let counters = Arc::new(Counters::default());
-    let mut connection =
-        Connection::new(device.clone(), &Options::default(), None, counters.clone());
+    let mut connection = Connection::new(device.clone(), &Options::default(), None, counters.clone());
     let mut sink = mutation::Replies::default();
     let hello = message(1, 1, 0, &version(0, 0, b""));
     connection.feed(&hello, vec![], &mut sink).expect("hello");
     for n in 0..70 {
         let map = message(2, 2, 0, &dma_map(3, 0, n * 0x1000, 0x1000));
-        connection
-            .feed(&map, vec![memory(0x1000)], &mut sink)
-            .expect("files");
+        connection.feed(&map, vec![memory(0x1000)], &mut sink).expect("files");
     }
     assert_eq!(device.memory().regions().len(), 64);
     for n in 70..5000 {
@@ -467,10 +349,7 @@ fn messages_are_understood_however_they_are_cut() {
         let fds: &[_] = if i == 7 { &[ram.as_fd()] } else { &[] };
         assert!(client.send_raw(&[*byte], fds));
     }
-    let ids: Vec<_> = (0..3)
-        .map(|_| client.receive().expect("reply"))
-        .map(|reply| (reply.id, reply.errno))
-        .collect();
+    let ids: Vec<_> = (0..3).map(|_| client.receive().expect("reply")).map(|reply| (reply.id, reply.errno)).collect();
     assert_eq!(ids, [(1, 0), (2, 0), (3, 0)]);
     assert!(bench.device.memory().is_accessible());
 }
@@ -483,19 +362,9 @@ fn hundreds_of_messages_in_one_send_are_taken_in_bulk() {
     let mut bytes = Vec::new();
     for i in 0..999u32 {
         let write = region(0x800, 0, 4, &i.to_ne_bytes());
-        bytes.extend(message(
-            i as u16,
-            Command::RegionWrite as u16,
-            NO_REPLY,
-            &write,
-        ));
+        bytes.extend(message(i as u16, Command::RegionWrite as u16, NO_REPLY, &write));
     }
-    bytes.extend(message(
-        7,
-        Command::RegionRead as u16,
-        0,
-        &region(0, 0, 4, &[]),
-    ));
+    bytes.extend(message(7, Command::RegionRead as u16, 0, &region(0, 0, 4, &[])));
     assert!(client.send_raw(&bytes, &[]));
     assert_eq!(client.receive().expect("reply").id, 7);
     let writes: Vec<u32> = bench
@@ -522,31 +391,14 @@ fn a_descriptor_goes_to_its_own_message_in_a_crowd() {
     let map = Command::DmaMap as u16;
     for n in 0..3u64 {
         client.post(0, 0x18, &[1, 2, 3, 4]);
-        assert!(client.send(
-            map,
-            NO_REPLY,
-            &dma_map(3, 0, 0xf000_0000 + n * 0x10000, 0x1000),
-            &[]
-        ));
+        assert!(client.send(map, NO_REPLY, &dma_map(3, 0, 0xf000_0000 + n * 0x10000, 0x1000), &[]));
         let (size, fd) = ((n + 1) * 0x1000, &files[n as usize]);
-        assert!(client.send(
-            map,
-            NO_REPLY,
-            &dma_map(3, 0, n * 0x10000, size),
-            &[fd.as_fd()]
-        ));
+        assert!(client.send(map, NO_REPLY, &dma_map(3, 0, n * 0x10000, size), &[fd.as_fd()]));
     }
     client.read(0, 0, 4).expect("in sync");
     let memory = bench.device.memory();
-    let accessible: Vec<_> = memory
-        .regions()
-        .iter()
-        .filter(|r| r.access() == DmaAccess::ReadWrite)
-        .map(|r| (r.start(), r.size()))
-        .collect();
-    assert_eq!(
-        accessible,
-        [(0, 0x1000), (0x10000, 0x2000), (0x20000, 0x3000)]
-    );
+    let accessible: Vec<_> =
+        memory.regions().iter().filter(|r| r.access() == DmaAccess::ReadWrite).map(|r| (r.start(), r.size())).collect();
+    assert_eq!(accessible, [(0, 0x1000), (0x10000, 0x2000), (0x20000, 0x3000)]);
     assert_eq!(memory.regions().len(), 6);
 }

@@ -30,12 +30,7 @@ pub(crate) struct Case {
 }
 
 pub(crate) fn case(name: &'static str, bytes: Vec<u8>, then: Then) -> Case {
-    Case {
-        name,
-        bytes,
-        fds: Vec::new(),
-        then,
-    }
+    Case { name, bytes, fds: Vec::new(), then }
 }
 
 pub(crate) fn command(name: &'static str, command: Command, payload: Vec<u8>, then: Then) -> Case {
@@ -65,24 +60,12 @@ pub(crate) fn run(cases: impl FnOnce() -> Vec<Case>, shake_hands: bool) {
     let cases = cases();
     let count = cases.len();
     let peak = peak_memory();
-    for Case {
-        name,
-        bytes,
-        fds,
-        then,
-    } in cases
-    {
-        let mut client = if shake_hands {
-            bench.attach()
-        } else {
-            bench.connect()
-        };
+    for Case { name, bytes, fds, then } in cases {
+        let mut client = if shake_hands { bench.attach() } else { bench.connect() };
         let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
         client.send_raw(&bytes, &borrowed);
         if let Error(errno) | ErrorAndHangUp(errno) = then {
-            let reply = client
-                .receive()
-                .unwrap_or_else(|| panic!("{name}: no reply"));
+            let reply = client.receive().unwrap_or_else(|| panic!("{name}: no reply"));
             assert_eq!(reply.errno, errno, "{name}");
         }
         match then {
@@ -117,10 +100,7 @@ fn streams_that_cannot_be_cut_into_messages_are_dropped() {
                 case("size 2^31", raw(1 << 31), HangUp),
                 case("size 2^32-1", raw(u32::MAX), HangUp),
                 case("all ones", vec![0xff; 64], HangUp),
-                with_fds(
-                    case("descriptors on garbage", vec![0xff; 64], HangUp),
-                    events(5),
-                ),
+                with_fds(case("descriptors on garbage", vec![0xff; 64], HangUp), events(5)),
             ]
         },
         true,
@@ -129,93 +109,36 @@ fn streams_that_cannot_be_cut_into_messages_are_dropped() {
 
 #[test]
 fn bad_handshakes_are_refused() {
-    let hello =
-        |name, data: &[u8], then| command(name, Command::Version, version(0, 0, data), then);
+    let hello = |name, data: &[u8], then| command(name, Command::Version, version(0, 0, data), then);
     let nested = [&b"{\"capabilities\":"[..], &[b'['; 10_000], b"\0"].concat();
     run(
         || {
             vec![
                 case("no payload", message(1, 1, 0, &[]), Error(libc::EINVAL)),
-                case(
-                    "half a version",
-                    message(1, 1, 0, &[0, 0]),
-                    Error(libc::EINVAL),
-                ),
-                case(
-                    "three bytes",
-                    message(1, 1, 0, &[0, 0, 0]),
-                    Error(libc::EINVAL),
-                ),
+                case("half a version", message(1, 1, 0, &[0, 0]), Error(libc::EINVAL)),
+                case("three bytes", message(1, 1, 0, &[0, 0, 0]), Error(libc::EINVAL)),
                 hello("no NUL", b"{}", Error(libc::EINVAL)),
                 hello("two NULs", b"{}\0\0", Error(libc::EINVAL)),
                 hello("only NUL", b"\0", Error(libc::EINVAL)),
                 hello("not UTF-8", b"{\"a\":\"\xff\xfe\"}\0", Error(libc::EINVAL)),
                 hello("not JSON", b"capabilities\0", Error(libc::EINVAL)),
-                hello(
-                    "unterminated JSON",
-                    b"{\"capabilities\":{\0",
-                    Error(libc::EINVAL),
-                ),
+                hello("unterminated JSON", b"{\"capabilities\":{\0", Error(libc::EINVAL)),
                 hello("a list", b"[]\0", Error(libc::EINVAL)),
-                hello(
-                    "capabilities of the wrong type",
-                    b"{\"capabilities\":5}\0",
-                    Error(libc::EINVAL),
-                ),
-                hello(
-                    "a string for a number",
-                    b"{\"capabilities\":{\"max_msg_fds\":\"8\"}}\0",
-                    Error(libc::EINVAL),
-                ),
-                hello(
-                    "a negative number",
-                    b"{\"capabilities\":{\"max_data_xfer_size\":-1}}\0",
-                    Error(libc::EINVAL),
-                ),
+                hello("capabilities of the wrong type", b"{\"capabilities\":5}\0", Error(libc::EINVAL)),
+                hello("a string for a number", b"{\"capabilities\":{\"max_msg_fds\":\"8\"}}\0", Error(libc::EINVAL)),
+                hello("a negative number", b"{\"capabilities\":{\"max_data_xfer_size\":-1}}\0", Error(libc::EINVAL)),
                 hello("deep nesting", &nested, Error(libc::EINVAL)),
                 hello("64 KiB of it", &[b' '; 1 << 16], Error(libc::EINVAL)),
-                command(
-                    "major 1",
-                    Command::Version,
-                    version(1, 0, b"{}\0"),
-                    ErrorAndHangUp(libc::ENOTSUP),
-                ),
-                command(
-                    "major 65535",
-                    Command::Version,
-                    version(u16::MAX, 1, b""),
-                    ErrorAndHangUp(libc::ENOTSUP),
-                ),
+                command("major 1", Command::Version, version(1, 0, b"{}\0"), ErrorAndHangUp(libc::ENOTSUP)),
+                command("major 65535", Command::Version, version(u16::MAX, 1, b""), ErrorAndHangUp(libc::ENOTSUP)),
+                with_fds(hello("a descriptor", b"{}\0", Error(libc::EINVAL)), events(1)),
+                command("read first", Command::RegionRead, region(0, 0, 4, &[]), Error(libc::EPROTO)),
+                command("reset first", Command::DeviceReset, vec![], Error(libc::EPROTO)),
                 with_fds(
-                    hello("a descriptor", b"{}\0", Error(libc::EINVAL)),
-                    events(1),
-                ),
-                command(
-                    "read first",
-                    Command::RegionRead,
-                    region(0, 0, 4, &[]),
-                    Error(libc::EPROTO),
-                ),
-                command(
-                    "reset first",
-                    Command::DeviceReset,
-                    vec![],
-                    Error(libc::EPROTO),
-                ),
-                with_fds(
-                    command(
-                        "memory first",
-                        Command::DmaMap,
-                        dma_map(3, 0, 0, 0x1000),
-                        Error(libc::EPROTO),
-                    ),
+                    command("memory first", Command::DmaMap, dma_map(3, 0, 0, 0x1000), Error(libc::EPROTO)),
                     vec![memory(0x1000)],
                 ),
-                case(
-                    "posted write first",
-                    message(1, 10, NO_REPLY, &region(0, 0, 1, &[1])),
-                    Silence,
-                ),
+                case("posted write first", message(1, 10, NO_REPLY, &region(0, 0, 1, &[1])), Silence),
             ]
         },
         false,
@@ -238,11 +161,7 @@ fn bad_headers_and_commands_are_refused() {
                 flagged("a reply to nothing", 1, Silence),
                 flagged("a failed reply to nothing", 0x21, Silence),
                 with_fds(flagged("a reply with descriptors", 1, Silence), events(3)),
-                case(
-                    "a DMA_READ reply",
-                    message(9, 11, 1, &region(0, 0, 0, &[0; 64])),
-                    Silence,
-                ),
+                case("a DMA_READ reply", message(9, 11, 1, &region(0, 0, 0, &[0; 64])), Silence),
                 unknown("command 0", 0),
                 unknown("command 19", 19),
                 unknown("command 65535", u16::MAX),
@@ -254,51 +173,13 @@ fn bad_headers_and_commands_are_refused() {
                 unknown("migration read", 17),
                 unknown("migration write", 18),
                 unknown("io fds", 6),
-                command(
-                    "second VERSION",
-                    Command::Version,
-                    version(0, 0, b""),
-                    Error(libc::EPROTO),
-                ),
-                command(
-                    "second VERSION, major 1",
-                    Command::Version,
-                    version(1, 0, b""),
-                    Error(libc::EPROTO),
-                ),
-                command(
-                    "info: no payload",
-                    Command::DeviceGetInfo,
-                    vec![],
-                    Error(libc::EINVAL),
-                ),
-                command(
-                    "info: too long",
-                    Command::DeviceGetInfo,
-                    vec![16; 20],
-                    Error(libc::EINVAL),
-                ),
-                command(
-                    "info: argsz",
-                    Command::DeviceGetInfo,
-                    words(&[15, 0, 0, 0]),
-                    Error(libc::EINVAL),
-                ),
-                command(
-                    "reset: payload",
-                    Command::DeviceReset,
-                    vec![0],
-                    Error(libc::EINVAL),
-                ),
-                with_fds(
-                    command(
-                        "reset: descriptor",
-                        Command::DeviceReset,
-                        vec![],
-                        Error(libc::EINVAL),
-                    ),
-                    events(1),
-                ),
+                command("second VERSION", Command::Version, version(0, 0, b""), Error(libc::EPROTO)),
+                command("second VERSION, major 1", Command::Version, version(1, 0, b""), Error(libc::EPROTO)),
+                command("info: no payload", Command::DeviceGetInfo, vec![], Error(libc::EINVAL)),
+                command("info: too long", Command::DeviceGetInfo, vec![16; 20], Error(libc::EINVAL)),
+                command("info: argsz", Command::DeviceGetInfo, words(&[15, 0, 0, 0]), Error(libc::EINVAL)),
+                command("reset: payload", Command::DeviceReset, vec![0], Error(libc::EINVAL)),
+                with_fds(command("reset: descriptor", Command::DeviceReset, vec![], Error(libc::EINVAL)), events(1)),
             ]
         },
         true,
@@ -337,9 +218,7 @@ fn a_message_that_never_ends_is_bounded() {
     assert!(client.send_raw(&header, &[]));
     let fds = events(50);
     let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-    let sent = (0..20)
-        .take_while(|_| client.send_raw(&[0], &borrowed))
-        .count();
+    let sent = (0..20).take_while(|_| client.send_raw(&[0], &borrowed)).count();
     assert!(sent >= 5, "{sent} times");
     client.expect_hangup();
     drop((client, fds));

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, SealFlags};
-use sfnic_emulator::vfio_user::{
-    BarMapping, DmaMap, Interrupts, MmapArea, PciDevice, Server, ServerError, StopHandle,
-};
+use sfnic_emulator::vfio_user::{BarMapping, DmaMap, Interrupts, MmapArea, PciDevice, Server, ServerError, StopHandle};
 
 use crate::client::Client;
 
@@ -55,12 +53,7 @@ impl Mock {
     }
 
     pub(crate) fn raise(&self, vector: u16) {
-        self.irq
-            .lock()
-            .expect("irq")
-            .as_ref()
-            .expect("attached")
-            .raise(vector);
+        self.irq.lock().expect("irq").as_ref().expect("attached").raise(vector);
     }
 }
 
@@ -104,27 +97,9 @@ impl PciDevice for Mock {
     }
 
     fn bar_mapping(&self, bar: u8) -> Option<BarMapping> {
-        let fd = self
-            .mapping
-            .lock()
-            .expect("mapping")
-            .clone()
-            .filter(|_| bar == 2)?;
-        let areas = vec![
-            MmapArea {
-                offset: 0x1000,
-                size: 0x1000,
-            },
-            MmapArea {
-                offset: 0x3000,
-                size: 0x1000,
-            },
-        ];
-        Some(BarMapping {
-            fd,
-            offset: 0x10000,
-            areas,
-        })
+        let fd = self.mapping.lock().expect("mapping").clone().filter(|_| bar == 2)?;
+        let areas = vec![MmapArea { offset: 0x1000, size: 0x1000 }, MmapArea { offset: 0x3000, size: 0x1000 }];
+        Some(BarMapping { fd, offset: 0x10000, areas })
     }
 
     fn msix_vectors(&self) -> u16 {
@@ -186,15 +161,7 @@ impl Bench {
             let (server, device, stop) = (server.clone(), device.clone(), stop.clone());
             move || server.serve(device, &stop)
         });
-        Self {
-            device,
-            server,
-            path,
-            stop,
-            thread: Some(thread),
-            _dir: dir,
-            _turn: turn,
-        }
+        Self { device, server, path, stop, thread: Some(thread), _dir: dir, _turn: turn }
     }
 
     pub(crate) fn connect(&self) -> Client {
@@ -264,12 +231,6 @@ pub(crate) fn open_fds() -> usize {
 /// may even go down a little.
 pub(crate) fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("proc");
-    let line = status
-        .lines()
-        .find(|l| l.starts_with("VmHWM:"))
-        .expect("VmHWM");
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|kib| kib.parse().ok())
-        .expect("number")
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).expect("VmHWM");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("number")
 }

@@ -4,9 +4,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use sfnic_emulator::vfio_user::{
-    Command, Connection, Counters, Options, PciDevice, ReplySink, fuzz_one,
-};
+use sfnic_emulator::vfio_user::{Command, Connection, Counters, Options, PciDevice, ReplySink, fuzz_one};
 
 use crate::client::*;
 use crate::mock::{Mock, event, memory, open_fds, take_turn};
@@ -20,8 +18,7 @@ pub(crate) struct Replies {
 
 impl ReplySink for Replies {
     fn send(&mut self, message: &[u8], _fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let word =
-            |at: usize| u32::from_ne_bytes(message[at..at + 4].try_into().expect("a whole header"));
+        let word = |at: usize| u32::from_ne_bytes(message[at..at + 4].try_into().expect("a whole header"));
         assert_eq!(word(4) as usize, message.len());
         assert_eq!(word(8) & !0x20, 1);
         self.count += 1;
@@ -46,19 +43,7 @@ impl XorShift {
 
     /// A number at the edge of something.
     fn interesting(&mut self) -> u64 {
-        let base = [
-            0,
-            1,
-            4,
-            16,
-            24,
-            4096,
-            1 << 20,
-            1 << 31,
-            1 << 32,
-            1 << 63,
-            u64::MAX,
-        ];
+        let base = [0, 1, 4, 16, 24, 4096, 1 << 20, 1 << 31, 1 << 32, 1 << 63, u64::MAX];
         base[self.below(base.len())].wrapping_add([0, 1, u64::MAX][self.below(3)])
     }
 }
@@ -76,19 +61,13 @@ fn templates() -> Vec<Vec<u8>> {
         m(Command::DeviceGetRegionIoFds, words(&[16, 0, 0, 0])),
         m(Command::DeviceGetIrqInfo, words(&[16, 0, 2, 0])),
         m(Command::DeviceSetIrqs, set_irqs(0x24, 2, 3, 1, &[])),
-        m(
-            Command::DeviceSetIrqs,
-            set_irqs(0x22, 2, 0, 4, &[1, 0, 1, 1]),
-        ),
+        m(Command::DeviceSetIrqs, set_irqs(0x22, 2, 0, 4, &[1, 0, 1, 1])),
         m(Command::DeviceSetIrqs, set_irqs(0x21, 2, 0, 0, &[])),
         m(Command::RegionRead, region(0x1fc, 0, 4, &[])),
         m(Command::RegionRead, region(0, 7, 256, &[])),
         m(Command::RegionWrite, region(0x18, 0, 4, &[0, 0, 0, 1])),
         m(Command::RegionWrite, region(4, 7, 2, &[6, 0])),
-        m(
-            Command::RegionWriteMulti,
-            multi(2, &[(0x800, 0, 8, [1; 8]), (0, 2, 4, [2; 8])]),
-        ),
+        m(Command::RegionWriteMulti, multi(2, &[(0x800, 0, 8, [1; 8]), (0, 2, 4, [2; 8])])),
         m(Command::DeviceReset, vec![]),
         m(Command::DeviceFeature, vec![0; 8]),
     ]
@@ -125,11 +104,7 @@ fn mutate(rng: &mut XorShift, template: &[u8]) -> Vec<u8> {
             _ => m[8] ^= 0x10,
         }
     }
-    let size = if rng.below(500) == 0 {
-        rng.interesting() as u32
-    } else {
-        m.len() as u32
-    };
+    let size = if rng.below(500) == 0 { rng.interesting() as u32 } else { m.len() as u32 };
     m[4..8].copy_from_slice(&size.to_ne_bytes());
     m
 }
@@ -148,14 +123,11 @@ fn damaged_messages_are_answered_or_end_the_connection() {
         connections += 1;
         let device = Arc::new(Mock::default());
         let counters = Arc::new(Counters::default());
-        let mut connection =
-            Connection::new(device.clone(), &Options::default(), None, counters.clone());
+        let mut connection = Connection::new(device.clone(), &Options::default(), None, counters.clone());
         let mut replies = Replies::default();
         if rng.below(8) > 0 {
             let hello = message(0, 1, 0, &version(0, 0, b""));
-            connection
-                .feed(&hello, vec![], &mut replies)
-                .expect("hello");
+            connection.feed(&hello, vec![], &mut replies).expect("hello");
         }
         let mut wanted = replies.count;
         let mut whole = true;
@@ -164,12 +136,8 @@ fn damaged_messages_are_answered_or_end_the_connection() {
             let template = &templates[rng.below(templates.len())];
             let m = mutate(&mut rng, template);
             let fds: Vec<OwnedFd> = match rng.below(4) {
-                0 => (0..rng.below(3))
-                    .map(|_| memfd.try_clone().expect("dup"))
-                    .collect(),
-                1 => (0..rng.below(3))
-                    .map(|_| eventfd.try_clone().expect("dup"))
-                    .collect(),
+                0 => (0..rng.below(3)).map(|_| memfd.try_clone().expect("dup")).collect(),
+                1 => (0..rng.below(3)).map(|_| eventfd.try_clone().expect("dup")).collect(),
                 _ => Vec::new(),
             };
             let handled = connection.feed(&m, fds, &mut replies);
@@ -215,11 +183,7 @@ fn the_fuzz_entry_point_survives_noise() {
         for _ in 0..rng.below(20) {
             let template = &templates[rng.below(templates.len())];
             let m = mutate(&mut rng, template);
-            input.push(if rng.below(2) == 0 {
-                0
-            } else {
-                rng.next() as u8 & 0x33
-            });
+            input.push(if rng.below(2) == 0 { 0 } else { rng.next() as u8 & 0x33 });
             input.extend((m.len() as u16).to_le_bytes());
             input.extend(m);
         }

@@ -27,7 +27,13 @@ pub(crate) struct Apt {
 impl Apt {
     /// Prepares the state in `dir`; `mirror` replaces the machine's own.
     pub(crate) fn open(dir: &Path, mirror: Option<&str>) -> Result<Apt> {
-        run::require(&[("apt-get", "apt"), ("apt-cache", "apt"), ("dpkg-deb", "dpkg"), ("tar", "tar"), ("xz", "xz-utils")])?;
+        run::require(&[
+            ("apt-get", "apt"),
+            ("apt-cache", "apt"),
+            ("dpkg-deb", "dpkg"),
+            ("tar", "tar"),
+            ("xz", "xz-utils"),
+        ])?;
         let Some(keyring) = KEYRINGS.iter().find(|k| Path::new(k).exists()) else {
             bail!("no keys of the Debian archive on this machine: install the package debian-archive-keyring");
         };
@@ -66,7 +72,8 @@ impl Apt {
     pub(crate) fn update(&self, step: &Step) -> Result<()> {
         let mark = self.dir.join("updated");
         let sources = fs::read_to_string(self.dir.join("sources.list")).unwrap_or_default();
-        let age = fs::metadata(&mark).and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
+        let age =
+            fs::metadata(&mark).and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
         if age.is_some_and(|a| a < LISTS_AGE) && fs::read_to_string(&mark).is_ok_and(|s| s == sources) {
             return Ok(());
         }
@@ -75,7 +82,10 @@ impl Apt {
         if let Err(e) = self.fetch(&mut command, "fetching the package lists", step) {
             let text = e.to_string();
             if text.contains("NO_PUBKEY") || text.contains("not signed") || text.contains("EXPKEYSIG") {
-                bail!("the machine's debian-archive-keyring is too old to verify {}: upgrade that package", recipe::BASE_SUITE);
+                bail!(
+                    "the machine's debian-archive-keyring is too old to verify {}: upgrade that package",
+                    recipe::BASE_SUITE
+                );
             }
             return Err(e.context("is the mirror reachable? (SFNIC_MIRROR names another)"));
         }
@@ -100,7 +110,12 @@ impl Apt {
 
     /// Downloads packages (`name` or `name=version`) with all they depend on; `suite` is
     /// preferred over the others. Gives the files.
-    pub(crate) fn with_dependencies(&self, packages: &[String], suite: Option<&str>, step: &Step) -> Result<Vec<PathBuf>> {
+    pub(crate) fn with_dependencies(
+        &self,
+        packages: &[String],
+        suite: Option<&str>,
+        step: &Step,
+    ) -> Result<Vec<PathBuf>> {
         let mut install = self.command("apt-get");
         install.args(["install", "-y", "-q", "--no-install-recommends"]);
         if let Some(suite) = suite {
@@ -127,7 +142,10 @@ impl Apt {
     pub(crate) fn alone(&self, package: &str, version: &str, step: &Step) -> Result<PathBuf> {
         let archives = self.dir.join("cache/archives");
         let mut command = self.command("apt-get");
-        command.current_dir(&archives).args(["download", "-q", "-o", "APT::Status-Fd=1"]).arg(format!("{package}={version}"));
+        command
+            .current_dir(&archives)
+            .args(["download", "-q", "-o", "APT::Status-Fd=1"])
+            .arg(format!("{package}={version}"));
         self.fetch(&mut command, &format!("downloading {package}"), step)?;
         let start = format!("{package}_");
         let end = format!("_{}_", version.replace(':', "%3a"));
@@ -135,7 +153,9 @@ impl Apt {
             .with_context(|| format!("cannot read {}", archives.display()))?
             .flatten()
             .map(|e| e.path())
-            .find(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(&start) && n.contains(&end)));
+            .find(|p| {
+                p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(&start) && n.contains(&end))
+            });
         found.with_context(|| format!("downloading {package}: version {version} did not arrive"))
     }
 
@@ -197,7 +217,8 @@ mod tests {
 
     #[test]
     fn names_come_from_the_listing() {
-        let text = "Reading package lists...\n'http://m/p/libc6_2.41-12_amd64.deb' libc6_2.41-12_amd64.deb 2800 SHA256:x\n";
+        let text =
+            "Reading package lists...\n'http://m/p/libc6_2.41-12_amd64.deb' libc6_2.41-12_amd64.deb 2800 SHA256:x\n";
         assert_eq!(file_names(text).collect::<Vec<_>>(), ["libc6_2.41-12_amd64.deb"]);
     }
 }

@@ -159,6 +159,9 @@ mod tests {
     #[test]
     fn closure_brings_what_is_needed() {
         let deps = Dependencies::parse(DEP);
-        assert_eq!(deps.closure(&["a/ring"]).into_iter().collect::<Vec<_>>(), ["kernel/a/ring.ko", "kernel/a/virtio.ko"]);
+        assert_eq!(
+            deps.closure(&["a/ring"]).into_iter().collect::<Vec<_>>(),
+            ["kernel/a/ring.ko", "kernel/a/virtio.ko"]
+        );
     }
 }

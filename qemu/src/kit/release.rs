@@ -31,7 +31,9 @@ pub(crate) fn newest(apt: &Apt, line: &KernelLine) -> Result<Release> {
         }
     }
     let newest = complete.into_iter().max_by(|a, b| version::compare(&a.version, &b.version));
-    newest.with_context(|| format!("the archive has no complete kernel of the line {}: is the mirror up to date?", line.line))
+    newest.with_context(|| {
+        format!("the archive has no complete kernel of the line {}: is the mirror up to date?", line.line)
+    })
 }
 
 /// The releases of a line among package names; special flavours have a word before the
@@ -41,7 +43,9 @@ fn releases(names: &[String], before: &str, after: &str, line: &str) -> Vec<Stri
         .iter()
         .filter_map(|name| name.strip_prefix(before)?.strip_suffix(after))
         .filter(|release| {
-            let plain = release.strip_suffix("-amd64").is_some_and(|r| !r.contains('-') || r.ends_with(|c: char| c.is_ascii_digit()));
+            let plain = release
+                .strip_suffix("-amd64")
+                .is_some_and(|r| !r.contains('-') || r.ends_with(|c: char| c.is_ascii_digit()));
             plain && release.strip_prefix(line).is_some_and(|rest| rest.starts_with(['.', '-', '+']))
         })
         .map(str::to_string)
@@ -57,14 +61,18 @@ mod tests {
     #[test]
     fn only_the_plain_flavour_of_the_line_counts() {
         let names: Vec<String> = [
-            "linux-binary-7.2.12+deb13-amd64", "linux-binary-7.2.12+deb13-rt-amd64",
-            "linux-binary-7.2.12+deb13-cloud-amd64", "linux-binary-7.2.9+deb13-amd64", "linux-binary-7.20.1-amd64",
+            "linux-binary-7.2.12+deb13-amd64",
+            "linux-binary-7.2.12+deb13-rt-amd64",
+            "linux-binary-7.2.12+deb13-cloud-amd64",
+            "linux-binary-7.2.9+deb13-amd64",
+            "linux-binary-7.20.1-amd64",
             "linux-image-7.2.9+deb13-amd64",
         ]
         .map(String::from)
         .to_vec();
         assert_eq!(releases(&names, "linux-binary-", "", "7.2"), ["7.2.12+deb13-amd64", "7.2.9+deb13-amd64"]);
-        let names = ["linux-image-6.1.0-40-amd64-unsigned", "linux-image-6.1.0-40-cloud-amd64-unsigned"].map(String::from);
+        let names =
+            ["linux-image-6.1.0-40-amd64-unsigned", "linux-image-6.1.0-40-cloud-amd64-unsigned"].map(String::from);
         assert_eq!(releases(&names, "linux-image-", "-unsigned", "6.1"), ["6.1.0-40-amd64"]);
     }
 }

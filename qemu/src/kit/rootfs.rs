@@ -81,7 +81,10 @@ fn compile_python(tree: &Tree) -> Result<()> {
     let root = tree.root().to_string_lossy().into_owned();
     let library = tree.join("usr/lib").join(&name);
     let mut python = tree.command(Path::new("usr/bin").join(&name));
-    python.env("PYTHONHOME", tree.join("usr")).args(["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", &root, "-p", "/"]).arg(library);
+    python
+        .env("PYTHONHOME", tree.join("usr"))
+        .args(["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", &root, "-p", "/"])
+        .arg(library);
     run::output(&mut python, "compiling the guest's Python library").map(drop)
 }
 

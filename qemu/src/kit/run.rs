@@ -40,7 +40,8 @@ pub(crate) fn lines(command: &mut Command, what: &str, mut line: impl FnMut(&str
     let mut last = String::new();
     if let Some(pipe) = child.stdout.take() {
         for bytes in BufReader::new(pipe).split(b'\n') {
-            let text = String::from_utf8_lossy(&bytes.with_context(|| format!("{what}: reading from {name}"))?).into_owned();
+            let text =
+                String::from_utf8_lossy(&bytes.with_context(|| format!("{what}: reading from {name}"))?).into_owned();
             line(&text);
             if !text.trim().is_empty() {
                 last = text;

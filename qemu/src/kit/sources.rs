@@ -117,10 +117,7 @@ pub(crate) fn machine_mirror(etc_apt: &Path) -> Result<String> {
     }
     match pick(&sources) {
         Some(uri) => Ok(uri),
-        None => bail!(
-            "no Debian mirror in {}: name one with SFNIC_MIRROR=http://HOST/debian",
-            etc_apt.display()
-        ),
+        None => bail!("no Debian mirror in {}: name one with SFNIC_MIRROR=http://HOST/debian", etc_apt.display()),
     }
 }
 

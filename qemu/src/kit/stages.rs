@@ -103,7 +103,13 @@ impl Stages {
         self.kit()
     }
 
-    fn staged(&self, stage: &str, inputs: &str, title: &str, make: impl FnOnce(&Path, &Step) -> Result<()>) -> Result<PathBuf> {
+    fn staged(
+        &self,
+        stage: &str,
+        inputs: &str,
+        title: &str,
+        make: impl FnOnce(&Path, &Step) -> Result<()>,
+    ) -> Result<PathBuf> {
         self.store.stage(stage, inputs, |dir| {
             let step = self.progress.step(title);
             make(dir, &step)?;
@@ -117,7 +123,8 @@ impl Stages {
             if let Some(qemu) = Qemu::of_machine() {
                 return write_json(&dir.join("qemu.json"), &qemu);
             }
-            let packages = apt.with_dependencies(&strings(recipe::QEMU_PACKAGES), Some(recipe::BACKPORTS_SUITE), step)?;
+            let packages =
+                apt.with_dependencies(&strings(recipe::QEMU_PACKAGES), Some(recipe::BACKPORTS_SUITE), step)?;
             let tree = Tree::create(&dir.join("tree"))?;
             tree.unpack(&packages, &[], step)?;
             Qemu::of_tree(tree.root()).map(drop)
@@ -150,13 +157,7 @@ impl Stages {
 
     fn kernel_inputs(&self) -> String {
         let line = self.line;
-        format!(
-            "{}\n{:?}\n{:?}\n{:?}",
-            self.mlx5_inputs(),
-            line.images,
-            recipe::GUEST_MODULES,
-            recipe::EARLY_MODULES
-        )
+        format!("{}\n{:?}\n{:?}\n{:?}", self.mlx5_inputs(), line.images, recipe::GUEST_MODULES, recipe::EARLY_MODULES)
     }
 
     fn mlx5_inputs(&self) -> String {

@@ -74,7 +74,8 @@ impl Tree {
 
     fn unpack_one(&self, package: &Path, except: &[&str]) -> Result<()> {
         let mut tar = Command::new("tar");
-        tar.args(["-x", "--keep-directory-symlink", "--no-same-owner", "--delay-directory-restore", "-C"]).arg(&self.root);
+        tar.args(["-x", "--keep-directory-symlink", "--no-same-owner", "--delay-directory-restore", "-C"])
+            .arg(&self.root);
         tar.args(except.iter().chain(recipe::USELESS_PATHS).map(|path| format!("--exclude={path}")));
         pipe_into(package, tar)
     }

@@ -23,7 +23,10 @@ pub fn device_args(slots: &[Vec<PathBuf>]) -> Vec<String> {
     for (index, sockets) in slots.iter().enumerate() {
         let number = index + 1;
         args.push("-device".to_string());
-        args.push(format!("pcie-root-port,id=nicport{number},bus=pcie.0,chassis={number},slot={number},addr={:#x}", 0x10 + index));
+        args.push(format!(
+            "pcie-root-port,id=nicport{number},bus=pcie.0,chassis={number},slot={number},addr={:#x}",
+            0x10 + index
+        ));
         for (function, socket) in sockets.iter().enumerate() {
             let mut device = serde_json::json!({
                 "driver": "vfio-user-pci",
@@ -102,7 +105,12 @@ impl Machine<'_> {
         }
         add(&["-device", "virtio-serial-pci,id=ports,max_ports=8,addr=6"]);
         if let Some(fd) = streams.tty {
-            add(&["-chardev", &format!("socket,id=tty,fd={fd}"), "-device", "virtconsole,bus=ports.0,chardev=tty,nr=0"]);
+            add(&[
+                "-chardev",
+                &format!("socket,id=tty,fd={fd}"),
+                "-device",
+                "virtconsole,bus=ports.0,chardev=tty,nr=0",
+            ]);
         }
         let ports = [("control", streams.control), ("out", streams.out), ("err", streams.err), ("kmsg", streams.kmsg)];
         for (index, (name, fd)) in ports.into_iter().enumerate() {

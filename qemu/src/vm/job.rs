@@ -34,7 +34,8 @@ pub(crate) fn archive(guest: &Guest, token: &str) -> Result<Vec<u8>> {
         What::Command(words) => cpio.file("job/command", 0o644, &command(words)),
         What::Script(path) => {
             let text = fs::read(path).with_context(|| format!("cannot read the script {}", path.display()))?;
-            let executable = fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o111 != 0) && text.starts_with(b"#!");
+            let executable =
+                fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o111 != 0) && text.starts_with(b"#!");
             let place = format!("script/{}", name_of(path));
             cpio.dir("job/script");
             cpio.file(&format!("job/{place}"), 0o755, &text);

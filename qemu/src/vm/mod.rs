@@ -1,8 +1,8 @@
 //! Runs a guest: boots it, runs a job in it, brings back what the job and the kernel said.
 
 mod accel;
-pub(crate) mod cpio;
 pub mod cmdline;
+pub(crate) mod cpio;
 mod job;
 mod process;
 mod runner;

@@ -52,7 +52,10 @@ pub(crate) fn run(guest: &Guest, kit: &Kit) -> Result<Outcome> {
     let share: &Path = match &guest.share {
         Some(dir) => dir,
         None => {
-            temporary = tempfile::Builder::new().prefix("sfnic-host-").tempdir().context("cannot create a directory to share")?;
+            temporary = tempfile::Builder::new()
+                .prefix("sfnic-host-")
+                .tempdir()
+                .context("cannot create a directory to share")?;
             temporary.path()
         }
     };
@@ -113,7 +116,9 @@ fn check(guest: &Guest, kit: &Kit) -> Result<()> {
 /// What no output of a job has in it: it starts with a zero byte when it ends a stream.
 fn token() -> Result<String> {
     let mut bytes = [0u8; 12];
-    std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes)).context("cannot read /dev/urandom")?;
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut f| f.read_exact(&mut bytes))
+        .context("cannot read /dev/urandom")?;
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     Ok(format!("@sfnic-end-{hex}@"))
 }
@@ -391,7 +396,8 @@ impl<'a> Run<'a> {
 
     fn send(&mut self, line: &str) {
         if let Some(control) = self.ours.first_mut() {
-            let _ = control.write_all(line.as_bytes()).inspect_err(|e| tracing::warn!("cannot speak to the guest: {e}"));
+            let _ =
+                control.write_all(line.as_bytes()).inspect_err(|e| tracing::warn!("cannot speak to the guest: {e}"));
         }
     }
 

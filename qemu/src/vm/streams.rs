@@ -65,7 +65,14 @@ pub(crate) struct KernelLog {
 impl KernelLog {
     /// The record with the token ends a job's log.
     pub(crate) fn new(token: &str) -> KernelLog {
-        KernelLog { token: token.to_string(), partial: Vec::new(), next: 0, text: String::new(), boots: 0, ended: false }
+        KernelLog {
+            token: token.to_string(),
+            partial: Vec::new(),
+            next: 0,
+            text: String::new(),
+            boots: 0,
+            ended: false,
+        }
     }
 
     /// Takes what came.
@@ -93,7 +100,9 @@ impl KernelLog {
         }
         let Some((head, message)) = line.split_once(';') else { return };
         let mut fields = head.split(',').map(|f| f.parse::<u64>().ok());
-        let (Some(Some(priority)), Some(Some(number)), Some(Some(time))) = (fields.next(), fields.next(), fields.next()) else {
+        let (Some(Some(priority)), Some(Some(number)), Some(Some(time))) =
+            (fields.next(), fields.next(), fields.next())
+        else {
             return;
         };
         if number < self.next {
