@@ -29,6 +29,7 @@ prm! {
 
     /// Completion queue entry of 64 bytes (`struct mlx5_cqe64`).
     cqe64 / Cqe64 : 0x40 {
+        0x00 [24:24] outer_l3_tunneled;     // low bit of the first byte
         0x00 [15:0]  wqe_id;
         0x0c [31:0]  rss_hash_result;
         0x10 [31:24] rss_hash_type;
@@ -48,6 +49,8 @@ prm! {
         0x1c [16:16] vlan_stripped;
         0x1c [15:0]  vlan_info;
         0x20 [31:0]  srqn;
+        0x20 [31:24] lro_num_seg;
+        0x20 [23:0]  user_index;            // user queues (cqe_version 1)
         0x24 [31:0]  ft_metadata;
         0x2c [31:0]  byte_cnt;
         0x30 [u64]   timestamp;
@@ -96,6 +99,7 @@ prm! {
         0x0c [25:16] inline_hdr_sz;
         0x0c [15:0]  inline_hdr_start;
         0x0c [u8; 2] inline_hdr_sz_bytes;
+        0x0e [u8..]  inline_data;           // header bytes run on behind the segment
     }
 
     /// Scatter/gather element (`struct mlx5_wqe_data_seg`).
@@ -104,6 +108,37 @@ prm! {
         0x00 [30:0]  byte_count;
         0x04 [31:0]  lkey;
         0x08 [u64]   addr;
+    }
+
+    /// Head of a segment whose data follows in the WQE
+    /// (`struct mlx5_wqe_inline_seg`).
+    wqe_inline_seg / WqeInline : 0x4 {
+        0x00 [31:31] inline;
+        0x00 [9:0]   byte_count;
+        0x04 [u8..]  data;
+    }
+
+    /// First segment of a receive WQE in a linked list
+    /// (`struct mlx5_wqe_srq_next_seg`).
+    wqe_srq_next_seg / WqeNext : 0x10 {
+        0x00 [15:0]  next_wqe_index;
+        0x04 [31:24] signature;
+    }
+
+    /// Doorbell record of a work queue: receive counter (`MLX5_RCV_DBR`), send
+    /// counter (`MLX5_SND_DBR`).
+    wq_dbr / WqRecord : 0x8 {
+        0x00 [15:0]  receive_counter;
+        0x04 [15:0]  send_counter;
+    }
+
+    /// Doorbell record of a completion queue (`mlx5_core_cq::set_ci_db`,
+    /// `arm_db`).
+    cq_dbr / CqRecord : 0x8 {
+        0x00 [23:0]  consumer_counter;
+        0x04 [29:28] cmd_sn;
+        0x04 [24:24] solicited_only;
+        0x04 [23:0]  ci;
     }
 
     /// First 8 bytes of an SQ doorbell: the head of the control segment.
@@ -193,6 +228,23 @@ pub mod cqe_syndrome {
     pub const LOCAL_PROT: u8 = 0x04;
     pub const WR_FLUSH: u8 = 0x05;
     pub const LOCAL_ACCESS: u8 = 0x11;
+}
+
+/// What went wrong with a completion queue (byte 0x2b of a CQ error event).
+pub mod cq_error {
+    #![allow(missing_docs)]
+    pub const OVERRUN: u8 = 0x01;
+    pub const ACCESS: u8 = 0x02;
+}
+
+/// Ends a receive WQE's list of data segments (`MLX5_TERMINATE_SCATTER_LIST_LKEY`).
+pub const TERMINATE_SCATTER_LKEY: u32 = 0x100;
+
+/// Whether a send WQE asks for a completion (`fm_ce_se` bits 3:2).
+pub mod wqe_ce {
+    #![allow(missing_docs)]
+    pub const CQE: u32 = 2;
+    pub const CQE_AND_EQE: u32 = 3;
 }
 
 /// Opcodes of send WQEs (`enum` `MLX5_OPCODE_*`).
