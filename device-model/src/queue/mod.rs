@@ -1,1 +1,140 @@
 //! Event, completion, send and receive queues.
+//!
+//! A queue is created by a command handler, which has parsed and checked the
+//! context, and is shared as an `Arc` between the control plane and the
+//! workers. Each queue has a lock of its own and no lock is above them.
+//!
+//! Lock order: [`Sq`] or [`Rq`] (the sender's before the receiver's, one of
+//! each at most) → [`Cq`] → [`Eq`](struct@Eq). Interrupts are raised with no CQ or EQ
+//! lock held. What the guest writes into its rings and records is read once
+//! into local memory, checked there and bounds the work: no loop is longer
+//! than a ring, a WQE or the caller's budget.
+//!
+//! Not modelled: CQE compression, CQ moderation (an event is sent at once) and
+//! resizing, striding RQs, shared receive queues, multi-packet WQEs, UMR, TLS.
+
+mod cq;
+mod doorbell;
+mod eq;
+mod ring;
+mod rq;
+mod schedule;
+mod sq;
+mod wqe;
+
+#[cfg(test)]
+mod mini_driver;
+#[cfg(test)]
+mod tests_cq;
+#[cfg(test)]
+mod tests_rx;
+#[cfg(test)]
+mod tests_tx;
+
+pub use cq::{Arm, Cq, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor};
+pub use doorbell::Doorbell;
+pub use eq::{AsyncEqs, EVENT_DATA, Eq, EqConfig, EqSnapshot};
+pub use ring::Ring;
+pub use rq::{QCounter, Rq, RqConfig, RqSnapshot, RssType, RxDrop, RxFrame, RxInfo};
+pub use sq::{PollResult, Sq, SqConfig, SqSnapshot, TxResult, TxSink};
+pub use wqe::{Csum, Piece, SwParser, TxSeg, TxWqe, WqeFault};
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use sfnic_firmware_cmds::{Refusal, Syndrome};
+
+/// State of a send or receive queue (`MLX5_SQC_STATE_*`, `MLX5_RQC_STATE_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum WqState {
+    /// Reset: counters at zero, nothing is read.
+    Rst = 0,
+    /// Ready: works.
+    Rdy = 1,
+    /// Error: flushes or stands still.
+    Err = 3,
+}
+
+impl WqState {
+    /// The state of a context's field; the reserved value is refused.
+    pub fn from_raw(raw: u32) -> Result<Self, Refusal> {
+        match raw {
+            0 => Ok(Self::Rst),
+            1 => Ok(Self::Rdy),
+            3 => Ok(Self::Err),
+            _ => Err(Refusal::param(Syndrome::STATE_TRANSITION)),
+        }
+    }
+
+    /// Checks a MODIFY command that names the state `from` of a queue that is
+    /// in `self`. All transitions exist but from error to ready; staying is
+    /// one (other attributes are modified).
+    fn check_transition(self, from: Self, to: Self) -> Result<(), Refusal> {
+        if self != from {
+            Err(Refusal::state(Syndrome::OBJECT_STATE))
+        } else if (from, to) == (Self::Err, Self::Rdy) {
+            Err(Refusal::state(Syndrome::STATE_TRANSITION))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The state, readable without the queue's lock; changed only under it.
+#[derive(Debug, Default)]
+struct StateCell(AtomicU8);
+
+impl StateCell {
+    fn get(&self) -> WqState {
+        match self.0.load(Ordering::Acquire) {
+            1 => WqState::Rdy,
+            3 => WqState::Err,
+            _ => WqState::Rst,
+        }
+    }
+    fn set(&self, state: WqState) {
+        self.0.store(state as u8, Ordering::Release);
+    }
+}
+
+/// A doorbell record is two dwords, aligned, so that none of them is torn and
+/// the second one's address does not overflow. Refuses with DOORBELL_ALIGN.
+fn check_record(addr: u64) -> Result<(), Refusal> {
+    if addr.is_multiple_of(8) { Ok(()) } else { Err(Refusal::param(Syndrome::DOORBELL_ALIGN)) }
+}
+
+/// What a memory key is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The device reads the memory (transmit).
+    Read,
+    /// The device writes the memory (receive).
+    Write,
+}
+
+/// A use of a memory key by a queue.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyUse {
+    /// The key in the data segment.
+    pub lkey: u32,
+    /// Protection domain of the queue, which must be the key's.
+    pub pd: u32,
+    /// The queue may use the reserved key (`rlky` in its context).
+    pub reserved: bool,
+    /// What for.
+    pub access: Access,
+}
+
+/// The key does not exist, is of another domain, or does not allow the access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("memory key refused")]
+pub struct KeyFault;
+
+/// Translates an address under a memory key. Implemented by the owner of the
+/// key table; called for every data segment.
+pub trait KeyCheck {
+    /// Hands the IOVA ranges of `[addr, addr + len)` to `each`, in order.
+    /// Under a physical-address key the address is the IOVA. The ranges' sum
+    /// must be `len`.
+    fn resolve(&self, key: KeyUse, addr: u64, len: u32, each: impl FnMut(u64, u32)) -> Result<(), KeyFault>;
+}

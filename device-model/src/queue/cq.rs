@@ -1,0 +1,394 @@
+//! Completion queues.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use sfnic_firmware_cmds::entries::{CqDoorbell, CqRecord, Cqe64, Eqe, cq_error, cqe_opcode, event};
+use sfnic_firmware_cmds::{Layout, Refusal, Syndrome, ViewMut};
+
+use super::eq::{AsyncEqs, Eq, event_data};
+use super::ring::Ring;
+use super::wqe::WqeFault;
+use crate::dma::{DmaAccess, DmaError, Memory};
+
+/// What CREATE_CQ asks for, parsed.
+#[derive(Debug, Clone)]
+pub struct CqConfig {
+    /// Number of the queue.
+    pub cqn: u32,
+    /// Ring of `64 << log_size` bytes, or twice that with `cqe_128`.
+    pub ring: Ring,
+    /// log2 of the number of entries.
+    pub log_size: u8,
+    /// Entries take 128 bytes, the completion being the upper half
+    /// (`CQE_STRIDE_128`).
+    pub cqe_128: bool,
+    /// The driver takes care that the queue never overruns (`oi`).
+    pub overrun_ignore: bool,
+    /// Doorbell record, 8-byte aligned.
+    pub dbr_addr: u64,
+    /// The arm word of the record is to be looked at with every completion:
+    /// the driver's doorbell page is plain memory and traps nothing.
+    pub poll_record: bool,
+}
+
+/// What the driver waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arm {
+    /// Number of events that the driver has seen, 2 bits (`cmd_sn`).
+    pub sn: u8,
+    /// Its consumer counter, 24 bits.
+    pub ci: u32,
+    /// Only solicited and error completions count (`MLX5_CQ_DB_REQ_NOT_SOL`).
+    pub solicited_only: bool,
+}
+
+/// Why a completion could not be written. The queue is in error then and an
+/// event has told the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CqFault {
+    /// The queue was in error already.
+    #[error("completion queue in error")]
+    InError,
+    /// The driver has not read the entry that is next.
+    #[error("completion queue overrun")]
+    Overrun,
+    /// The ring or the record is not mapped.
+    #[error("completion queue not mapped")]
+    Dma,
+}
+
+/// What QUERY_CQ and the control plane see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CqSnapshot {
+    /// Completions written, 24 bits.
+    pub producer: u32,
+    /// Completions that the driver was last seen to have read, 24 bits.
+    pub consumer: u32,
+    /// Present arm, if any.
+    pub armed: Option<Arm>,
+    /// The queue is in error.
+    pub error: bool,
+    /// Events sent.
+    pub events: u32,
+    /// Completions that were owed and forgotten: a fault of the model's.
+    pub forgotten: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Counts all entries ever written; its bit `log_size` is the owner bit.
+    producer: u32,
+    /// Last value read from the record, 24 bits.
+    consumer: u32,
+    armed: Option<Arm>,
+    /// Events sent; the driver counts them too and arms with its low bits.
+    events: u32,
+    /// Number of the last solicited completion.
+    last_solicited: Option<u32>,
+}
+
+/// A completion queue: a ring of completions, armed for one event at a time.
+#[derive(Debug)]
+pub struct Cq {
+    config: CqConfig,
+    eq: Arc<Eq>,
+    asynchronous: Arc<AsyncEqs>,
+    error: AtomicBool,
+    forgotten: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+impl Cq {
+    /// A queue whose completion events go to `eq` and whose errors go to
+    /// `asynchronous`. Refuses with QUEUE_SIZE or DOORBELL_ALIGN.
+    pub fn new(config: CqConfig, eq: Arc<Eq>, asynchronous: Arc<AsyncEqs>) -> Result<Self, Refusal> {
+        if config.log_size > 22 || config.ring.len() != stride(&config) << config.log_size {
+            return Err(Refusal::param(Syndrome::QUEUE_SIZE));
+        }
+        super::check_record(config.dbr_addr)?;
+        Ok(Self {
+            config,
+            eq,
+            asynchronous,
+            error: AtomicBool::new(false),
+            forgotten: AtomicU64::new(0),
+            inner: Mutex::default(),
+        })
+    }
+
+    /// Number of the queue.
+    pub fn cqn(&self) -> u32 {
+        self.config.cqn
+    }
+
+    /// What the queue was created with.
+    pub fn config(&self) -> &CqConfig {
+        &self.config
+    }
+
+    /// The event queue that completion events go to.
+    pub fn eq(&self) -> &Arc<Eq> {
+        &self.eq
+    }
+
+    /// Promises a completion on behalf of `debtor`; `None` where the queue is
+    /// in error. Takes no lock: room is checked when the promise is kept.
+    pub fn reserve<'a>(&'a self, mem: &'a Memory, debtor: Debtor) -> Option<CqPermit<'a>> {
+        let ready = !self.error.load(Ordering::Relaxed);
+        ready.then(|| CqPermit { cq: self, mem, debtor, owed: true })
+    }
+
+    /// Writes a completion and sends the event where one is due. `fill` sets
+    /// the fields of a zeroed entry; the owner bit is set here. `solicited`
+    /// completions also wake a driver that waits for those only.
+    pub fn complete(
+        &self,
+        mem: &Memory,
+        solicited: bool,
+        fill: impl FnOnce(&mut ViewMut<'_, Cqe64>),
+    ) -> Result<(), CqFault> {
+        let mut entry = [0; 2 * Cqe64::SIZE];
+        let (_, cqe) = entry.split_at_mut(Cqe64::SIZE);
+        fill(&mut ViewMut::new(cqe));
+        let event_due = {
+            let mut q = self.inner.lock();
+            match self.write(&mut q, mem, &mut entry) {
+                Ok(()) => {
+                    let number = q.producer;
+                    q.producer = number.wrapping_add(1);
+                    if solicited {
+                        q.last_solicited = Some(number);
+                    }
+                    if q.armed.is_none() && self.config.poll_record {
+                        self.look_at_record(&mut q, mem);
+                    }
+                    take_event(&mut q)
+                }
+                Err(fault) => {
+                    let first = !self.error.swap(true, Ordering::Relaxed);
+                    drop(q);
+                    if first {
+                        self.send_error(mem, fault);
+                    }
+                    return Err(fault);
+                }
+            }
+        };
+        if event_due {
+            self.eq.post_completion(mem, self.config.cqn);
+        }
+        Ok(())
+    }
+
+    /// Doorbell: sends an event with the next completion, or at once where
+    /// the driver has not read all there are.
+    pub fn arm(&self, mem: &Memory, arm: Arm) {
+        self.arm_with(mem, |q| q.armed = Some(arm));
+    }
+
+    /// Arms as the record's second word says. For a doorbell that did not
+    /// carry the word ([`super::Doorbell::CqArm`]).
+    pub fn arm_from_record(&self, mem: &Memory) {
+        self.arm_with(mem, |q| {
+            if let Ok(word) = self.arm_word(mem) {
+                q.armed = Some(word);
+            }
+        });
+    }
+
+    /// Looks whether the record's second word asks for an event that has not
+    /// been sent. For drivers whose doorbells do not trap; cheap.
+    pub fn poll_arm(&self, mem: &Memory) {
+        self.arm_with(mem, |q| self.look_at_record(q, mem));
+    }
+
+    /// Ends the queue: nothing is written from here on.
+    pub fn retire(&self) {
+        let mut q = self.inner.lock();
+        self.error.store(true, Ordering::Relaxed);
+        q.armed = None;
+        drop(q);
+        self.eq.forget(self.config.cqn);
+    }
+
+    /// The queue's counters.
+    pub fn snapshot(&self) -> CqSnapshot {
+        let q = self.inner.lock();
+        CqSnapshot {
+            producer: low24(q.producer),
+            consumer: q.consumer,
+            armed: q.armed,
+            error: self.error.load(Ordering::Relaxed),
+            events: q.events,
+            forgotten: self.forgotten.load(Ordering::Relaxed),
+        }
+    }
+
+    fn arm_with(&self, mem: &Memory, arm: impl FnOnce(&mut Inner)) {
+        let event_due = {
+            let mut q = self.inner.lock();
+            if self.error.load(Ordering::Relaxed) {
+                return;
+            }
+            arm(&mut q);
+            take_event(&mut q)
+        };
+        if event_due {
+            self.eq.post_completion(mem, self.config.cqn);
+        }
+    }
+
+    /// The driver numbers its requests with the events it has seen
+    /// (`mlx5_core_cq::arm_sn`), so the word is new exactly while its number
+    /// is that of the events sent. It starts out as another number
+    /// (`MLX5_CQ_INIT_CMD_SN`).
+    fn look_at_record(&self, q: &mut Inner, mem: &Memory) {
+        if let Ok(word) = self.arm_word(mem)
+            && u32::from(word.sn) == CqRecord::cmd_sn.max() & q.events
+        {
+            q.armed = Some(word);
+        }
+    }
+
+    fn arm_word(&self, mem: &Memory) -> Result<Arm, DmaError> {
+        let word = mem.dma_read32(self.config.dbr_addr + 4 * CqRecord::ci.dword() as u64)?;
+        Ok(Arm {
+            sn: CqRecord::cmd_sn.of_dword(word) as u8,
+            ci: CqRecord::ci.of_dword(word),
+            solicited_only: CqRecord::solicited_only.of_dword(word) != 0,
+        })
+    }
+
+    fn write(&self, q: &mut Inner, mem: &Memory, entry: &mut [u8; 2 * Cqe64::SIZE]) -> Result<(), CqFault> {
+        if self.error.load(Ordering::Relaxed) {
+            return Err(CqFault::InError);
+        }
+        if !self.config.overrun_ignore && self.is_full(q) {
+            let word = mem.dma_read32(self.config.dbr_addr).map_err(|_| CqFault::Dma)?;
+            q.consumer = CqRecord::consumer_counter.of_dword(word);
+            if self.is_full(q) {
+                return Err(CqFault::Overrun);
+            }
+        }
+        let (pad, cqe) = entry.split_at_mut(Cqe64::SIZE);
+        ViewMut::<Cqe64>::new(cqe).set(Cqe64::owner, (q.producer >> self.config.log_size) & 1);
+        let offset = if self.config.cqe_128 { pad.len() as u64 } else { 0 };
+        let at = u64::from(q.producer) * stride(&self.config) + offset;
+        self.config.ring.publish(mem, at, cqe).map_err(|_| CqFault::Dma)
+    }
+
+    fn is_full(&self, q: &Inner) -> bool {
+        low24(q.producer.wrapping_sub(q.consumer)) >= 1 << self.config.log_size
+    }
+
+    fn send_error(&self, mem: &Memory, fault: CqFault) {
+        let syndrome = if fault == CqFault::Dma { cq_error::ACCESS } else { cq_error::OVERRUN };
+        tracing::debug!(cqn = self.config.cqn, %fault, "completion queue in error");
+        let data = event_data(|e| {
+            e.set(Eqe::cq_err_cqn, self.config.cqn).set(Eqe::cq_err_syndrome, syndrome.into());
+        });
+        self.asynchronous.post(mem, event::CQ_ERROR, 0, data);
+    }
+}
+
+fn stride(config: &CqConfig) -> u64 {
+    (if config.cqe_128 { 2 * Cqe64::SIZE } else { Cqe64::SIZE }) as u64
+}
+
+/// Counters of completion queues are 24 bits wide in doorbells and records.
+fn low24(counter: u32) -> u32 {
+    CqDoorbell::ci.of_dword(counter)
+}
+
+/// Whether the armed event is due; disarms then. One event per arm.
+fn take_event(q: &mut Inner) -> bool {
+    let Some(arm) = q.armed else { return false };
+    let unread = low24(q.producer.wrapping_sub(arm.ci));
+    let due = if arm.solicited_only {
+        q.last_solicited.is_some_and(|n| low24(n.wrapping_sub(arm.ci)) < unread)
+    } else {
+        unread != 0
+    };
+    if due {
+        q.armed = None;
+        q.events = q.events.wrapping_add(1);
+    }
+    due
+}
+
+/// Who owes a completion, and for what: what an error completion says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Debtor {
+    /// A send queue (else a receive queue).
+    pub send: bool,
+    /// Number of the queue.
+    pub qpn: u32,
+    /// Number that a user process gave the queue; zero for the kernel.
+    pub user_index: u32,
+    /// Opcode of the send WQE.
+    pub wqe_opcode: u8,
+    /// Index of the WQE (of its first 64 bytes, for a send WQE).
+    pub wqe_counter: u16,
+}
+
+/// A completion that is owed: it must be written, as a success or as an error,
+/// or waived where the WQE did not ask for one. A forgotten one is a fault of
+/// the model; the driver gets an error completion for it, so that it does not
+/// wait for ever.
+#[derive(Debug)]
+#[must_use]
+pub struct CqPermit<'a> {
+    cq: &'a Cq,
+    mem: &'a Memory,
+    debtor: Debtor,
+    owed: bool,
+}
+
+impl CqPermit<'_> {
+    /// Writes the completion; see [`Cq::complete`].
+    pub fn complete(mut self, solicited: bool, fill: impl FnOnce(&mut ViewMut<'_, Cqe64>)) -> Result<(), CqFault> {
+        self.owed = false;
+        let Debtor { user_index, wqe_counter, .. } = self.debtor;
+        self.cq.complete(self.mem, solicited, |cqe| {
+            cqe.set(Cqe64::user_index, user_index).set(Cqe64::wqe_counter, wqe_counter.into());
+            fill(cqe);
+        })
+    }
+
+    /// Writes an error completion (`struct mlx5_err_cqe`). Errors count as
+    /// solicited.
+    pub fn fail(mut self, fault: WqeFault) -> Result<(), CqFault> {
+        self.owed = false;
+        self.write_error(fault)
+    }
+
+    /// The WQE did not ask for a completion.
+    pub fn waive(mut self) {
+        self.owed = false;
+    }
+
+    fn write_error(&self, fault: WqeFault) -> Result<(), CqFault> {
+        let d = self.debtor;
+        self.cq.complete(self.mem, true, |cqe| {
+            cqe.set(Cqe64::user_index, d.user_index)
+                .set_bytes(Cqe64::error_syndromes, &[fault as u8, fault.syndrome()])
+                .set(Cqe64::qpn, d.qpn)
+                .set(Cqe64::send_opcode, d.wqe_opcode.into())
+                .set(Cqe64::wqe_counter, d.wqe_counter.into())
+                .set(Cqe64::opcode, if d.send { cqe_opcode::REQ_ERR } else { cqe_opcode::RESP_ERR });
+        })
+    }
+}
+
+impl Drop for CqPermit<'_> {
+    fn drop(&mut self) {
+        if self.owed {
+            self.cq.forgotten.fetch_add(1, Ordering::Relaxed);
+            // Nothing more can be done where the queue itself is broken.
+            let _ = self.write_error(WqeFault::Forgotten);
+            debug_assert!(std::thread::panicking(), "a completion was owed and forgotten: {:?}", self.debtor);
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! Send queues.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use sfnic_firmware_cmds::entries::{Cqe64, WqRecord, WqeCtrl, cqe_opcode, wqe_ce, wqe_opcode};
+use sfnic_firmware_cmds::{Refusal, Syndrome, View};
+
+use super::cq::{Cq, Debtor};
+use super::ring::Ring;
+use super::schedule::Schedule;
+use super::wqe::{DS, MAX_WQE, SegList, TxWqe, WQEBB, WqeFault, WqeRules, parse_eth};
+use super::{KeyCheck, StateCell, WqState};
+use crate::dma::{DmaAccess, DmaError, Memory};
+
+/// What CREATE_SQ asks for, parsed.
+#[derive(Debug, Clone)]
+pub struct SqConfig {
+    /// Number of the queue.
+    pub sqn: u32,
+    /// Ring of `64 << log_size` bytes.
+    pub ring: Ring,
+    /// log2 of the number of 64-byte blocks, at most 15.
+    pub log_size: u8,
+    /// Where completions go.
+    pub cq: Arc<Cq>,
+    /// Doorbell record, 8-byte aligned; its second dword is the send counter.
+    pub dbr_addr: u64,
+    /// Protection domain.
+    pub pd: u32,
+    /// The reserved key may be used (`rlky`).
+    pub reserved_key: bool,
+    /// Transport domain of the TIS.
+    pub tdn: u32,
+    /// Priority of the TIS.
+    pub prio: u8,
+    /// Header bytes that must be inline (`min_wqe_inline_mode`): 0 none,
+    /// 1 the Ethernet header, more of them above (checked as 1).
+    pub min_inline_mode: u8,
+    /// In error, WQEs are completed with a flush error (`flush_in_error_en`);
+    /// else they stay.
+    pub flush_in_error: bool,
+    /// Number that a user process gave the queue.
+    pub user_index: u32,
+    /// User context that owns the queue; zero for the kernel.
+    pub uid: u16,
+}
+
+/// What became of a frame or message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxResult {
+    /// Sent, as so many frames and bytes. Whether anyone received it is not
+    /// the sender's business.
+    Sent {
+        /// Frames (more than one for an LSO).
+        frames: u32,
+        /// Bytes of all frames.
+        bytes: u64,
+    },
+    /// Dropped without an error to the driver (link down, steering).
+    Dropped,
+    /// The WQE is at fault; the queue goes to error.
+    Failed(WqeFault),
+}
+
+/// Takes what a send queue has to send.
+pub trait TxSink {
+    /// Forms the frames and sends them. Guest memory may be used until this
+    /// returns; the completion is written afterwards. Called with the send
+    /// queue's lock held.
+    fn send(&mut self, wqe: &TxWqe<'_>) -> TxResult;
+
+    /// A WQE's opcode is not modelled; the queue goes to error.
+    fn unmodelled(&mut self, _sqn: u32, _opcode: u8) {}
+}
+
+impl<F: FnMut(&TxWqe<'_>) -> TxResult> TxSink for F {
+    fn send(&mut self, wqe: &TxWqe<'_>) -> TxResult {
+        self(wqe)
+    }
+}
+
+/// What a worker achieved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PollResult {
+    /// The queue must be handed to a worker once more.
+    pub more: bool,
+    /// WQEs completed.
+    pub work_done: usize,
+}
+
+/// What QUERY_SQ and statistics see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SqSnapshot {
+    /// State.
+    pub state: WqState,
+    /// Blocks executed (`hw_counter`).
+    pub consumer: u16,
+    /// Send counter as last read (`sw_counter`).
+    pub producer: u16,
+    /// WQEs executed, since the queue was created.
+    pub wqes: u64,
+    /// Frames sent.
+    pub packets: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+    /// Frames dropped.
+    pub dropped: u64,
+    /// WQEs failed or flushed.
+    pub errors: u64,
+}
+
+#[derive(Debug, Default)]
+struct Stats {
+    wqes: AtomicU64,
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    dropped: AtomicU64,
+    errors: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    consumer: u16,
+    producer: u16,
+    /// The record as it was when the queue became ready: the driver does not
+    /// clear it on reset, so it counts only once a doorbell was rung.
+    stale: Option<u16>,
+    raw: [u8; MAX_WQE],
+    segs: SegList,
+}
+
+/// A send queue: a ring of WQEs, each a run of 64-byte blocks.
+#[derive(Debug)]
+pub struct Sq {
+    config: SqConfig,
+    rules: WqeRules,
+    state: StateCell,
+    schedule: Schedule,
+    /// A doorbell came since the last reset.
+    rung: AtomicBool,
+    stats: Stats,
+    inner: Mutex<Inner>,
+}
+
+impl Sq {
+    /// A queue in reset. Refuses with QUEUE_SIZE or DOORBELL_ALIGN.
+    pub fn new(config: SqConfig) -> Result<Self, Refusal> {
+        if config.log_size > 15 || config.ring.len() != (WQEBB as u64) << config.log_size {
+            return Err(Refusal::param(Syndrome::QUEUE_SIZE));
+        }
+        super::check_record(config.dbr_addr)?;
+        let rules = WqeRules {
+            sqn: config.sqn,
+            pd: config.pd,
+            reserved_key: config.reserved_key,
+            inline_l2: config.min_inline_mode > 0,
+        };
+        Ok(Self {
+            config,
+            rules,
+            state: StateCell::default(),
+            schedule: Schedule::default(),
+            rung: AtomicBool::new(false),
+            stats: Stats::default(),
+            inner: Mutex::new(Inner { consumer: 0, producer: 0, stale: None, raw: [0; MAX_WQE], segs: SegList::new() }),
+        })
+    }
+
+    /// Number of the queue.
+    pub fn sqn(&self) -> u32 {
+        self.config.sqn
+    }
+
+    /// What the queue was created with.
+    pub fn config(&self) -> &SqConfig {
+        &self.config
+    }
+
+    /// State, without waiting for a burst that runs.
+    pub fn state(&self) -> WqState {
+        self.state.get()
+    }
+
+    /// There is work: the driver rang. True where the caller must hand the
+    /// queue to a worker; at most one worker has it at a time, and a doorbell
+    /// during its burst makes [`PollResult::more`] true. Takes no lock.
+    pub fn doorbell(&self) -> bool {
+        self.rung.store(true, Ordering::Release);
+        self.schedule.ring()
+    }
+
+    /// Looks at the send counter in the record, for drivers whose doorbells do
+    /// not trap. Answers as [`Sq::doorbell`] does. After a reset the counter
+    /// must have moved from its stale value to be noticed.
+    pub fn scan(&self, mem: &Memory) -> bool {
+        // Where the lock is taken the queue is running and will look itself.
+        let Some(q) = self.inner.try_lock() else { return false };
+        if !self.runs() {
+            return false;
+        }
+        let Ok(counter) = self.send_counter(mem) else { return false };
+        let news = if self.rung.load(Ordering::Acquire) {
+            counter != q.consumer
+        } else {
+            q.stale.is_some_and(|stale| stale != counter)
+        };
+        drop(q);
+        news && self.doorbell()
+    }
+
+    /// MODIFY_SQ. True where the caller must hand the queue to a worker (to
+    /// flush it). Waits for a burst that runs; nothing of the former state is
+    /// executed after it returns.
+    ///
+    /// Refuses with OBJECT_STATE where the queue is not in `from`, and with
+    /// STATE_TRANSITION where there is no way from there to `to`.
+    pub fn modify(&self, mem: &Memory, from: WqState, to: WqState) -> Result<bool, Refusal> {
+        let mut q = self.inner.lock();
+        self.state.get().check_transition(from, to)?;
+        match (from, to) {
+            (_, WqState::Rst) => self.reset(&mut q),
+            (WqState::Rst, WqState::Rdy) => q.stale = self.send_counter(mem).ok(),
+            _ => {}
+        }
+        self.state.set(to);
+        drop(q);
+        Ok(to == WqState::Err && self.rung.load(Ordering::Acquire) && self.schedule.ring())
+    }
+
+    /// Ends the queue: nothing is read or written from here on.
+    pub fn retire(&self) {
+        let mut q = self.inner.lock();
+        self.reset(&mut q);
+        self.state.set(WqState::Rst);
+    }
+
+    /// Counters. Waits for a burst that runs.
+    pub fn snapshot(&self) -> SqSnapshot {
+        let q = self.inner.lock();
+        let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        SqSnapshot {
+            state: self.state.get(),
+            consumer: q.consumer,
+            producer: q.producer,
+            wqes: read(&self.stats.wqes),
+            packets: read(&self.stats.packets),
+            bytes: read(&self.stats.bytes),
+            dropped: read(&self.stats.dropped),
+            errors: read(&self.stats.errors),
+        }
+    }
+
+    /// Executes up to `budget` WQEs: hands frames to `tx`, writes completions
+    /// stamped `now` (in the format that the queue's `ts_format` names).
+    /// Called by the worker that [`Sq::doorbell`] appointed; where another one
+    /// is at it, nothing happens.
+    pub fn poll(
+        &self,
+        mem: &Memory,
+        keys: &impl KeyCheck,
+        budget: usize,
+        tx: &mut impl TxSink,
+        now: u64,
+    ) -> PollResult {
+        if !self.schedule.begin() {
+            return PollResult::default();
+        }
+        let (work_done, more) = self.burst(&mut self.inner.lock(), mem, keys, budget, tx, now);
+        PollResult { more: self.schedule.end(more), work_done }
+    }
+
+    fn reset(&self, q: &mut Inner) {
+        q.consumer = 0;
+        q.producer = 0;
+        q.stale = None;
+        self.rung.store(false, Ordering::Release);
+    }
+
+    /// Whether WQEs are consumed in the present state.
+    fn runs(&self) -> bool {
+        match self.state.get() {
+            WqState::Rst => false,
+            WqState::Rdy => true,
+            WqState::Err => self.config.flush_in_error,
+        }
+    }
+
+    fn send_counter(&self, mem: &Memory) -> Result<u16, DmaError> {
+        let word = mem.dma_read32(self.config.dbr_addr + 4 * WqRecord::send_counter.dword() as u64)?;
+        Ok(WqRecord::send_counter.of_dword(word) as u16)
+    }
+
+    fn burst(
+        &self,
+        q: &mut Inner,
+        mem: &Memory,
+        keys: &impl KeyCheck,
+        budget: usize,
+        tx: &mut impl TxSink,
+        now: u64,
+    ) -> (usize, bool) {
+        for work_done in 0..budget {
+            if !self.runs() || !self.rung.load(Ordering::Acquire) {
+                return (work_done, false);
+            }
+            if q.consumer == q.producer {
+                match self.send_counter(mem) {
+                    Ok(counter) => q.producer = counter,
+                    Err(_) => {
+                        if self.state.get() == WqState::Rdy {
+                            self.fail(q, mem, 0, WqeFault::QueueDma);
+                        }
+                        return (work_done, false);
+                    }
+                }
+            }
+            let ahead = q.producer.wrapping_sub(q.consumer);
+            if ahead == 0 {
+                return (work_done, false);
+            }
+            let blocks = if u32::from(ahead) > 1 << self.config.log_size {
+                // Where the WQEs are cannot be known: all of them are one.
+                self.fail(q, mem, 0, WqeFault::CounterJump);
+                ahead
+            } else {
+                self.execute(q, mem, keys, ahead, tx, now)
+            };
+            q.consumer = q.consumer.wrapping_add(blocks);
+        }
+        (budget, true)
+    }
+
+    /// Executes the WQE at the consumer, of which `ahead` blocks are there at
+    /// most, and answers how many blocks it took.
+    fn execute(
+        &self,
+        q: &mut Inner,
+        mem: &Memory,
+        keys: &impl KeyCheck,
+        ahead: u16,
+        tx: &mut impl TxSink,
+        now: u64,
+    ) -> u16 {
+        let at = u64::from(q.consumer) * WQEBB as u64;
+        // One read of each byte: what is checked is what is used.
+        if self.config.ring.read(mem, at, &mut q.raw[..WQEBB]).is_err() {
+            self.fail(q, mem, 0, WqeFault::QueueDma);
+            return ahead;
+        }
+        let ctrl = View::<WqeCtrl>::new(&q.raw[..WQEBB]);
+        let opcode = ctrl.get(WqeCtrl::opcode) as u8;
+        let ce = ctrl.get(WqeCtrl::ce);
+        let len = ctrl.get(WqeCtrl::ds) as usize * DS;
+        let blocks = len.div_ceil(WQEBB).max(1) as u16;
+        if blocks > ahead {
+            self.fail(q, mem, opcode, WqeFault::BeyondProducer);
+            return ahead;
+        }
+        if self.state.get() == WqState::Err {
+            self.fail(q, mem, opcode, WqeFault::Flushed);
+            return blocks;
+        }
+        let Some(permit) = self.config.cq.reserve(mem, self.debtor(q.consumer, opcode)) else {
+            self.state.set(WqState::Err);
+            return 0;
+        };
+        let index = q.consumer;
+        let done = self.run(q, mem, keys, (opcode, len, at), tx, index);
+        let written = match done {
+            Ok(()) if ce == wqe_ce::CQE || ce == wqe_ce::CQE_AND_EQE => {
+                permit.complete(ce == wqe_ce::CQE_AND_EQE, |cqe| {
+                    cqe.set(Cqe64::opcode, cqe_opcode::REQ)
+                        .set(Cqe64::send_opcode, opcode.into())
+                        .set(Cqe64::qpn, self.config.sqn)
+                        .set64(Cqe64::timestamp, now);
+                })
+            }
+            Ok(()) => {
+                permit.waive();
+                Ok(())
+            }
+            Err(fault) => {
+                self.note(index, opcode, fault);
+                permit.fail(fault)
+            }
+        };
+        if done.is_err() || written.is_err() {
+            self.state.set(WqState::Err);
+        }
+        self.stats.wqes.fetch_add(1, Ordering::Relaxed);
+        blocks
+    }
+
+    fn run(
+        &self,
+        q: &mut Inner,
+        mem: &Memory,
+        keys: &impl KeyCheck,
+        (opcode, len, at): (u8, usize, u64),
+        tx: &mut impl TxSink,
+        index: u16,
+    ) -> Result<(), WqeFault> {
+        if len == 0 {
+            return Err(WqeFault::NoSegments);
+        }
+        match opcode {
+            wqe_opcode::NOP => Ok(()),
+            wqe_opcode::SEND | wqe_opcode::LSO => {
+                if len > WQEBB {
+                    let rest = q.raw.get_mut(WQEBB..len).ok_or(WqeFault::NoSegments)?;
+                    self.config.ring.read(mem, at + WQEBB as u64, rest).map_err(|_| WqeFault::QueueDma)?;
+                }
+                let raw = q.raw.get(..len).ok_or(WqeFault::NoSegments)?;
+                let lso = opcode == wqe_opcode::LSO;
+                let wqe = parse_eth(raw, index, lso, &self.rules, keys, &mut q.segs)?;
+                match tx.send(&wqe) {
+                    TxResult::Sent { frames, bytes } => {
+                        self.stats.packets.fetch_add(frames.into(), Ordering::Relaxed);
+                        self.stats.bytes.fetch_add(bytes, Ordering::Relaxed);
+                    }
+                    TxResult::Dropped => {
+                        self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+                    }
+                    TxResult::Failed(fault) => return Err(fault),
+                }
+                Ok(())
+            }
+            _ => {
+                tx.unmodelled(self.config.sqn, opcode);
+                Err(WqeFault::Opcode)
+            }
+        }
+    }
+
+    /// Completes what is at the consumer with an error.
+    fn fail(&self, q: &Inner, mem: &Memory, opcode: u8, fault: WqeFault) {
+        self.note(q.consumer, opcode, fault);
+        self.state.set(WqState::Err);
+        if let Some(permit) = self.config.cq.reserve(mem, self.debtor(q.consumer, opcode)) {
+            // A broken completion queue has told the driver by an event.
+            let _ = permit.fail(fault);
+        }
+    }
+
+    fn note(&self, index: u16, opcode: u8, fault: WqeFault) {
+        self.stats.errors.fetch_add(1, Ordering::Relaxed);
+        if fault != WqeFault::Flushed {
+            tracing::debug!(sqn = self.config.sqn, index, opcode, %fault, "send queue in error");
+        }
+    }
+
+    fn debtor(&self, index: u16, wqe_opcode: u8) -> Debtor {
+        let SqConfig { sqn, user_index, .. } = self.config;
+        Debtor { send: true, qpn: sqn, user_index, wqe_opcode, wqe_counter: index }
+    }
+}
