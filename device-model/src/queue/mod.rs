@@ -5,7 +5,7 @@
 //! workers. Each queue has a lock of its own and no lock is above them.
 //!
 //! Lock order: [`Sq`] or [`Rq`] (the sender's before the receiver's, one of
-//! each at most) → [`Cq`] → [`Eq`]. Interrupts are raised with no CQ or EQ
+//! each at most) → [`Cq`] → [`Eq`](struct@Eq). Interrupts are raised with no CQ or EQ
 //! lock held. What the guest writes into its rings and records is read once
 //! into local memory, checked there and bounds the work: no loop is longer
 //! than a ring, a WQE or the caller's budget.
