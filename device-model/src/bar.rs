@@ -2,8 +2,6 @@
 //! function's, BAR 2 holds one for each sub-function. A window reaches its own
 //! function and nothing else.
 
-use sfnic_firmware_cmds::layouts::CmdHcaCap;
-
 use crate::cmdq;
 use crate::control::PF;
 use crate::control::iseg::{ISEG_SIZE, IsegWrite};
@@ -60,7 +58,7 @@ impl Nic {
             return;
         }
         let Some(f) = ctl.functions.get(&p.function) else { return };
-        let khz = f.caps.general(CmdHcaCap::device_frequency_khz);
+        let khz = self.timer_khz;
         let now = self.clock.now_ns();
         for (i, b) in out.iter_mut().enumerate() {
             let at = p.offset + i as u64;

@@ -42,10 +42,9 @@ impl Dma {
     /// Replaces the mapping and returns when no reader holds the former one.
     pub fn replace(&self, new: Arc<Memory>) {
         let old = self.map.swap(new);
-        // The caller may hold one clone beside ours; readers hold the rest.
-        let idle = 2;
+        // The swap turned every reader's guard into a counted reference.
         let mut spins = 0u32;
-        while Arc::strong_count(&old) > idle && spins < 1_000_000 {
+        while Arc::strong_count(&old) > 1 && spins < 1_000_000 {
             spins += 1;
             if spins.is_multiple_of(64) {
                 std::thread::yield_now();

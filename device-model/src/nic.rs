@@ -75,6 +75,8 @@ pub struct Nic {
     pub explainer: Explainer,
     /// Send queues that have work.
     pub work: WorkQueue,
+    /// Rate of the internal timer in kHz.
+    pub timer_khz: u32,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -111,7 +113,9 @@ impl Nic {
     /// Builds a device.
     pub fn new(profile: Profile, cards: Vec<CardConfig>, clock: Arc<dyn Clock>, waker: Arc<dyn Waker>) -> Arc<Self> {
         let cards = cards.into_iter().enumerate().map(|(i, c)| Card::new(i, c, &profile)).collect();
+        let timer_khz = Caps::new(&profile.pf).general(CmdHcaCap::device_frequency_khz);
         Arc::new(Self {
+            timer_khz,
             profile,
             cards,
             unmodelled: Unmodelled::default(),
@@ -121,9 +125,9 @@ impl Nic {
         })
     }
 
-    /// Rate of the internal timer in kHz.
-    pub fn timer_khz(&self, caps: &Caps) -> u32 {
-        caps.general(CmdHcaCap::device_frequency_khz)
+    /// The internal timer now: what time stamps of completions count.
+    pub fn ticks(&self) -> u64 {
+        (u128::from(self.clock.now_ns()) * u128::from(self.timer_khz) / 1_000_000) as u64
     }
 
     /// Brings a card to the state after power-on: what DEVICE_RESET and a

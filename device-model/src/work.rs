@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::fabric::pipeline::Pipeline;
 use crate::fabric::plane::FunctionPlane;
+use crate::fabric::transmit::Transmit;
+use crate::nic::Nic;
+use crate::packet::Frame;
 use crate::queue::Sq;
 use crate::world::Waker;
 
@@ -25,6 +29,39 @@ pub struct Job {
 pub struct WorkQueue {
     jobs: Mutex<VecDeque<Job>>,
     waker: Arc<dyn Waker>,
+}
+
+/// Most WQEs that a queue may have executed before others get their turn.
+const BURST: usize = 64;
+
+impl Nic {
+    /// Runs the send queue that has waited longest for one burst. False where
+    /// none waits.
+    ///
+    /// Called by workers, each with a number of its own. Any number of them may
+    /// run at once; one queue is run by one of them at a time.
+    pub fn run(&self, worker: usize) -> bool {
+        let Some(job) = self.work.pop() else { return false };
+        let card = &self.cards[job.card];
+        let now = self.ticks();
+        let mem = card.dma.load();
+        let mut pipeline = Pipeline::new(self, worker, now);
+        let td = job.sq.config().tdn;
+        let mut tx = Transmit { pipeline: &mut pipeline, card, function: &job.function, mem: &mem, td };
+        let done = job.sq.poll(&mem, &*job.function, BURST, &mut tx, now);
+        if done.more {
+            self.work.push_back_quietly(job);
+        }
+        true
+    }
+
+    /// Takes a frame from outside in at a card's physical port. `bytes` is the
+    /// frame without its check sequence.
+    pub fn receive_from_wire(&self, worker: usize, card: usize, bytes: &mut [u8]) {
+        if let (Some(card), Some(frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) {
+            Pipeline::new(self, worker, self.ticks()).from_wire(card, frame);
+        }
+    }
 }
 
 impl WorkQueue {

@@ -1,3 +1,5 @@
-//! sfnic
+//! The board: endpoints, wires and everything else around the chip.
+
+pub mod board;
 pub mod vfio_user;
 pub mod wire;

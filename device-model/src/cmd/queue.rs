@@ -354,7 +354,11 @@ pub fn create_rq(cx: &mut Cx<'_>, i: View<'_, CreateRqIn>, o: &mut ViewMut<'_, C
     let (cqn, pd, set) = (c.get(Rqc::cqn), wq.get(Wq::pd), c.get(Rqc::counter_set_id));
     let cq = cq_of(f, cqn, uid)?;
     let counter_set = counter_set(f, set, uid)?;
-    let mut uses: Uses = smallvec![ObjRef(Kind::Cq, cqn), ObjRef(Kind::Pd, pd)];
+    let mut uses: Uses = smallvec![ObjRef(Kind::Cq, cqn)];
+    // The driver's drop queue names no domain: it never has a buffer.
+    if pd != 0 {
+        uses.push(ObjRef(Kind::Pd, pd));
+    }
     if set != 0 {
         uses.push(ObjRef(Kind::QCounter, set));
     }

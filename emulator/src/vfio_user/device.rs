@@ -65,12 +65,10 @@ pub trait PciDevice: Send + Sync {
     fn idle(&self) {}
 }
 
-/// Delivers interrupts to the client.
-pub trait Interrupts: Send + Sync {
-    /// Raises an MSI-X vector. Takes no lock and does not fail: a vector that
-    /// the client has not armed, or that does not exist, is only counted.
-    fn raise(&self, vector: u16);
-}
+/// Delivers interrupts to the client. It takes no lock and does not fail: a
+/// vector that the client has not armed, or that does not exist, is only
+/// counted.
+pub use sfnic_device_model::world::Interrupts;
 
 /// A file of ours that the client may map in place of parts of a BAR.
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! Where frames leave the program.
 
+pub mod port;
 pub mod tap;
 
+pub use port::{TapPort, pump};
 pub use tap::{TapWire, WireError};

@@ -1,0 +1,266 @@
+//! The board that the chip sits on: sockets, guest memory, interrupts, worker
+//! threads, wires, a clock.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use parking_lot::{Condvar, Mutex};
+use sfnic_device_model::fabric::port::Far;
+use sfnic_device_model::nic::{BAR0_SIZE, Card, CardConfig, Nic};
+use sfnic_device_model::pci::Effect;
+use sfnic_device_model::world::{Clock, Interrupts, Waker, Wire};
+use sfnic_firmware_cmds::profile::Profile;
+
+use crate::vfio_user::{DmaMap, PciDevice, Server, StopHandle};
+use crate::wire::{TapPort, TapWire};
+
+/// What a physical port is connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WireKind {
+    /// The other port of a two-port device.
+    Cable,
+    /// Itself.
+    Loopback,
+    /// A TAP interface of the host.
+    Tap(String),
+    /// Nothing.
+    None,
+}
+
+/// What a board is made of.
+#[derive(Debug, Clone)]
+pub struct BoardConfig {
+    /// The card to model.
+    pub profile: Profile,
+    /// One entry a physical function.
+    pub cards: Vec<CardConfig>,
+    /// What each physical function's port is connected to.
+    pub wires: Vec<WireKind>,
+    /// Worker threads; with none the endpoint threads do the work.
+    pub workers: usize,
+}
+
+/// A running device.
+pub struct Board {
+    /// The chip.
+    pub nic: Arc<Nic>,
+    bell: Arc<Bell>,
+    stop: StopHandle,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    inline: bool,
+}
+
+/// Monotonic time since the board was made.
+struct SinceStart(Instant);
+
+impl Clock for SinceStart {
+    fn now_ns(&self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
+    }
+}
+
+/// Wakes workers.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    wait: Condvar,
+    silent: AtomicBool,
+    done: AtomicBool,
+}
+
+impl Waker for Bell {
+    fn wake(&self) {
+        if self.silent.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut rung = self.rung.lock();
+        if !*rung {
+            *rung = true;
+            self.wait.notify_one();
+        }
+    }
+}
+
+impl Bell {
+    fn wait(&self) {
+        let mut rung = self.rung.lock();
+        while !*rung && !self.done.load(Ordering::Relaxed) {
+            self.wait.wait(&mut rung);
+        }
+        *rung = false;
+    }
+
+    fn finish(&self) {
+        let _rung = self.rung.lock();
+        self.done.store(true, Ordering::Relaxed);
+        self.wait.notify_all();
+    }
+}
+
+impl Board {
+    /// Builds the device and starts its workers and wires.
+    pub fn new(c: BoardConfig) -> anyhow::Result<Self> {
+        let bell = Arc::new(Bell::default());
+        bell.silent.store(c.workers == 0, Ordering::Relaxed);
+        let mut cards = c.cards;
+        let mut taps = vec![];
+        let count = cards.len();
+        for (i, (card, wire)) in cards.iter_mut().zip(&c.wires).enumerate() {
+            card.far = match wire {
+                WireKind::None => Far::None,
+                WireKind::Loopback => Far::Loopback,
+                WireKind::Cable if count == 2 => Far::Port(1 - i),
+                WireKind::Cable => anyhow::bail!("a cable joins two ports; there are {count}"),
+                WireKind::Tap(name) => {
+                    let tap = Arc::new(TapWire::open(name).with_context(|| format!("port {i}"))?);
+                    taps.push((i, tap.clone()));
+                    Far::Outside(Arc::new(TapPort::new(tap)) as Arc<dyn Wire>)
+                }
+            };
+        }
+        let nic = Nic::new(c.profile, cards, Arc::new(SinceStart(Instant::now())), bell.clone());
+        nic.update_links();
+        let stop = StopHandle::new().context("cannot create the stop handle")?;
+        let board = Self { nic, bell, stop, threads: Mutex::default(), inline: c.workers == 0 };
+        for n in 0..c.workers {
+            let (nic, bell) = (board.nic.clone(), board.bell.clone());
+            board.spawn(format!("worker-{n}"), move || work(&nic, &bell, n))?;
+        }
+        for (i, tap) in taps {
+            let (nic, bell) = (board.nic.clone(), board.bell.clone());
+            let number = c.workers + 1 + i;
+            board.spawn(format!("wire-{i}"), move || {
+                crate::wire::pump(&tap, &nic, i, number, || bell.done.load(Ordering::Relaxed))
+            })?;
+        }
+        Ok(board)
+    }
+
+    fn spawn(&self, name: String, f: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+        let t = std::thread::Builder::new().name(name).spawn(f).context("cannot start a thread")?;
+        self.threads.lock().push(t);
+        Ok(())
+    }
+
+    /// Offers each physical function on a socket, `sockets[i]` for function
+    /// `i`, and returns at once.
+    pub fn serve(&self, sockets: &[PathBuf]) -> anyhow::Result<()> {
+        for (i, path) in sockets.iter().enumerate().take(self.nic.cards.len()) {
+            let server = Server::bind(path)?;
+            let endpoint = Arc::new(Endpoint { nic: self.nic.clone(), card: i, inline: self.inline, worker: i });
+            let stop = self.stop.clone();
+            self.spawn(format!("pf{i}"), move || {
+                if let Err(e) = server.serve(endpoint, &stop) {
+                    tracing::error!("pf{i}: {e}");
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Stops every thread; clients are disconnected.
+    pub fn stop(self) {
+        self.shut();
+    }
+
+    fn shut(&self) {
+        self.stop.stop();
+        self.bell.finish();
+        for t in std::mem::take(&mut *self.threads.lock()) {
+            let _ = t.join();
+        }
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
+fn work(nic: &Nic, bell: &Bell, number: usize) {
+    while !bell.done.load(Ordering::Relaxed) {
+        bell.wait();
+        while nic.run(number) {
+            // More workers than one: let another one help while work is left.
+            if !nic.work.is_empty() {
+                bell.wait.notify_one();
+            }
+        }
+    }
+}
+
+/// A physical function on its socket.
+struct Endpoint {
+    nic: Arc<Nic>,
+    card: usize,
+    inline: bool,
+    worker: usize,
+}
+
+impl Endpoint {
+    fn card(&self) -> &Card {
+        &self.nic.cards[self.card]
+    }
+}
+
+impl PciDevice for Endpoint {
+    fn config_read(&self, offset: u32, data: &mut [u8]) {
+        self.card().pci.lock().read(offset as usize, data);
+    }
+
+    fn config_write(&self, offset: u32, data: &[u8]) {
+        let effect = self.card().pci.lock().write(offset as usize, data);
+        if effect == Effect::FunctionReset {
+            tracing::info!("pf{}: function level reset", self.card);
+            self.nic.reset(self.card());
+        }
+    }
+
+    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
+        self.nic.bar_read(self.card(), bar, offset, data);
+    }
+
+    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) {
+        self.nic.bar_write(self.card(), bar, offset, data);
+    }
+
+    fn bar_size(&self, bar: u8) -> u64 {
+        match bar {
+            0 => BAR0_SIZE,
+            2 => self.card().config.bar2_size(),
+            _ => 0,
+        }
+    }
+
+    fn msix_vectors(&self) -> u16 {
+        self.card().config.vectors
+    }
+
+    fn reset(&self) {
+        self.nic.reset(self.card());
+    }
+
+    fn dma_changed(&self, map: Arc<DmaMap>) {
+        self.card().dma.replace(Arc::new(map.writable().clone()));
+    }
+
+    fn attached(&self, irq: Arc<dyn Interrupts>) {
+        self.card().irq.connect(Some(irq));
+    }
+
+    fn detached(&self) {
+        self.nic.reset(self.card());
+        self.card().irq.connect(None);
+    }
+
+    fn idle(&self) {
+        if self.inline {
+            while self.nic.run(self.worker) {}
+        }
+    }
+}
