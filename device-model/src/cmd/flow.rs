@@ -30,13 +30,14 @@ struct Owner {
 fn owner(cx: &mut Cx<'_>, raw: u32, other_vport: bool, vport: u32) -> Result<Owner, Refusal> {
     let kind = TableType::parse(raw).ok_or(Refusal::param(Syndrome::TABLE_TYPE))?;
     let vport = vport as u16;
-    if kind.switches() && cx.fid != PF {
+    let eswitch = matches!(kind, TableType::Fdb | TableType::IngressAcl | TableType::EgressAcl);
+    if eswitch && cx.fid != PF {
         return Err(Refusal::new(Status::BadParam, Syndrome::NOT_ESWITCH_MANAGER));
     }
     if !other_vport {
-        return Ok(Owner { kind, vport: if kind.switches() { cx.fid } else { 0 } });
+        return Ok(Owner { kind, vport: 0 });
     }
-    if cx.fid != PF || !kind.switches() {
+    if cx.fid != PF || !eswitch {
         return Err(Refusal::new(Status::BadParam, Syndrome::NOT_VPORT_GROUP_MANAGER));
     }
     if !cx.ctl.vports.contains_key(&vport) {
