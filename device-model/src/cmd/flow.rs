@@ -303,11 +303,8 @@ fn read_actions(f: &Function, kind: TableType, c: &View<'_, FlowContext>) -> Res
     if offered.iter().any(|(action, cap)| flags.contains(*action) && !p.is(*cap)) {
         return Err(Refusal::param(Syndrome::FTE_ACTION));
     }
-    let reformats = [
-        FlowTablePropLayout::reformat,
-        FlowTablePropLayout::reformat_insert,
-        FlowTablePropLayout::reformat_remove,
-    ];
+    let reformats =
+        [FlowTablePropLayout::reformat, FlowTablePropLayout::reformat_insert, FlowTablePropLayout::reformat_remove];
     if flags.contains(Action::REFORMAT) && !reformats.iter().any(|cap| p.is(*cap)) {
         return Err(Refusal::param(Syndrome::FTE_ACTION));
     }

@@ -12,6 +12,7 @@ use sfnic_firmware_cmds::layout::{Field, Layout};
 use sfnic_firmware_cmds::layouts::*;
 use sfnic_firmware_cmds::{Refusal, Status, Syndrome, View, ViewMut, prm};
 
+use super::regs_firmware;
 use super::{Answer, Cx, ppcnt};
 use crate::control::{After, PF};
 use crate::fabric::port::{Far, MAX_FRAME};
@@ -88,6 +89,9 @@ pub const REGISTERS: &[RegisterRow] = &[
     // Older kernels end the register after twelve dwords of data.
     register!(0x9014 "MCIA" MciaReg, mcia_read, at_least 0x40),
     register!(0x9024 "MNVDA" MnvdaReg, mnvda_read),
+    register!(0x9060 "MCQS" McqsReg, regs_firmware::mcqs_read),
+    register!(0x9061 "MCQI" McqiReg, regs_firmware::mcqi_read),
+    register!(0x907f "MCAM" McamReg, regs_firmware::mcam_read),
 ];
 
 /// ACCESS_REG: op_mod 0 writes, 1 reads. A write answers with the register as
@@ -126,8 +130,9 @@ impl RegisterRow {
         if o.len() < self.least {
             return Err(Refusal::new(Status::BadOutputLen, Syndrome::OUTPUT_SHORT));
         }
-        let (from, to) = (self.size.min(i.len()), self.size.min(o.len()));
-        Ok((&i[..from], &mut o[..to]))
+        // An answer may go on behind the fixed part (MCQI).
+        let from = self.size.min(i.len());
+        Ok((&i[..from], o))
     }
 }
 
