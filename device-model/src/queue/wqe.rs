@@ -385,7 +385,7 @@ mod tests {
             (WqeBuilder::send(&head).data(0x1000, 0).bytes(), false, WqeFault::Length),
             (WqeBuilder::send(&head).data(0x1000, 0x10000).bytes(), false, WqeFault::Length),
             (WqeBuilder::send(&head).data(0x1000, 0x7fff_ffff).bytes(), false, WqeFault::Length),
-            (WqeBuilder::lso(1000, &head).data(0x1000, 0x4_0400).bytes(), true, WqeFault::Length),
+            (WqeBuilder::lso(1000, &head).data(0x1000, 0x8_0400).bytes(), true, WqeFault::Length),
             (WqeBuilder::lso(0, &head).data(0x1000, 1).bytes(), true, WqeFault::LsoParameters),
             (WqeBuilder::lso(1, &head).data(0x1000, 0x3000).bytes(), true, WqeFault::LsoParameters),
             (WqeBuilder::lso(9, &[]).data(0x1000, 1).bytes(), true, WqeFault::LsoParameters),
