@@ -97,10 +97,10 @@ fn deliver(
     let token = e.get(CmdQueueEntry::token);
     let in_ptr = u64::from(e.get(CmdQueueEntry::input_mailbox_pointer_63_32)) << 32 | u64::from(raw32(entry, 0x0c));
     let out_ptr = u64::from(e.get(CmdQueueEntry::output_mailbox_pointer_63_32)) << 32 | u64::from(raw32(entry, 0x34));
-    if in_len > INLINE && in_!ptr.is_multiple_of(BOX as u64) {
+    if in_len > INLINE && !in_ptr.is_multiple_of(BOX as u64) {
         return Delivery::InPtrAlign;
     }
-    if out_len > INLINE && out_!ptr.is_multiple_of(BOX as u64) {
+    if out_len > INLINE && !out_ptr.is_multiple_of(BOX as u64) {
         return Delivery::OutPtrAlign;
     }
     let mut input = Vec::with_capacity(in_len);
