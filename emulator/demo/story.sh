@@ -13,13 +13,18 @@ pf1_device=/sys/bus/pci/devices/$SFNIC_PF1
 
 # Telling.
 
+told=no
+bold='' plain='' red=''
+if [ -n "${STORY_COLOUR:-}" ]; then
+    bold=$(printf '\033[1m') plain=$(printf '\033[0m') red=$(printf '\033[1;31m')
+fi
 number=0
 name="the start"
 
 step() {
     number=$((number + 1))
     name=$1
-    printf '\n▶ %d. %s\n' "$number" "$name"
+    printf '\n%s▶ %d. %s%s\n' "$bold" "$number" "$name" "$plain"
 }
 
 tell() { printf '  %s\n' "$*"; }
@@ -27,7 +32,8 @@ tell() { printf '  %s\n' "$*"; }
 indented() { [ -z "$1" ] || printf '%s\n' "$1" | sed 's/^/      /'; }
 
 fail() {
-    printf '\n✗ Step %d failed (%s): %s\n' "$number" "$name" "$*"
+    told=yes
+    printf '\n%s✗ Step %d failed (%s): %s%s\n' "$red" "$number" "$name" "$*" "$plain"
     exit 1
 }
 
@@ -38,6 +44,7 @@ finish() {
         [ ! -e "$file" ] || kill "$(tr -d '\0' <"$file")" 2>/dev/null || :
     done
     if [ "$status" -ne 0 ]; then
+        [ $told = yes ] || (fail "a command ended with status $status") || :
         printf '\nThe last lines of the kernel log:\n'
         dmesg | tail -n 12 | sed 's/^/      /'
         exit 1
@@ -137,7 +144,7 @@ stream() { # namespace, address, options of iperf3
     space=$1 to=$2
     shift 2
     ask $(in_space "$space") iperf3 --client "$to" --json --connect-timeout 5000 "$@"
-    told=$(printf '%s' "$answer" | python3 -c '
+    rate=$(printf '%s' "$answer" | python3 -c '
 import json, sys
 end = json.load(sys.stdin)["end"]
 if "sum_received" in end and "retransmits" in end.get("sum_sent", {}):
@@ -148,8 +155,8 @@ if "sum_received" in end and "retransmits" in end.get("sum_sent", {}):
 got = end["sum"]
 print("UDP, %d datagrams, %.0f Mbit/s, %.2f %% lost"
       % (got["packets"], got["bits_per_second"] / 1e6, got["lost_percent"]))
-sys.exit(got["packets"] == 0 or got["lost_percent"] > 50)') || fail "nothing arrived: $told"
-    tell "from $space to $to: $told"
+sys.exit(got["packets"] == 0 or got["lost_percent"] > 50)') || fail "nothing arrived: $rate"
+    tell "from $space to $to: $rate"
 }
 
 # A part of what devlink says of a port: handle, then keys.
@@ -162,6 +169,15 @@ for key in sys.argv[1:]:
 print(value)' $2
 }
 port_is() { [ "$(port "$1" "$2")" = "$3" ]; }
+
+# The handle of an SF's port by its number.
+port_of() {
+    devlink port show -j | python3 -c '
+import json, sys
+for handle, value in json.load(sys.stdin)["port"].items():
+    if value.get("flavour") == "pcisf" and value.get("sfnum") == int(sys.argv[1]):
+        print(handle)' "$1"
+}
 
 # The auxiliary device of an SF by its number.
 aux_of() {
@@ -177,11 +193,10 @@ has_aux() { [ -n "$(aux_of "$1")" ]; }
 
 # Makes an SF: number, MAC address. Sets port_N and rep_N.
 add_sf() {
-    ask devlink port add "$pf0" flavour pcisf pfnum 0 sfnum "$1" -j
-    tell "\$ devlink port add $pf0 flavour pcisf pfnum 0 sfnum $1"
-    handle=$(printf '%s' "$answer" | python3 -c 'import json, sys; print(next(iter(json.load(sys.stdin)["port"])))')
-    indented "$(devlink port show "$handle")"
+    run devlink port add "$pf0" flavour pcisf pfnum 0 sfnum "$1"
+    handle=$(port_of "$1")
     rep=$(port "$handle" netdev)
+    tell "its representor is $rep, port name $(cat "/sys/class/net/$rep/phys_port_name"); it gets that name"
     ask ip link set dev "$rep" name "pf0sf$1"
     run devlink port function set "$handle" hw_addr "$2"
     run devlink port function set "$handle" state active
@@ -225,7 +240,9 @@ for device in "$pf0_device" "$pf1_device"; do
 done
 dev0=$(netdev_of "$pf0_device")
 dev1=$(netdev_of "$pf1_device")
-run ethtool -i "$dev0"
+ask ethtool -i "$dev0"
+tell "\$ ethtool -i $dev0"
+indented "$(printf '%s\n' "$answer" | grep '^driver\|^firmware\|^bus')"
 dmesg | sed -n 's/^\[ *[0-9.]*\] \(mlx5_core .*firmware version.*\)/\1/p' | sed 's/^/      /'
 
 step "Two ports and a cable: PF0 here, PF1 in the namespace peer"
@@ -249,7 +266,7 @@ await "PF0's netdev" has_netdev "$pf0_device"
 uplink=$(netdev_of "$pf0_device")
 ask ip link set dev "$uplink" up
 await "the link of $uplink" carrier here "$uplink"
-tell "$uplink is the uplink's representor now: $(ip -br link show dev "$uplink")"
+tell "$uplink is the uplink's representor now, port name $(cat "/sys/class/net/$uplink/phys_port_name")"
 
 step "A sub-function is made and activated"
 add_sf 88 52:54:00:5f:88:00
@@ -285,7 +302,7 @@ server sf89
 ping_to sf88 10.0.0.89
 stream sf88 10.0.0.89 --time 2
 ping_to sf89 10.0.0.2
-devlink port show | sed 's/^/      /'
+devlink port show | grep flavour | sed 's/^/      /'
 
 step "Both are deactivated, detach and are deleted"
 remove_sf 88 "$port_88"
@@ -295,9 +312,19 @@ tell "what is left:"
 devlink port show | sed 's/^/      /'
 
 step "The kernel's own words on all of this"
-complaints=$(dmesg --level=emerg,alert,crit,err,warn | grep -i mlx5 | grep -v 'taints kernel\|module verification' || :)
-if [ -n "$complaints" ]; then
-    indented "$complaints"
-    fail "the driver complained"
+# What the driver says each time a module like this is loaded, or switchdev mode is entered.
+usual='taints kernel|module verification failed|MPFS/FDB active|vlan stripping offload|CTAG FILTERING'
+mlx5_words() { dmesg --notime --level="$1" | grep -i mlx5 | grep -Ev "$usual" | sort | uniq -c; }
+errors=$(mlx5_words emerg,alert,crit,err || :)
+if [ -n "$errors" ]; then
+    indented "$errors"
+    fail "the driver reports errors"
 fi
-tell "no error and no warning of the driver"
+if dmesg | grep -q 'WARNING: \|BUG: \|Oops\|Call Trace'; then fail "the kernel is in trouble"; fi
+warnings=$(mlx5_words warn || :)
+if [ -n "$warnings" ]; then
+    tell "no error of the driver; it warned:"
+    indented "$warnings"
+else
+    tell "no error and no warning of the driver"
+fi

@@ -1,15 +1,19 @@
 //! `sfnic demo`: the story of a sub-function, told by a guest.
 
+use std::time::Duration;
+
 use sfnic_device_model::nic::Nic;
 use sfnic_qemu::kit::DEFAULT_LINE;
 use sfnic_qemu::{Guest, Kit, What};
 
 use super::device::Watch;
-use super::{Done, kit, print, value, vm};
+use super::{Done, colours, kit, print, value, vm};
 use crate::config::Config;
 
 /// The story, for the guest's shell.
 const STORY: &str = include_str!("../../demo/story.sh");
+/// The story takes less than a minute; on a slow and busy machine some more.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Show what it does: an unmodified driver, a sub-function, and traffic.
 ///
@@ -29,7 +33,13 @@ pub(super) fn run(args: Args) -> Done {
     let kit = Kit::ensure(&args.kit.options(), &args.kernel)?;
     print("▶ A guest boots with two functions of a NIC that is this program; a cable joins their ports.\n")?;
     let story = ["sh", "-c", STORY].map(std::ffi::OsString::from);
-    let guest = Guest { what: What::Command(story.to_vec()), ..Guest::default() };
+    let colour = if colours(&std::io::stdout()) { "1" } else { "" };
+    let guest = Guest {
+        what: What::Command(story.to_vec()),
+        env: vec![("STORY_COLOUR".to_owned(), colour.to_owned())],
+        timeout: Some(LONGEST),
+        ..Guest::default()
+    };
     let watch = Watch { strict: false, explain: None, explain_count: 0 };
     let ran = vm::boot(&kit, Config::default(), guest, &watch)?;
     let status = u8::from(ran.status != 0);
