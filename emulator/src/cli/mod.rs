@@ -67,7 +67,7 @@ The first guest needs the guest kit (QEMU, kernel, tools), which takes minutes t
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Args),
-    Vm(vm::Args),
+    Vm(Box<vm::Args>),
     Run(run::Args),
     Kit(kit::Args),
     List(list::Args),
@@ -101,7 +101,7 @@ impl Command {
     fn run(self) -> Done {
         match self {
             Command::Demo(args) => demo::run(args),
-            Command::Vm(args) => vm::run(args),
+            Command::Vm(args) => vm::run(*args),
             Command::Run(args) => run::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),

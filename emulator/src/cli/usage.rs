@@ -66,7 +66,7 @@ fn line(e: &Error, cli: &clap::Command, args: impl Iterator<Item = String>) -> S
 }
 
 /// The subcommand that the arguments get to.
-fn deepest<'a>(cli: &'a clap::Command, args: impl Iterator<Item = String>) -> &'a clap::Command {
+fn deepest(cli: &clap::Command, args: impl Iterator<Item = String>) -> &clap::Command {
     let mut command = cli;
     for arg in args.take_while(|a| a != "--") {
         match command.find_subcommand(&arg) {
