@@ -161,8 +161,12 @@ impl<'n> Pipeline<'n> {
         let mut taken = false;
         let vports = card.fabric.vports.pin();
         for (number, v) in &vports {
-            if *number != from && *number != UPLINK && v.filter.load().wants(&dmac) {
-                taken |= unicast && v.filter.load().unicast.contains(&dmac);
+            // A function's own unicast comes back to it; its TIRs say whether they take it.
+            let filter = v.filter.load();
+            let registered = unicast && filter.unicast.contains(&dmac);
+            let reaches = *number != UPLINK && (*number != from || registered);
+            if reaches && filter.wants(&dmac) {
+                taken |= registered;
                 self.note(|| format!("legacy switching: vport {number:#x} wants it"));
                 self.enter_vport(card, *number, &mut frame.replicate());
             }
@@ -246,13 +250,16 @@ impl<'n> Pipeline<'n> {
         }
     }
 
-    fn blocked_loopback(&self, function: &FunctionPlane, tir: &Tir, block: u32, frame: &Frame<'_>) -> bool {
+    /// Whether a frame that the function sent itself is not taken. The field is
+    /// called `self_lb_block`, but a bit that is set lets frames pass: so the
+    /// driver uses it (`mlx5e_modify_tirs_lb`, `TIR_ALLOW_SELF_LB_UC`).
+    fn blocked_loopback(&self, function: &FunctionPlane, tir: &Tir, allow: u32, frame: &Frame<'_>) -> bool {
         const UNICAST: u32 = 1;
         const MULTICAST: u32 = 2;
         let m = &frame.meta;
         let own = !m.from_wire && m.source_vport == function.vport.number && m.source_td == tir.td;
         let bit = if Cast::of(frame.headers()) == Cast::Unicast { UNICAST } else { MULTICAST };
-        own && block & bit != 0
+        own && allow & bit == 0
     }
 
     /// A frame leaves by the physical port.
