@@ -9,8 +9,8 @@ use sfnic_firmware_cmds::layouts;
 use crate::Mismatch;
 use crate::compiler::{Answers, Id, Sheet};
 
-/// Structures that the kernel declares as unions.
-const UNIONS: &[&str] = &["gre_key"];
+/// Structures whose C type is not `struct mlx5_ifc_NAME_bits`.
+const C_TYPES: &[(&str, &str)] = &[("gre_key", "union mlx5_ifc_gre_key_bits")];
 
 /// Structures of a header that only the driver itself includes.
 const VHCA_EVENT: &[&str] = &[
@@ -72,8 +72,8 @@ fn checked(headers_dir: &Path) -> impl Iterator<Item = Info> {
 }
 
 fn type_of(name: &str) -> String {
-    let kind = if UNIONS.contains(&name) { "union" } else { "struct" };
-    format!("{kind} mlx5_ifc_{name}_bits")
+    let other = C_TYPES.iter().find(|(structure, _)| *structure == name);
+    other.map_or_else(|| format!("struct mlx5_ifc_{name}_bits"), |(_, c)| c.to_string())
 }
 
 impl Questions {
