@@ -18,10 +18,8 @@ const COMMAND: [&str; 2] = ["MLX5_CMD_OP_", "MLX5_CMD_OPCODE_"];
 const NO_OPCODE: &[(&str, &str)] = &[
     ("MAX", "the end of the enumeration"),
     ("GENERAL_START", "the first number of a range, not a command"),
-    ("QUERY_VUID", "behind cmd_hca_cap_2.query_vuid, which no profile offers"),
-    ("QUERY_DELEGATED_VHCA", "behind cmd_hca_cap_2.delegated_vhca_max, which no profile offers"),
-    ("CREATE_ESW_VPORT", "for what QUERY_DELEGATED_VHCA finds"),
-    ("DESTROY_ESW_VPORT", "for what QUERY_DELEGATED_VHCA finds"),
+    ("GENERAL_END", "the last number of a range, not a command"),
+    ("MOD_UPDATE_HEADER_MODIFY_ARGUMENT", "an operation modifier"),
 ];
 
 const STATUSES: &[(Status, &str)] = &[
