@@ -18,10 +18,7 @@ pub struct Answers {
 
 impl Answers {
     /// Answers what is asked in a directory, until [`Answers::stop`].
-    pub fn start(
-        dir: &Path,
-        answer: impl Fn(&str) -> Result<Value, serde_json::Error> + Send + 'static,
-    ) -> Self {
+    pub fn start(dir: &Path, answer: impl Fn(&str) -> Result<Value, serde_json::Error> + Send + 'static) -> Self {
         let done = Arc::new(AtomicBool::new(false));
         let (dir, stop) = (dir.to_owned(), done.clone());
         let thread = std::thread::spawn(move || {

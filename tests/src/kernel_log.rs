@@ -51,7 +51,9 @@ const BAD: &[&str] = &[
     "stalls on CPUs",
     "soft lockup",
     "hard LOCKUP",
-    "AER:",
+    "AER: Corr",
+    "AER: Uncorr",
+    "AER: Multiple",
     "records lost",
     "Kernel panic",
 ];
