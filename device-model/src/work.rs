@@ -59,7 +59,7 @@ impl Nic {
     /// frame without its check sequence.
     pub fn receive_from_wire(&self, worker: usize, card: usize, bytes: &mut [u8]) {
         if let (Some(card), Some(frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) {
-            Pipeline::new(self, worker, self.ticks()).from_wire(card, frame);
+            Pipeline::new(self, worker, self.ticks()).receive_wire(card, frame);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The board: endpoints, wires and everything else around the chip.
 
 pub mod board;
+pub mod cli;
+pub mod config;
 pub mod vfio_user;
 pub mod wire;

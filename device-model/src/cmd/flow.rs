@@ -12,8 +12,7 @@ use crate::control::PF;
 use crate::control::function::{Body, Function};
 use crate::control::objects::{Kind, ObjRef, Uses};
 use crate::fabric::tir::Tir;
-use crate::packet::HeaderAction;
-use crate::packet::MatchKey;
+use crate::packet::{self, HeaderAction, MatchKey};
 use crate::steering::{
     Action, Actions, Change, CounterBulk, Dest, FlowCounter, FlowSource, FteSpec, Miss, Modify, ModifyHeader, PushVlan,
     Reformat, TableFlags, TableSpec, TableType, Used,
@@ -296,13 +295,17 @@ fn read_actions(f: &Function, kind: TableType, c: &View<'_, FlowContext>) -> Res
     let offered = [
         (Action::COUNT, FlowTablePropLayout::flow_counter),
         (Action::DECAP, FlowTablePropLayout::decap),
-        (Action::REFORMAT, FlowTablePropLayout::reformat),
         (Action::POP_VLAN, FlowTablePropLayout::pop_vlan),
         (Action::PUSH_VLAN, FlowTablePropLayout::push_vlan),
         (Action::POP_VLAN_2, FlowTablePropLayout::pop_vlan_2),
         (Action::PUSH_VLAN_2, FlowTablePropLayout::push_vlan_2),
     ];
     if offered.iter().any(|(action, cap)| flags.contains(*action) && !p.is(*cap)) {
+        return Err(Refusal::param(Syndrome::FTE_ACTION));
+    }
+    let reformats =
+        [FlowTablePropLayout::reformat, FlowTablePropLayout::reformat_insert, FlowTablePropLayout::reformat_remove];
+    if flags.contains(Action::REFORMAT) && !reformats.iter().any(|cap| p.is(*cap)) {
         return Err(Refusal::param(Syndrome::FTE_ACTION));
     }
     let extended = c.is(FlowContext::extended_destination);
@@ -440,15 +443,40 @@ pub fn query_flow_counter(
     Ok(())
 }
 
-/// ALLOC_PACKET_REFORMAT_CONTEXT.
+/// ALLOC_PACKET_REFORMAT_CONTEXT: headers to insert or remove; tunnels are
+/// not advertised.
 pub fn alloc_packet_reformat(
     cx: &mut Cx<'_>,
-    _: View<'_, AllocPacketReformatContextIn>,
-    _: &mut ViewMut<'_, AllocPacketReformatContextOut>,
+    i: View<'_, AllocPacketReformatContextIn>,
+    o: &mut ViewMut<'_, AllocPacketReformatContextOut>,
 ) -> Answer {
-    cx.function()?;
-    // No reformat type is advertised yet.
-    Err(Refusal::param(Syndrome::REFORMAT_TYPE))
+    let uid = cx.uid;
+    let context = i.sub_open(AllocPacketReformatContextIn::packet_reformat_context);
+    let action = packet::Reformat::decode(context)?;
+    let f = cx.function()?;
+    let (size, offset) = match &action {
+        packet::Reformat::Insert { data, offset, .. } => (data.len(), *offset),
+        packet::Reformat::Remove { size, offset, .. } => (*size, *offset),
+        _ => return Err(Refusal::param(Syndrome::REFORMAT_TYPE)),
+    };
+    let (max_size, max_offset) = match &action {
+        packet::Reformat::Insert { .. } => {
+            (CmdHcaCap2::max_reformat_insert_size, CmdHcaCap2::max_reformat_insert_offset)
+        }
+        _ => (CmdHcaCap2::max_reformat_remove_size, CmdHcaCap2::max_reformat_remove_offset),
+    };
+    if size > f.caps.general2(max_size) as usize || offset > f.caps.general2(max_offset) as usize {
+        return Err(Refusal::param(Syndrome::REFORMAT_TYPE));
+    }
+    const ESWITCH: u16 = 0x09;
+    let log = match f.caps.of::<ESwitchCap>(ESWITCH).get(ESwitchCap::log_max_packet_reformat_context) {
+        0 => return Err(Refusal::param(Syndrome::REFORMAT_TYPE)),
+        log => log.min(24),
+    };
+    let id = f.objects.take_id(Kind::Reformat, 1, 1 << log)?;
+    insert(f, ObjRef(Kind::Reformat, id), uid, Uses::new(), Body::Reformat(Arc::new(Reformat { id, action })))?;
+    o.set(AllocPacketReformatContextOut::packet_reformat_id, id);
+    Ok(())
 }
 
 /// DEALLOC_PACKET_REFORMAT_CONTEXT.

@@ -11,6 +11,7 @@ pub mod transport;
 pub mod vport;
 
 mod ppcnt;
+mod regs_firmware;
 
 use sfnic_firmware_cmds::{Opcode, Refusal, Status, Syndrome};
 

@@ -57,7 +57,7 @@ impl<'n> Pipeline<'n> {
     }
 
     /// A parsed frame that a function's send queue sends.
-    pub fn from_function(&mut self, card: &Card, function: &FunctionPlane, frame: &mut Frame<'_>) {
+    pub fn send(&mut self, card: &Card, function: &FunctionPlane, frame: &mut Frame<'_>) {
         self.crossings = 0;
         self.depth = 0;
         let vport = &function.vport;
@@ -66,14 +66,14 @@ impl<'n> Pipeline<'n> {
             self.nic.explainer.begin(|| format!("pf{} vport {:#x} sq {sqn:#x}", card.index, vport.number), frame);
         vport.tx.count(Cast::of(frame.headers()), frame.len());
         self.walk(&function.steering, TableType::NicTx, 0, frame, &mut |p, f, next| match next {
-            Next::Pass | Next::Default => p.to_eswitch(card, vport.number, f),
+            Next::Pass | Next::Default => p.enter_eswitch(card, vport.number, f),
             _ => p.drop_tx(vport, f),
         });
         self.record = None;
     }
 
     /// A frame that arrives at a physical port.
-    pub fn from_wire(&mut self, card: &Card, mut frame: Frame<'_>) {
+    pub fn receive_wire(&mut self, card: &Card, mut frame: Frame<'_>) {
         self.crossings = 0;
         self.depth = 0;
         frame.parse();
@@ -132,7 +132,7 @@ impl<'n> Pipeline<'n> {
     }
 
     /// A frame enters the eswitch from a vport (or [`UPLINK`]).
-    fn to_eswitch(&mut self, card: &Card, from: u16, frame: &mut Frame<'_>) {
+    fn enter_eswitch(&mut self, card: &Card, from: u16, frame: &mut Frame<'_>) {
         let fabric = &card.fabric;
         self.walk(&fabric.eswitch, TableType::IngressAcl, from, frame, &mut |p, f, next| match next {
             Next::Pass | Next::Default => p.forward(card, from, f),
@@ -147,8 +147,8 @@ impl<'n> Pipeline<'n> {
             return self.forward_legacy(card, from, frame);
         }
         self.walk(&fabric.eswitch, TableType::Fdb, 0, frame, &mut |p, f, next| match next {
-            Next::Vport(UPLINK) => p.to_port(card, f),
-            Next::Vport(n) => p.to_vport(card, n, f),
+            Next::Vport(UPLINK) => p.leave_port(card, f),
+            Next::Vport(n) => p.enter_vport(card, n, f),
             _ => p.note(|| "dropped by the FDB".into()),
         });
     }
@@ -164,12 +164,12 @@ impl<'n> Pipeline<'n> {
             if *number != from && *number != UPLINK && v.filter.load().wants(&dmac) {
                 taken |= unicast && v.filter.load().unicast.contains(&dmac);
                 self.note(|| format!("legacy switching: vport {number:#x} wants it"));
-                self.to_vport(card, *number, &mut frame.replicate());
+                self.enter_vport(card, *number, &mut frame.replicate());
             }
         }
         if from != UPLINK && !taken {
             self.note(|| "legacy switching: to the wire".into());
-            self.to_port(card, frame);
+            self.leave_port(card, frame);
         }
     }
 
@@ -185,7 +185,7 @@ impl<'n> Pipeline<'n> {
 
     /// A frame is delivered to a vport: egress ACL, then its function's
     /// receive steering.
-    fn to_vport(&mut self, card: &Card, number: u16, frame: &mut Frame<'_>) {
+    fn enter_vport(&mut self, card: &Card, number: u16, frame: &mut Frame<'_>) {
         if !self.cross() {
             return;
         }
@@ -256,7 +256,7 @@ impl<'n> Pipeline<'n> {
     }
 
     /// A frame leaves by the physical port.
-    fn to_port(&mut self, card: &Card, frame: &mut Frame<'_>) {
+    fn leave_port(&mut self, card: &Card, frame: &mut Frame<'_>) {
         if !self.cross() {
             return;
         }
@@ -317,7 +317,7 @@ impl<'n> Pipeline<'n> {
         frame.meta.reg_b = 0;
         if self.cross() {
             self.depth += 1;
-            self.to_eswitch(card, UPLINK, frame);
+            self.enter_eswitch(card, UPLINK, frame);
             self.depth -= 1;
         }
     }

@@ -50,7 +50,7 @@ impl TxSink for Transmit<'_, '_> {
         let mut one = |f: &mut Frame<'_>| {
             frames += 1;
             bytes += f.len() as u64;
-            self.pipeline.from_function(self.card, self.function, f);
+            self.pipeline.send(self.card, self.function, f);
         };
         if let Some(mss) = wqe.mss {
             let hdr = wqe.header.len() + if wqe.vlan.is_some() { 4 } else { 0 };

@@ -324,4 +324,39 @@ prm! {
         0x00 [31:29] to_multiplier;
         0x00 [19:0] to_value;
     }
+    mcam_access_reg_bits / McamAccessRegBits : 0x10 {
+        0x00 [3:3] mcda;
+        0x00 [2:2] mcc;
+        0x00 [1:1] mcqi;
+        0x00 [0:0] mcqs;
+    }
+    mcqs_reg / McqsReg : 0x10 {
+        0x00 [31:31] last_index_flag;
+        0x00 [23:16] fw_device;
+        0x00 [15:0] component_index;
+        0x04 [15:0] identifier;
+        0x08 [8:4] component_status;
+        0x08 [3:0] component_update_state;
+        0x0c [31:28] last_update_state_changer_type;
+        0x0c [27:24] last_update_state_changer_host_id;
+    }
+    mcqi_reg / McqiReg : 0x18 {
+        0x00 [31:31] read_pending_component;
+        0x00 [15:0] component_index;
+        0x08 [4:0] info_type;
+        0x0c [31:0] info_size;
+        0x10 [31:0] offset;
+        0x14 [15:0] data_size;
+        0x18 [u8..] data;
+    }
+    mcqi_version / McqiVersion : 0x7c {
+        0x00 [29:29] build_time_valid;
+        0x00 [28:28] user_defined_time_valid;
+        0x00 [7:0] version_string_length;
+        0x04 [31:0] version;
+        0x08 [u64] build_time;
+        0x10 [u64] user_defined_time;
+        0x18 [31:0] build_tool_version;
+        0x20 [u8; 92] version_string;
+    }
 }
