@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use sfnic_firmware_cmds::layout::{Field, Layout, ViewMut};
+use sfnic_firmware_cmds::layout::{Field, Layout, View, ViewMut};
 use sfnic_firmware_cmds::layouts::*;
 use sfnic_firmware_cmds::opcode::Opcode;
 
@@ -19,6 +19,8 @@ pub const READ: u32 = 1;
 pub const PAOS: u32 = 0x5006;
 /// Register PMTU.
 pub const PMTU: u32 = 0x5003;
+/// Register PPCNT.
+pub const PPCNT: u32 = 0x5008;
 /// GENERAL capabilities.
 pub const GENERAL: u32 = 0;
 
@@ -121,7 +123,7 @@ impl Function {
     /// A GENERAL capability in force.
     pub fn cap(&self, f: Field<CmdHcaCap>) -> Result<u32, CmdError> {
         let group = self.caps(GENERAL, true)?;
-        Ok(sfnic_firmware_cmds::View::<CmdHcaCap>::new(&group).get(f))
+        Ok(View::<CmdHcaCap>::new(&group).get(f))
     }
 
     /// A group of capabilities: in force, or the maximum.
@@ -220,6 +222,21 @@ impl Function {
         })
     }
 
+    /// Frames that left by the physical port and came in, as PPCNT counts them
+    /// (group IEEE 802.3).
+    pub fn port_frames(&self) -> Result<(u64, u64), CmdError> {
+        use Eth8023CntrsGrpDataLayout as Group;
+        let raw = self.register::<PpcntReg>(PPCNT, READ, |r| {
+            r.set(PpcntReg::local_port, 1);
+        })?;
+        let c = View::<Group>::new(View::<PpcntReg>::new(&raw).tail(PpcntReg::counter_set));
+        let wide = |high, low| u64::from(c.get(high)) << 32 | u64::from(c.get(low));
+        Ok((
+            wide(Group::a_frames_transmitted_ok_high, Group::a_frames_transmitted_ok_low),
+            wide(Group::a_frames_received_ok_high, Group::a_frames_received_ok_low),
+        ))
+    }
+
     /// Counters of the function's own vport.
     pub fn vport_counters(&self) -> Result<Out<QueryVportCounterOut>, CmdError> {
         self.cmd(Opcode::QUERY_VPORT_COUNTER, |_: &mut ViewMut<'_, QueryVportCounterIn>| ())
@@ -236,7 +253,7 @@ pub fn write_mac(mac: [u8; 6]) -> [u8; MacAddressLayout::SIZE] {
 }
 
 /// An address as contexts hold it.
-pub fn read_mac(v: sfnic_firmware_cmds::View<'_, MacAddressLayout>) -> [u8; 6] {
+pub fn read_mac(v: View<'_, MacAddressLayout>) -> [u8; 6] {
     let [_, _, a, b] = v.get(MacAddressLayout::mac_addr_47_32).to_be_bytes();
     let [c, d, e, f] = v.get(MacAddressLayout::mac_addr_31_0).to_be_bytes();
     [a, b, c, d, e, f]

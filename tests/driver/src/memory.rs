@@ -22,7 +22,7 @@ const CANARY_SIZE: usize = 4 * PAGE as usize;
 /// Memory of a guest: two ranges with a gap, and far away a canary that no
 /// correct device touches. Pages are handed out and never taken back.
 pub struct GuestMemory {
-    map: Arc<Memory>,
+    map: Memory,
     next: AtomicU64,
     /// First address behind the lower range, and behind the upper one.
     ends: [u64; 2],
@@ -36,12 +36,13 @@ impl GuestMemory {
         let ranges = [(BASE, half as usize), (upper, half as usize), (CANARY, CANARY_SIZE)];
         let map = Memory::from_ranges(&ranges.map(|(at, len)| (GuestAddress(at), len))).expect("memory for the guest");
         map.write_slice(&[CANARY_BYTE; CANARY_SIZE], GuestAddress(CANARY)).expect("mapped");
-        Self { map: Arc::new(map), next: AtomicU64::new(BASE), ends: [BASE + half, upper + half] }
+        Self { map, next: AtomicU64::new(BASE), ends: [BASE + half, upper + half] }
     }
 
-    /// What the device is given.
-    pub fn map(&self) -> &Arc<Memory> {
-        &self.map
+    /// What the device is given: a reference that is its own, for it waits
+    /// until nobody holds the one before.
+    pub fn map(&self) -> Arc<Memory> {
+        Arc::new(self.map.clone())
     }
 
     /// Contiguous memory on a page boundary, zero at first use. Panics when all is taken:

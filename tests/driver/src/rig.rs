@@ -102,7 +102,7 @@ impl Rig {
         let memory: Vec<_> = nic.cards.iter().map(|_| Arc::new(GuestMemory::new(bytes))).collect();
         let irqs: Vec<_> = vectors.iter().map(|v| Arc::new(Recorder(Mutex::new(vec![0; usize::from(*v)])))).collect();
         for ((card, memory), irq) in nic.cards.iter().zip(&memory).zip(&irqs) {
-            card.dma.replace(memory.map().clone());
+            card.dma.replace(memory.map());
             card.irq.connect(Some(irq.clone()));
         }
         Self { nic, clock, memory, irqs }
@@ -164,6 +164,6 @@ impl Rig {
 
     /// Gives it back.
     pub fn map(&self, card: usize) {
-        self.card_at(card).dma.replace(self.memory[card].map().clone());
+        self.card_at(card).dma.replace(self.memory[card].map());
     }
 }
