@@ -1,0 +1,169 @@
+//! The machine: a device, a clock that is set by hand, and guests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use sfnic_device_model::dma::Memory;
+use sfnic_device_model::fabric::plane::FunctionPlane;
+use sfnic_device_model::fabric::port::Far;
+use sfnic_device_model::world::{Clock, Interrupts, Waker};
+use sfnic_device_model::{Card, CardConfig, Nic};
+use sfnic_firmware_cmds::profile::Profile;
+
+use crate::function::Function;
+use crate::memory::GuestMemory;
+use crate::window::Window;
+
+/// Time that stands still until it is moved.
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    /// Moves the time on.
+    pub fn advance(&self, ns: u64) {
+        self.0.fetch_add(ns, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now_ns(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Remembers interrupts, by vector.
+#[derive(Debug)]
+pub struct Recorder(Mutex<Vec<u64>>);
+
+impl Recorder {
+    /// How often a vector fired.
+    pub fn count(&self, vector: u16) -> u64 {
+        self.0.lock().get(usize::from(vector)).copied().unwrap_or(0)
+    }
+}
+
+impl Interrupts for Recorder {
+    fn raise(&self, vector: u16) {
+        let mut counts = self.0.lock();
+        match counts.get_mut(usize::from(vector)) {
+            Some(n) => *n += 1,
+            None => panic!("vector {vector} is beyond the table"),
+        }
+    }
+}
+
+/// Nobody has to be woken: [`Rig::run`] looks.
+struct NoWaker;
+
+impl Waker for NoWaker {
+    fn wake(&self) {}
+}
+
+/// A device and the guests that its cards are plugged into.
+pub struct Rig {
+    /// The device.
+    pub nic: Arc<Nic>,
+    /// Its clock.
+    pub clock: Arc<ManualClock>,
+    /// Guest memory of each card.
+    pub memory: Vec<Arc<GuestMemory>>,
+    /// Interrupts of each card.
+    pub irqs: Vec<Arc<Recorder>>,
+}
+
+/// Guest memory of a rig that does not say otherwise, in bytes.
+pub const MEMORY: u64 = 16 << 20;
+
+impl Rig {
+    /// Two cards whose ports are joined.
+    pub fn cable() -> Self {
+        Self::new(vec![Self::card(0, Far::Port(1)), Self::card(1, Far::Port(0))], MEMORY)
+    }
+
+    /// One card whose port is connected to itself.
+    pub fn loopback() -> Self {
+        Self::new(vec![Self::card(0, Far::Loopback)], MEMORY)
+    }
+
+    /// A card with an address of its own.
+    pub fn card(index: u8, far: Far) -> CardConfig {
+        CardConfig { mac: [0x52, 0x54, 0, 0x5f, 0, index], max_sfs: 8, far, ..CardConfig::default() }
+    }
+
+    /// A device of these cards, each with `bytes` of guest memory.
+    pub fn new(cards: Vec<CardConfig>, bytes: u64) -> Self {
+        let profile = Profile::builtin("connectx6dx").expect("the built-in profile");
+        let clock = Arc::new(ManualClock::default());
+        let vectors: Vec<u16> = cards.iter().map(|c| c.vectors).collect();
+        let nic = Nic::new(profile, cards, clock.clone(), Arc::new(NoWaker));
+        nic.update_links();
+        let memory: Vec<_> = nic.cards.iter().map(|_| Arc::new(GuestMemory::new(bytes))).collect();
+        let irqs: Vec<_> = vectors.iter().map(|v| Arc::new(Recorder(Mutex::new(vec![0; usize::from(*v)])))).collect();
+        for ((card, memory), irq) in nic.cards.iter().zip(&memory).zip(&irqs) {
+            card.dma.replace(memory.map());
+            card.irq.connect(Some(irq.clone()));
+        }
+        Self { nic, clock, memory, irqs }
+    }
+
+    /// A card.
+    pub fn card_at(&self, index: usize) -> &Card {
+        &self.nic.cards[index]
+    }
+
+    /// The physical function of a card, before its driver.
+    pub fn pf(&self, card: usize) -> Function {
+        Function::new(Window::pf(self.nic.clone(), card), self.memory[card].clone())
+    }
+
+    /// The sub-function with this index, before its driver; whether there is
+    /// one shows when it is talked to.
+    pub fn sf(&self, card: usize, index: u16) -> Function {
+        Function::new(Window::sf(self.nic.clone(), card, index), self.memory[card].clone())
+    }
+
+    /// Hardware function id, and vport number, of the SF with this index.
+    pub fn sf_id(&self, card: usize, index: u16) -> u16 {
+        self.card_at(card).config.sf_base + index
+    }
+
+    /// What the packet path knows of an initialised function, to look at.
+    pub fn plane(&self, card: usize, id: u16) -> Option<Arc<FunctionPlane>> {
+        self.card_at(card).fabric.vports.pin().get(&id).and_then(|v| v.function.load_full())
+    }
+
+    /// How many objects a function has, by kind.
+    pub fn objects(&self, card: usize, id: u16) -> BTreeMap<String, usize> {
+        let mut all = self.nic.object_counts().remove(&format!("pf{card}/{id:#x}")).unwrap_or_default();
+        all.retain(|_, n| *n > 0);
+        all
+    }
+
+    /// Does all that send queues have to do. Returns how many bursts it took;
+    /// panics where there is no end to it.
+    pub fn run(&self) -> usize {
+        let mut bursts = 0;
+        while self.nic.run(0) {
+            bursts += 1;
+            assert!(bursts < 1_000_000, "the work does not end");
+        }
+        bursts
+    }
+
+    /// Function level reset of a card.
+    pub fn reset(&self, card: usize) {
+        self.nic.reset(self.card_at(card));
+    }
+
+    /// Takes a card's guest memory away, as after an unmap.
+    pub fn unmap(&self, card: usize) {
+        self.card_at(card).dma.replace(Arc::new(Memory::new()));
+    }
+
+    /// Gives it back.
+    pub fn map(&self, card: usize) {
+        self.card_at(card).dma.replace(self.memory[card].map());
+    }
+}
