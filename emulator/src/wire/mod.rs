@@ -1,5 +1,6 @@
 //! Where frames leave the program.
 
+pub mod interface;
 pub mod port;
 pub mod tap;
 

@@ -10,10 +10,8 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use super::interface::{self, MAX_NAME, Request, permission, raw_name};
 
-/// Longest interface name in bytes (`IFNAMSIZ` less its NUL).
-const MAX_NAME: usize = 15;
 /// Shortest frame the kernel takes: an Ethernet header, in bytes.
 pub const MIN_FRAME: usize = 14;
 /// Longest frame we send, in bytes: the largest MTU of a TAP interface plus an
@@ -76,6 +74,18 @@ pub enum WireError {
     Io(io::Error),
 }
 
+pub(super) fn open_tun(name: &str) -> Result<File, WireError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => permission(name, "open /dev/net/tun"),
+            _ => WireError::Device(source),
+        })
+}
+
 /// An open TAP interface. Never blocks; wait for frames by polling its
 /// descriptor.
 ///
@@ -106,21 +116,12 @@ impl TapWire {
     pub fn open_with_mtu(name: &str, mtu: Option<u32>) -> Result<Self, WireError> {
         let name = name.strip_prefix("tap:").unwrap_or(name);
         let raw_name = raw_name(name)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open("/dev/net/tun")
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::PermissionDenied => permission(name, "open /dev/net/tun"),
-                _ => WireError::Device(source),
-            })?;
-        let mut request = InterfaceRequest::new(raw_name);
+        let file = open_tun(name)?;
+        let mut request = Request::new(raw_name);
         request.set_flags((libc::IFF_TAP | libc::IFF_NO_PI) as i16);
         request.run(&file, libc::TUNSETIFF, name, "create")?;
-        let wire = Self { file, name: name.to_owned() };
-        wire.configure(raw_name, mtu)?;
-        Ok(wire)
+        interface::bring_up(name, mtu)?;
+        Ok(Self { file, name: name.to_owned() })
     }
 
     /// The interface's name.
@@ -176,27 +177,6 @@ impl TapWire {
             }
         }
     }
-
-    fn configure(&self, raw_name: [u8; 16], mtu: Option<u32>) -> Result<(), WireError> {
-        let name = &self.name;
-        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-            .map_err(|e| setup(name, "socket", e.into()))?;
-        if let Some(mtu) = mtu {
-            let mtu = i32::try_from(mtu).map_err(|_| setup(name, "set MTU", io::ErrorKind::InvalidInput.into()))?;
-            let mut request = InterfaceRequest::new(raw_name);
-            request.set_int(mtu);
-            request.run(&socket, libc::SIOCSIFMTU, name, "set MTU")?;
-        }
-        let mut request = InterfaceRequest::new(raw_name);
-        request.run(&socket, libc::SIOCGIFFLAGS, name, "get flags")?;
-        let flags = request.flags();
-        let up = libc::IFF_UP as i16;
-        if flags & up == 0 {
-            request.set_flags(flags | up);
-            request.run(&socket, libc::SIOCSIFFLAGS, name, "bring up")?;
-        }
-        Ok(())
-    }
 }
 
 impl AsRawFd for TapWire {
@@ -214,79 +194,6 @@ impl AsFd for TapWire {
 impl From<TapWire> for OwnedFd {
     fn from(wire: TapWire) -> Self {
         wire.file.into()
-    }
-}
-
-/// Checks a name and pads it with NULs.
-fn raw_name(name: &str) -> Result<[u8; 16], WireError> {
-    let bytes = name.as_bytes();
-    // A percent sign would make the kernel pick a name.
-    let allowed = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
-    let usable = (1..=MAX_NAME).contains(&bytes.len()) && bytes.iter().all(allowed);
-    if !usable || matches!(name, "." | "..") {
-        return Err(WireError::Name(name.to_owned()));
-    }
-    let mut raw = [0; 16];
-    raw[..bytes.len()].copy_from_slice(bytes);
-    Ok(raw)
-}
-
-fn permission(name: &str, step: &'static str) -> WireError {
-    WireError::Permission { name: name.to_owned(), step }
-}
-
-fn setup(name: &str, step: &'static str, source: io::Error) -> WireError {
-    match source.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => permission(name, step),
-        Some(libc::EBUSY) => WireError::Busy(name.to_owned()),
-        _ => WireError::Setup { name: name.to_owned(), step, source },
-    }
-}
-
-/// `struct ifreq`: a name and a union of 24 bytes, of which we use its two
-/// integers.
-#[repr(C, align(8))]
-struct InterfaceRequest {
-    name: [u8; 16],
-    value: [u8; 24],
-}
-
-// The kernel writes as much as its own structure has.
-const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
-
-impl InterfaceRequest {
-    fn new(name: [u8; 16]) -> Self {
-        Self { name, value: [0; 24] }
-    }
-
-    fn flags(&self) -> i16 {
-        i16::from_ne_bytes([self.value[0], self.value[1]])
-    }
-
-    fn set_flags(&mut self, flags: i16) {
-        self.value[..2].copy_from_slice(&flags.to_ne_bytes());
-    }
-
-    fn set_int(&mut self, value: i32) {
-        self.value[..4].copy_from_slice(&value.to_ne_bytes());
-    }
-
-    /// Performs one of the `ioctl`s that take a `struct ifreq`: `TUNSETIFF`,
-    /// `SIOCGIFFLAGS`, `SIOCSIFFLAGS`, `SIOCSIFMTU`.
-    #[allow(unsafe_code)]
-    fn run(&mut self, fd: &impl AsFd, request: libc::Ioctl, name: &str, step: &'static str) -> Result<(), WireError> {
-        // SAFETY: the descriptor is open as `fd` is borrowed, and `self` has
-        // the size and alignment of the `struct ifreq` that all of these
-        // requests read and write.
-        let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, std::ptr::from_mut(self)) };
-        if result >= 0 {
-            return Ok(());
-        }
-        let source = io::Error::last_os_error();
-        if request == libc::TUNSETIFF && source.raw_os_error() == Some(libc::EINVAL) {
-            return Err(WireError::NotATap(name.to_owned()));
-        }
-        Err(setup(name, step, source))
     }
 }
 
