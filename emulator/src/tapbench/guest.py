@@ -72,8 +72,10 @@ def stream(nic, direction, seconds, size):
         peer.shutdown(socket.SHUT_WR)
     else:
         data = bytearray(size)
-        while got := peer.recv_into(data):
+        end = False
+        while not end and (got := peer.recv_into(data)):
             count += got
+            end = data[got - 1] == 1
         peer.sendall(struct.pack(">Q", count))
     count, elapsed = struct.unpack(">QQ", exactly(peer, 16))
     peer.close()
