@@ -23,16 +23,37 @@ pub fn create_persistent_tap(name: &str) -> Result<(), WireError> {
     let mut request = Request::new(raw_name(name)?);
     request.set_flags((libc::IFF_TAP | libc::IFF_NO_PI) as i16);
     request.run(&file, libc::TUNSETIFF, name, "create")?;
-    keep(&file).map_err(|e| setup(name, "keep", e))
+    tun_set(&file, libc::TUNSETPERSIST, 1).map_err(|e| setup(name, "keep", e))
 }
 
+/// One of the `ioctl`s of a TUN descriptor that take a number.
 #[allow(unsafe_code)]
-fn keep(file: &File) -> io::Result<()> {
-    // SAFETY: the descriptor is open as `file` is borrowed; the request takes an integer.
-    match unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETPERSIST, 1) } {
+fn tun_set(file: &File, request: libc::Ioctl, value: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: the descriptor is open as `file` is borrowed; `TUNSETPERSIST` and
+    // `TUNSETOFFLOAD` take the number itself.
+    match unsafe { libc::ioctl(file.as_raw_fd(), request, value) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Has an attached TAP interface's frames come and go with an [`Offload`] of the
+/// default form, and TCP segments joined.
+///
+/// [`Offload`]: super::offload::Offload
+#[allow(unsafe_code)]
+pub(super) fn set_offloads(file: &File, name: &str) -> Result<(), WireError> {
+    let size = super::offload::HEADER as libc::c_int;
+    // SAFETY: the descriptor is open as `file` is borrowed; the request reads an integer.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size) } != 0 {
+        return Err(setup(name, "set header size", io::Error::last_os_error()));
+    }
+    let wanted = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+    if let Err(e) = tun_set(file, libc::TUNSETOFFLOAD, wanted.into()) {
+        // Then frames come ready-made.
+        tracing::debug!("TAP interface {name}: no offloads: {e}");
+    }
+    Ok(())
 }
 
 /// Gives an interface its IPv4 address, with the number of bits of its network's prefix,

@@ -2,15 +2,18 @@
 //!
 //! Facts are from the kernel's `Documentation/networking/tuntap.rst` and
 //! `drivers/net/tun.c`. Frames are whole Ethernet frames without FCS and
-//! without any header of the kernel's (`IFF_NO_PI`, no `IFF_VNET_HDR`), one
-//! frame a call. One queue; multi-queue and offloads are not implemented.
+//! with the kernel's header of offloads (`IFF_NO_PI`, `IFF_VNET_HDR`), one frame
+//! a call. One queue; multi-queue is not implemented.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use smallvec::SmallVec;
+
 use super::interface::{self, MAX_NAME, Request, permission, raw_name};
+use super::offload::{HEADER, Offload};
 
 /// Shortest frame the kernel takes: an Ethernet header, in bytes.
 pub const MIN_FRAME: usize = 14;
@@ -118,8 +121,9 @@ impl TapWire {
         let raw_name = raw_name(name)?;
         let file = open_tun(name)?;
         let mut request = Request::new(raw_name);
-        request.set_flags((libc::IFF_TAP | libc::IFF_NO_PI) as i16);
+        request.set_flags((libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16);
         request.run(&file, libc::TUNSETIFF, name, "create")?;
+        interface::set_offloads(&file, name)?;
         interface::bring_up(name, mtu)?;
         Ok(Self { file, name: name.to_owned() })
     }
@@ -133,16 +137,27 @@ impl TapWire {
     /// copying them together.
     ///
     /// # Errors
+    /// As [`Self::send_with`].
+    pub fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), WireError> {
+        self.send_with(Offload::default(), parts)
+    }
+
+    /// As [`Self::send`], with something left to be done by the kernel.
+    ///
+    /// # Errors
     /// [`WireError::FrameSize`], [`WireError::Full`] and [`WireError::Down`]
     /// mean this frame is lost; [`WireError::Io`] otherwise.
-    pub fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), WireError> {
+    pub fn send_with(&self, offload: Offload, parts: &[IoSlice<'_>]) -> Result<(), WireError> {
         let length = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
         if !(MIN_FRAME..=MAX_FRAME).contains(&length) || parts.len() > MAX_PARTS {
             return Err(WireError::FrameSize(length));
         }
+        let header = offload.to_bytes();
+        let all: SmallVec<[IoSlice<'_>; 8]> =
+            std::iter::once(IoSlice::new(&header)).chain(parts.iter().copied()).collect();
         loop {
-            match (&self.file).write_vectored(parts) {
-                Ok(sent) if sent == length => return Ok(()),
+            match (&self.file).write_vectored(&all) {
+                Ok(sent) if sent == HEADER + length => return Ok(()),
                 Ok(_) => return Err(WireError::Io(io::ErrorKind::WriteZero.into())),
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EINTR) => {}
@@ -154,20 +169,21 @@ impl TapWire {
         }
     }
 
-    /// Receives one frame into `buf` and returns its length in bytes, or
-    /// `None` if none is waiting.
+    /// Receives one frame into `buf` and returns its length in bytes and what
+    /// is left to be done to it, or `None` if none is waiting.
     ///
     /// # Errors
     /// [`WireError::Truncated`] for a frame longer than `buf`, which the
     /// kernel would cut silently; [`WireError::Down`]; [`WireError::Io`].
-    pub fn recv(&self, buf: &mut [u8]) -> Result<Option<usize>, WireError> {
+    pub fn recv(&self, buf: &mut [u8]) -> Result<Option<(usize, Offload)>, WireError> {
         let room = buf.len();
         let mut spill = [0];
+        let mut header = [0; HEADER];
         loop {
-            let mut parts = [IoSliceMut::new(buf), IoSliceMut::new(&mut spill)];
+            let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(buf), IoSliceMut::new(&mut spill)];
             match (&self.file).read_vectored(&mut parts) {
-                Ok(length) if length > room => return Err(WireError::Truncated(room)),
-                Ok(length) => return Ok(Some(length)),
+                Ok(length) if length > HEADER + room => return Err(WireError::Truncated(room)),
+                Ok(length) => return Ok(Some((length.saturating_sub(HEADER), Offload::from_bytes(header)))),
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EINTR) => {}
                     Some(libc::EAGAIN) => return Ok(None),
