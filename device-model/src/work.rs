@@ -9,7 +9,7 @@ use crate::fabric::pipeline::Pipeline;
 use crate::fabric::plane::FunctionPlane;
 use crate::fabric::transmit::Transmit;
 use crate::nic::Nic;
-use crate::packet::Frame;
+use crate::packet::{Frame, lso};
 use crate::queue::Sq;
 use crate::world::Waker;
 
@@ -60,6 +60,20 @@ impl Nic {
     pub fn receive_from_wire(&self, worker: usize, card: usize, bytes: &mut [u8]) {
         if let (Some(card), Some(frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) {
             Pipeline::new(self, worker, self.ticks()).receive_wire(card, frame);
+        }
+    }
+
+    /// As [`Nic::receive_from_wire`] of a frame that stands for TCP segments of
+    /// `segment` bytes of payload each: they arrive one after the other. Its
+    /// checksums need not be right. One that cannot be cut is lost.
+    pub fn receive_large_from_wire(&self, worker: usize, card: usize, bytes: &mut [u8], segment: usize) {
+        let (Some(card), Some(mut frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) else { return };
+        frame.parse();
+        let header = frame.layers.l4_end();
+        let mut pipeline = Pipeline::new(self, worker, self.ticks());
+        let cut = lso::segment(&frame, segment, header, |f| pipeline.receive_parsed(card, f));
+        if cut.is_none() {
+            card.port.rx_discards.add(1);
         }
     }
 }

@@ -3,5 +3,6 @@
 pub mod board;
 pub mod cli;
 pub mod config;
+pub mod tapbench;
 pub mod vfio_user;
 pub mod wire;

@@ -39,6 +39,8 @@ pub struct Pipeline<'n> {
     crossings: u32,
     depth: u32,
     record: Option<Record>,
+    /// Whether a wire outside has got frames.
+    left: bool,
 }
 
 /// Where steering sends a frame, without borrowing the tables.
@@ -53,7 +55,7 @@ enum Next {
 impl<'n> Pipeline<'n> {
     /// A pipeline for one burst.
     pub fn new(nic: &'n Nic, worker: usize, now: u64) -> Self {
-        Self { nic, worker, now, crossings: 0, depth: 0, record: None }
+        Self { nic, worker, now, crossings: 0, depth: 0, record: None, left: false }
     }
 
     /// A parsed frame that a function's send queue sends.
@@ -74,11 +76,16 @@ impl<'n> Pipeline<'n> {
 
     /// A frame that arrives at a physical port.
     pub fn receive_wire(&mut self, card: &Card, mut frame: Frame<'_>) {
+        frame.parse();
+        self.receive_parsed(card, &mut frame);
+    }
+
+    /// A parsed frame that arrives at a physical port.
+    pub fn receive_parsed(&mut self, card: &Card, frame: &mut Frame<'_>) {
         self.crossings = 0;
         self.depth = 0;
-        frame.parse();
-        self.record = self.nic.explainer.begin(|| format!("wire {}", card.index), &frame);
-        self.enter_port(card, &mut frame);
+        self.record = self.nic.explainer.begin(|| format!("wire {}", card.index), frame);
+        self.enter_port(card, frame);
         self.record = None;
     }
 
@@ -296,6 +303,7 @@ impl<'n> Pipeline<'n> {
                 }
             }
             Far::Outside(wire) => {
+                self.left = true;
                 if !wire.transmit(frame) {
                     card.port.tx_discards.add(1);
                 }
@@ -326,6 +334,20 @@ impl<'n> Pipeline<'n> {
             self.depth += 1;
             self.enter_eswitch(card, UPLINK, frame);
             self.depth -= 1;
+        }
+    }
+}
+
+impl Drop for Pipeline<'_> {
+    /// The burst is over: wires outside send what they held back.
+    fn drop(&mut self) {
+        if !self.left {
+            return;
+        }
+        for card in &self.nic.cards {
+            if let Far::Outside(wire) = &card.port.far {
+                card.port.tx_discards.add(wire.flush());
+            }
         }
     }
 }

@@ -1,45 +1,51 @@
 //! A TAP interface as the far end of a physical port.
 
 use std::cell::RefCell;
-use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sfnic_device_model::Nic;
-use sfnic_device_model::packet::Frame;
+use sfnic_device_model::packet::{Frame, checksum};
 use sfnic_device_model::world::Wire;
 
 use super::TapWire;
+use super::coalesce::{Batch, Target};
+use super::offload::Offload;
 
-/// Longest frame that crosses a TAP wire, in bytes.
-const LONGEST: usize = 16 * 1024;
+/// Longest frame that a TAP wire hands us, in bytes: 64 KiB of segments to be cut.
+const LONGEST: usize = 128 * 1024;
 /// Frames taken in before the end of work is looked at again.
 const BURST: usize = 64;
 
 thread_local! {
-    static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// What this thread has not written yet.
+    static BATCH: RefCell<Batch> = const { RefCell::new(Batch::new()) };
 }
 
 /// Sends what leaves a port to a TAP interface.
+#[derive(Debug)]
 pub struct TapPort {
-    tap: Arc<TapWire>,
+    target: Arc<Target>,
 }
 
 impl TapPort {
     /// A port whose far end is `tap`.
-    pub const fn new(tap: Arc<TapWire>) -> Self {
-        Self { tap }
+    pub fn new(tap: Arc<TapWire>) -> Self {
+        Self { target: Arc::new(Target { tap, lost: AtomicU64::new(0) }) }
     }
 }
 
 impl Wire for TapPort {
     fn transmit(&self, frame: &Frame<'_>) -> bool {
-        FRAME.with_borrow_mut(|buf| {
-            buf.resize(frame.len(), 0);
-            let n = frame.write_into(buf);
-            n == frame.len() && self.tap.send(&[IoSlice::new(buf)]).is_ok()
-        })
+        BATCH.with_borrow_mut(|batch| batch.push(&self.target, frame));
+        true
+    }
+
+    fn flush(&self) -> u64 {
+        BATCH.with_borrow_mut(Batch::flush);
+        self.target.lost.swap(0, Relaxed)
     }
 }
 
@@ -55,7 +61,7 @@ pub fn pump(tap: &TapWire, nic: &Nic, card: usize, worker: usize, done: impl Fn(
         }
         for _ in 0..BURST {
             match tap.recv(&mut buf) {
-                Ok(Some(n)) => nic.receive_from_wire(worker, card, &mut buf[..n]),
+                Ok(Some((n, offload))) => take_in(nic, worker, card, &mut buf[..n], offload),
                 Ok(None) => break,
                 Err(e) => {
                     tracing::error!("wire of port {card}: {e}");
@@ -64,5 +70,27 @@ pub fn pump(tap: &TapWire, nic: &Nic, card: usize, worker: usize, done: impl Fn(
                 }
             }
         }
+    }
+}
+
+/// Does what the kernel left to be done: on a wire every frame is whole.
+fn take_in(nic: &Nic, worker: usize, card: usize, frame: &mut [u8], offload: Offload) {
+    if let Some(large) = offload.large {
+        return nic.receive_large_from_wire(worker, card, frame, large.segment.into());
+    }
+    if let Some((start, offset)) = offload.checksum {
+        complete_checksum(frame, start.into(), offset.into());
+    }
+    nic.receive_from_wire(worker, card, frame);
+}
+
+fn complete_checksum(frame: &mut [u8], start: usize, offset: usize) {
+    let Some(data) = frame.get_mut(start..) else { return };
+    let sum = match !checksum::sum(data) {
+        0 => 0xffff, // to UDP 0 means none
+        sum => sum,
+    };
+    if let Some(place) = data.get_mut(offset..offset + 2) {
+        place.copy_from_slice(&sum.to_be_bytes());
     }
 }
