@@ -63,16 +63,27 @@ impl Nic {
         }
     }
 
-    /// As [`Nic::receive_from_wire`] of a frame that stands for TCP segments of
-    /// `segment` bytes of payload each: they arrive one after the other. Its
-    /// checksums need not be right. One that cannot be cut is lost.
-    pub fn receive_large_from_wire(&self, worker: usize, card: usize, bytes: &mut [u8], segment: usize) {
+    /// As [`Nic::receive_from_wire`] from a wire whose other end can wait:
+    /// while a receive queue has no buffer, `pause` is asked whether to look
+    /// again, which is what pause frames are for.
+    ///
+    /// With `segment` the frame stands for TCP segments of so many bytes of
+    /// payload each, which arrive one after the other; its checksums need not
+    /// be right. One that cannot be cut is lost.
+    pub fn receive_with_pause<'n>(
+        &'n self,
+        worker: usize,
+        card: usize,
+        bytes: &mut [u8],
+        segment: Option<usize>,
+        pause: &'n mut dyn FnMut() -> bool,
+    ) {
         let (Some(card), Some(mut frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) else { return };
+        let mut pipeline = Pipeline::with_pause(self, worker, self.ticks(), pause);
+        let Some(segment) = segment else { return pipeline.receive_wire(card, frame) };
         frame.parse();
         let header = frame.layers.l4_end();
-        let mut pipeline = Pipeline::new(self, worker, self.ticks());
-        let cut = lso::segment(&frame, segment, header, |f| pipeline.receive_parsed(card, f));
-        if cut.is_none() {
+        if lso::segment(&frame, segment, header, |f| pipeline.receive_parsed(card, f)).is_none() {
             card.port.rx_discards.add(1);
         }
     }

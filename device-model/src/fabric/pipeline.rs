@@ -41,6 +41,8 @@ pub struct Pipeline<'n> {
     record: Option<Record>,
     /// Whether a wire outside has got frames.
     left: bool,
+    /// Asked while a receive queue has no buffer: true to look again.
+    pause: Option<&'n mut dyn FnMut() -> bool>,
 }
 
 /// Where steering sends a frame, without borrowing the tables.
@@ -55,7 +57,15 @@ enum Next {
 impl<'n> Pipeline<'n> {
     /// A pipeline for one burst.
     pub fn new(nic: &'n Nic, worker: usize, now: u64) -> Self {
-        Self { nic, worker, now, crossings: 0, depth: 0, record: None, left: false }
+        Self { nic, worker, now, crossings: 0, depth: 0, record: None, left: false, pause: None }
+    }
+
+    /// As [`Self::new`], for frames from a wire whose other end can wait: as
+    /// long as `pause` says so, frames wait for receive buffers.
+    pub fn with_pause(nic: &'n Nic, worker: usize, now: u64, pause: &'n mut dyn FnMut() -> bool) -> Self {
+        let mut p = Self::new(nic, worker, now);
+        p.pause = Some(pause);
+        p
     }
 
     /// A parsed frame that a function's send queue sends.
@@ -244,6 +254,9 @@ impl<'n> Pipeline<'n> {
         info.rss_hash = hash.value;
         info.rss_type = RssType { ip: hash.ip_type as u8, l4: hash.l4_type as u8 };
         let mem = function.dma.load();
+        if let Some(pause) = &mut self.pause {
+            while state.with_queue(hash.value, |rq| rq.is_starved(&mem)) == Some(true) && pause() {}
+        }
         let end = state.with_queue(hash.value, |rq| (rq.rqn(), rq.deliver(&mem, &**function, frame, &info, self.now)));
         match end {
             Some((rqn, Ok(()))) => self.note(|| format!("received by rq {rqn:#x}")),

@@ -237,3 +237,144 @@ impl Segment {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use sfnic_device_model::packet::lso;
+
+    use super::super::offload::HEADER;
+    use super::*;
+
+    const MSS: usize = 100;
+
+    /// A TCP packet with this payload, its checksums not filled.
+    fn packet(ipv6: bool, flags: u8, payload: usize) -> Vec<u8> {
+        let mut f = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        let tcp = 20 + payload as u16;
+        if ipv6 {
+            f.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            f.extend(tcp.to_be_bytes());
+            f.extend([6, 64]);
+            f.extend((0..32).map(|i| i * 7));
+        } else {
+            f.extend([8, 0, 0x45, 0]);
+            f.extend((20 + tcp).to_be_bytes());
+            f.extend([0xff, 0xfe, 0x40, 0, 64, 6, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2]);
+        }
+        // Sequence numbers wrap.
+        f.extend([0x14, 0x51, 0, 80, 0xff, 0xff, 0xff, 0x80, 0, 0, 0, 9, 0x50, flags, 1, 0, 0, 0, 0, 0]);
+        f.extend((0..payload).map(|i| (i * 31) as u8));
+        f
+    }
+
+    fn bytes(f: &Frame<'_>) -> Vec<u8> {
+        let mut out = vec![0; f.len()];
+        f.write_into(&mut out);
+        out
+    }
+
+    fn segments(packet: &mut [u8]) -> Vec<Vec<u8>> {
+        let mut f = Frame::from_bytes(packet).unwrap();
+        f.parse();
+        let header = f.layers.l4_end();
+        let mut all = vec![];
+        lso::segment(&f, MSS, header, |s| all.push(bytes(s))).unwrap();
+        all
+    }
+
+    /// What is written when these frames are sent in one burst.
+    fn written(frames: &[Vec<u8>]) -> Vec<(Offload, Vec<u8>)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let file = |fd: OwnedFd| std::fs::File::from(fd);
+        let target = Arc::new(Target { tap: Arc::new(TapWire::over(file(near))), lost: AtomicU64::new(0) });
+        let mut batch = Batch::new();
+        for bytes in frames {
+            let mut bytes = bytes.clone();
+            let mut f = Frame::from_bytes(&mut bytes).unwrap();
+            f.parse();
+            batch.push(&target, &f);
+        }
+        batch.flush();
+        assert_eq!(target.lost.load(Relaxed), 0);
+        drop((batch, target));
+        let mut far = file(far);
+        let mut all = vec![];
+        let mut buf = vec![0; 70_000];
+        while let Ok(n @ 1..) = far.read(&mut buf) {
+            let header: [u8; HEADER] = buf[..HEADER].try_into().unwrap();
+            all.push((Offload::from_bytes(header), buf[HEADER..n].to_vec()));
+        }
+        all
+    }
+
+    #[test]
+    fn cutting_undoes_joining() {
+        for ipv6 in [false, true] {
+            let cut = segments(&mut packet(ipv6, 0x18, 1250));
+            assert_eq!(cut.len(), 13);
+            let joined = written(&cut);
+            assert_eq!(joined.len(), 1, "ipv6 {ipv6}");
+            let (offload, mut frame) = joined.into_iter().next().unwrap();
+            let header = if ipv6 { 74 } else { 54 };
+            assert_eq!(offload.large, Some(Large { ipv6, header, segment: 100 }));
+            assert_eq!(offload.checksum, Some((header - 20, 16)));
+            assert_eq!(segments(&mut frame), cut);
+        }
+    }
+
+    #[test]
+    fn what_does_not_continue_is_sent_as_it_is() {
+        let cut = segments(&mut packet(false, 0x10, 350));
+        let alone = |frames: &[Vec<u8>]| {
+            let plain: Vec<_> = frames.iter().map(|f| (Offload::default(), f.clone())).collect();
+            assert_eq!(written(frames), plain);
+        };
+        // One by itself, out of order, twice the same, behind a short one.
+        alone(&cut[..1]);
+        alone(&[cut[2].clone(), cut[1].clone()]);
+        alone(&[cut[0].clone(), cut[0].clone()]);
+        alone(&[cut[3].clone(), cut[0].clone()]);
+        // A wrong checksum stays wrong.
+        let mut wrong = cut.clone();
+        wrong[1][60] ^= 1;
+        alone(&wrong[..2]);
+        // Other headers: the window, the TTL.
+        for at in [14 + 8, 14 + 20 + 15] {
+            let mut other = cut.clone();
+            other[1][at] ^= 1;
+            alone(&other[..2]);
+        }
+        // Flags that are not of data, no payload, no TCP.
+        alone(&segments(&mut packet(false, 0x11, 150)).split_off(1));
+        alone(&[packet(false, 0x10, 0), packet(false, 0x10, 0)]);
+        alone(&[vec![0xff; 60], vec![0xff; 60]]);
+    }
+
+    #[test]
+    fn joined_frames_are_packets_of_at_most_64_kib() {
+        for ipv6 in [false, true] {
+            let mut cut = vec![];
+            for (n, mut part) in [60_000, 60_000].into_iter().map(|n| (n, packet(ipv6, 0x10, n))) {
+                let at = if ipv6 { 54 } else { 34 } + TCP_SEQUENCE;
+                if !cut.is_empty() {
+                    part[at..at + 4].copy_from_slice(&(n as u32 - 0x80).to_be_bytes());
+                    let id = 0xfffeu16.wrapping_add(600);
+                    if !ipv6 {
+                        part[18..20].copy_from_slice(&id.to_be_bytes());
+                    }
+                }
+                cut.extend(segments(&mut part));
+            }
+            let joined = written(&cut);
+            assert_eq!(joined.len(), 2);
+            assert!(joined[0].1.len() > 65_300, "{}", joined[0].1.len());
+            let again: Vec<_> = joined.into_iter().flat_map(|(_, mut f)| segments(&mut f)).collect();
+            assert!(again == cut);
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sfnic_device_model::Nic;
@@ -52,6 +53,7 @@ impl Wire for TapPort {
 /// Takes in what arrives at a TAP interface until `done`.
 pub fn pump(tap: &TapWire, nic: &Nic, card: usize, worker: usize, done: impl Fn() -> bool) {
     let mut buf = vec![0; LONGEST];
+    let mut patience = Patience::default();
     let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     while !done() {
         let fd = tap.as_fd();
@@ -61,11 +63,16 @@ pub fn pump(tap: &TapWire, nic: &Nic, card: usize, worker: usize, done: impl Fn(
         }
         for _ in 0..BURST {
             match tap.recv(&mut buf) {
-                Ok(Some((n, offload))) => take_in(nic, worker, card, &mut buf[..n], offload),
+                Ok(Some((n, offload))) => {
+                    let frame = &mut buf[..n];
+                    let segment = prepare(frame, offload);
+                    patience.grant(n.div_ceil(segment.unwrap_or(n).max(1)));
+                    nic.receive_with_pause(worker, card, frame, segment, &mut || patience.wait());
+                }
                 Ok(None) => break,
                 Err(e) => {
                     tracing::error!("wire of port {card}: {e}");
-                    std::thread::sleep(std::time::Duration::from_millis(100));
+                    std::thread::sleep(Duration::from_millis(100));
                     break;
                 }
             }
@@ -73,15 +80,46 @@ pub fn pump(tap: &TapWire, nic: &Nic, card: usize, worker: usize, done: impl Fn(
     }
 }
 
-/// Does what the kernel left to be done: on a wire every frame is whole.
-fn take_in(nic: &Nic, worker: usize, card: usize, frame: &mut [u8], offload: Offload) {
+/// How long frames from the wire may wait for receive buffers. While they do, the frames
+/// behind them stay in the kernel's queue, and the host's programs wait.
+///
+/// Each frame brings some time, so that a queue whose driver has stopped delays the
+/// others by a bounded part of theirs.
+#[derive(Debug, Default)]
+struct Patience(Duration);
+
+impl Patience {
+    const FOR_A_FRAME: Duration = Duration::from_micros(100);
+    const MOST: Duration = Duration::from_millis(5);
+    const STEP: Duration = Duration::from_micros(20);
+
+    fn grant(&mut self, frames: usize) {
+        let frames = u32::try_from(frames).unwrap_or(u32::MAX);
+        self.0 = self.0.saturating_add(Self::FOR_A_FRAME.saturating_mul(frames)).min(Self::MOST);
+    }
+
+    /// Waits a little; false where there is no time left.
+    fn wait(&mut self) -> bool {
+        if self.0.is_zero() {
+            return false;
+        }
+        let started = Instant::now();
+        std::thread::sleep(Self::STEP);
+        self.0 = self.0.saturating_sub(started.elapsed());
+        true
+    }
+}
+
+/// Does what the kernel left to be done; of a large frame it returns the payload of each
+/// segment, in bytes.
+fn prepare(frame: &mut [u8], offload: Offload) -> Option<usize> {
     if let Some(large) = offload.large {
-        return nic.receive_large_from_wire(worker, card, frame, large.segment.into());
+        return Some(large.segment.into());
     }
     if let Some((start, offset)) = offload.checksum {
         complete_checksum(frame, start.into(), offset.into());
     }
-    nic.receive_from_wire(worker, card, frame);
+    None
 }
 
 fn complete_checksum(frame: &mut [u8], start: usize, offset: usize) {
