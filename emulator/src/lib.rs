@@ -1,5 +1,6 @@
 //! The board: endpoints, wires and everything else around the chip.
 
+pub mod bench;
 pub mod board;
 pub mod cli;
 pub mod config;

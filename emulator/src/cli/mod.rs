@@ -71,6 +71,7 @@ enum Command {
     Run(run::Args),
     Kit(kit::Args),
     List(list::Args),
+    Bench(crate::bench::Args),
 }
 
 /// Why a command did not do what it should.
@@ -105,6 +106,7 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
+            Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
         }
     }
 
