@@ -47,8 +47,17 @@ impl Nic {
         let mem = card.dma.load();
         let mut pipeline = Pipeline::new(self, worker, now);
         let td = job.sq.config().tdn;
-        let mut tx = Transmit { pipeline: &mut pipeline, card, function: &job.function, mem: &mem, td };
-        let done = job.sq.poll(&mem, &*job.function, BURST, &mut tx, now);
+        let done = {
+            let mut tx = Transmit {
+                pipeline: &mut pipeline,
+                card,
+                function: &job.function,
+                mem: &mem,
+                td,
+                frame: Frame::empty(),
+            };
+            job.sq.poll(&mem, &*job.function, BURST, &mut tx, now)
+        };
         if done.more {
             self.work.push_back_quietly(job);
         }

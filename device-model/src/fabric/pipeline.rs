@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use sfnic_firmware_cmds::layout::Field;
 use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
+use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
 use super::counters::Cast;
@@ -176,19 +177,29 @@ impl<'n> Pipeline<'n> {
         let Some(dmac) = frame.headers().first_chunk::<6>().copied() else { return };
         let unicast = Cast::of(&dmac) == Cast::Unicast;
         let mut taken = false;
-        let vports = card.fabric.vports.pin();
-        for (number, v) in &vports {
+        let mut wanted: SmallVec<[u16; 8]> = SmallVec::new();
+        for (number, v) in &card.fabric.vports.pin() {
             // A function's own unicast comes back to it; its TIRs say whether they take it.
             let filter = v.filter.load();
             let registered = unicast && filter.unicast.contains(&dmac);
             let reaches = *number != UPLINK && (*number != from || registered);
             if reaches && filter.wants(&dmac) {
                 taken |= registered;
-                self.note(|| format!("legacy switching: vport {number:#x} wants it"));
-                self.enter_vport(card, *number, &mut frame.replicate());
+                wanted.push(*number);
             }
         }
-        if from != UPLINK && !taken {
+        let to_wire = from != UPLINK && !taken;
+        // The last one takes the frame itself.
+        let last = if to_wire { None } else { wanted.pop() };
+        for number in wanted {
+            self.note(|| format!("legacy switching: vport {number:#x} wants it"));
+            self.enter_vport(card, number, &mut frame.replicate());
+        }
+        if let Some(number) = last {
+            self.note(|| format!("legacy switching: vport {number:#x} wants it"));
+            self.enter_vport(card, number, frame);
+        }
+        if to_wire {
             self.note(|| "legacy switching: to the wire".into());
             self.leave_port(card, frame);
         }
@@ -288,9 +299,8 @@ impl<'n> Pipeline<'n> {
             return;
         }
         let port = &card.port;
-        let mut frame = frame.replicate();
         self.depth += 1;
-        self.walk(&card.fabric.eswitch, TableType::EgressAcl, UPLINK, &mut frame, &mut |p, f, next| match next {
+        self.walk(&card.fabric.eswitch, TableType::EgressAcl, UPLINK, frame, &mut |p, f, next| match next {
             Next::Pass | Next::Default if !port.is_up() => {
                 port.tx_discards.add(1);
                 p.note(|| "dropped: the port's link is down".into());
