@@ -115,8 +115,10 @@ fn measure(path: Path, size: u32, limit: Duration) -> anyhow::Result<Figure> {
     let (mut sent, mut received) = (0u64, 0u64);
     let mut device = Duration::ZERO;
     let start = Instant::now();
+    fill(&mut from, &frame);
     while start.elapsed() < limit {
-        stage(&mut from, &frame);
+        from.channels[0].sq.repeat(BATCH);
+        from.channels[0].sq.ring();
         let begin = Instant::now();
         rig.run();
         device += begin.elapsed();
@@ -137,23 +139,26 @@ fn measure(path: Path, size: u32, limit: Duration) -> anyhow::Result<Figure> {
     })
 }
 
-/// Posts a batch of the same frame, and rings once.
-fn stage(dev: &mut Netdev, frame: &[u8]) {
+/// Writes the same frame into every WQE of the ring, without giving them to the
+/// device.
+fn fill(dev: &mut Netdev, frame: &[u8]) {
     const HEAD: usize = 18;
     let c = &mut dev.channels[0];
     let at = c.buffer_at(0);
     dev.function.mem.put(at, &frame[HEAD..]);
-    for i in 0..BATCH {
+    for i in 0..1u16 << LOG_QUEUE {
         let wqe = sfnic_test_driver::Wqe::send(&frame[..HEAD]).data(dev.lkey, at, (frame.len() - HEAD) as u32);
         let wqe = if (i + 1) % SIGNAL == 0 { wqe.signalled() } else { wqe };
         c.sq.post(&wqe);
     }
-    c.sq.ring();
+    c.sq.restart();
 }
 
 /// Takes every completion and gives the buffers back; how many frames came.
 fn collect(from: &mut Netdev, to: &mut Netdev) -> u64 {
-    from.reap(0);
+    let sends = &mut from.channels[0].sq_cq;
+    while sends.poll().is_some() {}
+    sends.update();
     let c = &mut to.channels[0];
     let mut n = 0;
     while c.rq_cq.poll().is_some() {
