@@ -51,7 +51,10 @@ enum Next {
     Tir(Arc<Tir>),
     Vport(u16),
     Pass,
+    /// No rule is for it.
     Default,
+    /// There are no tables of this kind.
+    NoTables,
     Drop,
 }
 
@@ -79,7 +82,7 @@ impl<'n> Pipeline<'n> {
             self.nic.explainer.begin(|| format!("pf{} vport {:#x} sq {sqn:#x}", card.index, vport.number), frame);
         vport.tx.count(Cast::of(frame.headers()), frame.len());
         self.walk(&function.steering, TableType::NicTx, 0, frame, &mut |p, f, next| match next {
-            Next::Pass | Next::Default => p.enter_eswitch(card, vport.number, f),
+            Next::Pass | Next::Default | Next::NoTables => p.enter_eswitch(card, vport.number, f),
             _ => p.drop_tx(vport, f),
         });
         self.record = None;
@@ -122,7 +125,7 @@ impl<'n> Pipeline<'n> {
         then: &mut dyn FnMut(&mut Self, &mut Frame<'m>, Next),
     ) {
         let view = tables.load();
-        let Some(root) = view.root(kind, vport) else { return then(self, frame, Next::Default) };
+        let Some(root) = view.root(kind, vport) else { return then(self, frame, Next::NoTables) };
         let worker = self.worker;
         if let Some(mut record) = self.record.take() {
             // What follows a delivery is told after the walk's own steps.
@@ -153,18 +156,15 @@ impl<'n> Pipeline<'n> {
     fn enter_eswitch(&mut self, card: &Card, from: u16, frame: &mut Frame<'_>) {
         let fabric = &card.fabric;
         self.walk(&fabric.eswitch, TableType::IngressAcl, from, frame, &mut |p, f, next| match next {
-            Next::Pass | Next::Default => p.forward(card, from, f),
+            Next::Pass | Next::Default | Next::NoTables => p.forward(card, from, f),
             _ => p.note(|| "dropped by the ingress ACL".into()),
         });
     }
 
     /// The FDB decides, or the addresses where there is none.
     fn forward(&mut self, card: &Card, from: u16, frame: &mut Frame<'_>) {
-        let fabric = &card.fabric;
-        if fabric.eswitch.load().root(TableType::Fdb, 0).is_none() {
-            return self.forward_legacy(card, from, frame);
-        }
-        self.walk(&fabric.eswitch, TableType::Fdb, 0, frame, &mut |p, f, next| match next {
+        self.walk(&card.fabric.eswitch, TableType::Fdb, 0, frame, &mut |p, f, next| match next {
+            Next::NoTables => p.forward_legacy(card, from, f),
             Next::Vport(UPLINK) => p.leave_port(card, f),
             Next::Vport(n) => p.enter_vport(card, n, f),
             _ => p.note(|| "dropped by the FDB".into()),
@@ -235,7 +235,7 @@ impl<'n> Pipeline<'n> {
         }
         self.depth += 1;
         self.walk(&card.fabric.eswitch, TableType::EgressAcl, number, frame, &mut |p, f, next| match next {
-            Next::Pass | Next::Default => p.receive(&function, &vport, f),
+            Next::Pass | Next::Default | Next::NoTables => p.receive(&function, &vport, f),
             _ => p.note(|| "dropped by the egress ACL".into()),
         });
         self.depth -= 1;
@@ -301,11 +301,11 @@ impl<'n> Pipeline<'n> {
         let port = &card.port;
         self.depth += 1;
         self.walk(&card.fabric.eswitch, TableType::EgressAcl, UPLINK, frame, &mut |p, f, next| match next {
-            Next::Pass | Next::Default if !port.is_up() => {
+            Next::Pass | Next::Default | Next::NoTables if !port.is_up() => {
                 port.tx_discards.add(1);
                 p.note(|| "dropped: the port's link is down".into());
             }
-            Next::Pass | Next::Default => {
+            Next::Pass | Next::Default | Next::NoTables => {
                 port.count_tx(f.headers(), f.len());
                 p.cross_wire(card, f);
             }

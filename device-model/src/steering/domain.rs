@@ -1,7 +1,6 @@
 //! The tables as packets see them: an immutable picture, replaced when the
 //! structure changes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -154,10 +153,13 @@ impl<T> Clone for Table<T> {
 const CHUNK: usize = 128;
 type Chunk<T> = Vec<Option<Arc<Table<T>>>>;
 
+/// Where packets enter, by type and vport; looked up several times a packet.
+type Roots = std::collections::HashMap<(TableType, u16), TableRef, foldhash::fast::RandomState>;
+
 /// All tables and roots at one moment.
 pub(super) struct Domain<T> {
     chunks: Vec<Arc<Chunk<T>>>,
-    roots: Arc<HashMap<(TableType, u16), TableRef>>,
+    roots: Arc<Roots>,
 }
 
 impl<T> Default for Domain<T> {
@@ -183,7 +185,7 @@ impl<T> Domain<T> {
         self.roots.get(&(kind, vport)).copied()
     }
 
-    pub(super) fn roots(&self) -> &HashMap<(TableType, u16), TableRef> {
+    pub(super) fn roots(&self) -> &Roots {
         &self.roots
     }
 
