@@ -484,7 +484,9 @@ def ports():
 
 
 def port_of(handle):
-    return ports().get(handle)
+    """One port; None if it is not there."""
+    r = attempt(f"devlink -j port show {handle}")
+    return json.loads(r.out)["port"][handle] if r.status == 0 else None
 
 
 def state_of(handle):
@@ -500,17 +502,25 @@ def switchdev(pf, mode="switchdev"):
 class Sf:
     """A sub-function, from `devlink port add` on."""
 
-    def __init__(self, pf, sfnum, mac=None):
+    def __init__(self, pf, sfnum, mac=None, add=True):
         self.pf, self.sfnum = pf, sfnum
         number = int(pf.rsplit(".", 1)[1])
-        added = devlink(f"port add pci/{pf} flavour pcisf pfnum {number} sfnum {sfnum}")
-        (self.handle, port), = added["port"].items()
-        self.rep = port.get("netdev") or until(lambda: (port_of(self.handle) or {}).get("netdev"), "the representor")
+        if add:
+            said = run(f"devlink port add pci/{pf} flavour pcisf pfnum {number} sfnum {sfnum}")
+            self.handle = said.split(": ")[0]
+        else:
+            self.handle = next(h for h, p in ports().items() if h.startswith(f"pci/{pf}/") and p.get("sfnum") == sfnum)
+        self.rep = until(lambda: port_of(self.handle).get("netdev"), "the representor")
         self.aux = None
         self.dev = None
         self.ns = None
         if mac:
             run(f"devlink port function set {self.handle} hw_addr {mac}")
+
+    @staticmethod
+    def found(pf, sfnum):
+        """One that somebody else added."""
+        return Sf(pf, sfnum, add=False)
 
     def activate(self):
         run(f"devlink port function set {self.handle} state active")
@@ -529,8 +539,9 @@ class Sf:
 
     def start(self):
         """Its Ethernet device, which a light probe leaves out."""
-        until(lambda: os.path.exists(f"/sys/bus/auxiliary/devices/{self.aux}/driver"), f"the driver of {self.aux}")
-        run(f"devlink dev param set auxiliary/{self.aux} name enable_eth value true cmode driverinit")
+        parameter = f"auxiliary/{self.aux} name enable_eth"
+        until(lambda: attempt(f"devlink dev param show {parameter}").status == 0, f"the driver of {self.aux}")
+        run(f"devlink dev param set {parameter} value true cmode driverinit")
         run(f"devlink dev reload auxiliary/{self.aux}")
         self.dev = until(self._dev, f"the netdev of {self.aux}")
 
