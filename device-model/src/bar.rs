@@ -83,7 +83,7 @@ impl Nic {
         let mut after = vec![];
         for (i, word) in data.chunks(4).enumerate() {
             let at = p.offset + i as u64 * 4;
-            let Some(word) = word.first_chunk::<4>().filter(|_| at % 4 == 0) else {
+            let Some(word) = word.first_chunk::<4>().filter(|_| at.is_multiple_of(4)) else {
                 self.unmodelled.record(card.index, p.function, Access::WindowWrite(at as u32));
                 continue;
             };

@@ -97,10 +97,10 @@ fn deliver(
     let token = e.get(CmdQueueEntry::token);
     let in_ptr = u64::from(e.get(CmdQueueEntry::input_mailbox_pointer_63_32)) << 32 | u64::from(raw32(entry, 0x0c));
     let out_ptr = u64::from(e.get(CmdQueueEntry::output_mailbox_pointer_63_32)) << 32 | u64::from(raw32(entry, 0x34));
-    if in_len > INLINE && in_ptr % BOX as u64 != 0 {
+    if in_len > INLINE && !in_ptr.is_multiple_of(BOX as u64) {
         return Delivery::InPtrAlign;
     }
-    if out_len > INLINE && out_ptr % BOX as u64 != 0 {
+    if out_len > INLINE && !out_ptr.is_multiple_of(BOX as u64) {
         return Delivery::OutPtrAlign;
     }
     let mut input = Vec::with_capacity(in_len);
@@ -145,7 +145,7 @@ fn check_box(mem: &Memory, ptr: u64, token: u32, n: usize) -> Result<u64, Delive
 fn read_boxes(mem: &Memory, mut ptr: u64, token: u32, len: usize, input: &mut Vec<u8>) -> Result<(), Delivery> {
     let mut n = 0;
     while input.len() < len {
-        if ptr % BOX as u64 != 0 {
+        if !ptr.is_multiple_of(BOX as u64) {
             return Err(Delivery::InPtrAlign);
         }
         let next = check_box(mem, ptr, token, n)?;
@@ -160,7 +160,7 @@ fn read_boxes(mem: &Memory, mut ptr: u64, token: u32, len: usize, input: &mut Ve
 
 fn write_boxes(mem: &Memory, mut ptr: u64, token: u32, out: &[u8]) -> Result<(), Delivery> {
     for (n, chunk) in out.get(INLINE..).unwrap_or(&[]).chunks(BOX).enumerate() {
-        if ptr % BOX as u64 != 0 {
+        if !ptr.is_multiple_of(BOX as u64) {
             return Err(Delivery::OutPtrAlign);
         }
         let next = check_box(mem, ptr, token, n)?;

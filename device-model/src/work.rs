@@ -9,7 +9,7 @@ use crate::fabric::pipeline::Pipeline;
 use crate::fabric::plane::FunctionPlane;
 use crate::fabric::transmit::Transmit;
 use crate::nic::Nic;
-use crate::packet::Frame;
+use crate::packet::{Frame, lso};
 use crate::queue::Sq;
 use crate::world::Waker;
 
@@ -47,8 +47,17 @@ impl Nic {
         let mem = card.dma.load();
         let mut pipeline = Pipeline::new(self, worker, now);
         let td = job.sq.config().tdn;
-        let mut tx = Transmit { pipeline: &mut pipeline, card, function: &job.function, mem: &mem, td };
-        let done = job.sq.poll(&mem, &*job.function, BURST, &mut tx, now);
+        let done = {
+            let mut tx = Transmit {
+                pipeline: &mut pipeline,
+                card,
+                function: &job.function,
+                mem: &mem,
+                td,
+                frame: Frame::empty(),
+            };
+            job.sq.poll(&mem, &*job.function, BURST, &mut tx, now)
+        };
         if done.more {
             self.work.push_back_quietly(job);
         }
@@ -59,7 +68,32 @@ impl Nic {
     /// frame without its check sequence.
     pub fn receive_from_wire(&self, worker: usize, card: usize, bytes: &mut [u8]) {
         if let (Some(card), Some(frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) {
-            Pipeline::new(self, worker, self.ticks()).from_wire(card, frame);
+            Pipeline::new(self, worker, self.ticks()).receive_wire(card, frame);
+        }
+    }
+
+    /// As [`Nic::receive_from_wire`] from a wire whose other end can wait:
+    /// while a receive queue has no buffer, `pause` is asked whether to look
+    /// again, which is what pause frames are for.
+    ///
+    /// With `segment` the frame stands for TCP segments of so many bytes of
+    /// payload each, which arrive one after the other; its checksums need not
+    /// be right. One that cannot be cut is lost.
+    pub fn receive_with_pause<'n>(
+        &'n self,
+        worker: usize,
+        card: usize,
+        bytes: &mut [u8],
+        segment: Option<usize>,
+        pause: &'n mut dyn FnMut() -> bool,
+    ) {
+        let (Some(card), Some(mut frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) else { return };
+        let mut pipeline = Pipeline::with_pause(self, worker, self.ticks(), pause);
+        let Some(segment) = segment else { return pipeline.receive_wire(card, frame) };
+        frame.parse();
+        let header = frame.layers.l4_end();
+        if lso::segment(&frame, segment, header, |f| pipeline.receive_parsed(card, f)).is_none() {
+            card.port.rx_discards.add(1);
         }
     }
 }

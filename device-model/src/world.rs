@@ -26,4 +26,11 @@ pub trait Wire: Send + Sync {
     /// Takes a frame that leaves the port: the pieces of guest memory and
     /// headers that make it up, in order. Returns false where it was dropped.
     fn transmit(&self, frame: &crate::packet::Frame<'_>) -> bool;
+
+    /// The calling thread has no more frames for now: what [`Self::transmit`]
+    /// held back for the sake of the next one leaves. Returns how many frames
+    /// were dropped that `transmit` seemed to take.
+    fn flush(&self) -> u64 {
+        0
+    }
 }

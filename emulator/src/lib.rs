@@ -1,5 +1,9 @@
 //! The board: endpoints, wires and everything else around the chip.
 
+pub mod bench;
 pub mod board;
+pub mod cli;
+pub mod config;
+pub mod tapbench;
 pub mod vfio_user;
 pub mod wire;

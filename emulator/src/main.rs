@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `sfnic`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sfnic_emulator::cli::main()
+}

@@ -6,7 +6,9 @@
 //! and leaves three things behind: a zero-sized type that names the structure,
 //! one typed constant a field, and a table of the fields
 //! ([`Layout::FIELDS`]) from which traces are decoded, inputs are fuzzed and
-//! the declaration itself is checked against the kernel's `mlx5_ifc.h`.
+//! the declaration itself is checked against the kernel's `mlx5_ifc.h`. The
+//! block's own list of structures (`ALL`, beside them in the module) is what
+//! that check walks, so a structure cannot be declared and left unchecked.
 //!
 //! No shift or mask is written outside this module: code reads
 //! `ctx.get(Sqc::state)`.
@@ -55,6 +57,14 @@ pub struct Info {
     pub size: usize,
     /// Fields in declaration order.
     pub fields: &'static [FieldInfo],
+}
+
+/// A field's name without the `r#` that keeps it apart from a Rust keyword.
+pub const fn plain_name(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
+    }
 }
 
 /// A structure declared with [`prm!`](crate::prm).
@@ -329,7 +339,8 @@ impl<'a, S: Layout> ViewMut<'a, S> {
     }
 }
 
-/// Declares structures of the manual.
+/// Declares structures of the manual, one block a module: the block also
+/// leaves `ALL` behind, the list of the structures declared in it.
 ///
 /// ```
 /// use sfnic_firmware_cmds::{layout::{Layout, View}, prm};
@@ -364,7 +375,11 @@ macro_rules! prm {
             const FIELDS: &'static [$crate::layout::FieldInfo] =
                 &[$($crate::prm!(@info $off [$($spec)+] $field $($sub)?)),*];
         }
-    )*};
+    )*
+        /// Every structure that this module declares.
+        #[allow(dead_code, unreachable_pub)]
+        pub const ALL: &[fn() -> $crate::layout::Info] = &[$(<$ty as $crate::layout::Layout>::info),*];
+    };
 
     (@const $ty:ident $size:literal $off:literal [$hi:literal : $lo:literal] $f:ident) => {
         pub const $f: $crate::layout::Field<$ty> = {
@@ -399,25 +414,25 @@ macro_rules! prm {
     };
 
     (@info $off:literal [$hi:literal : $lo:literal] $f:ident) => {
-        $crate::layout::FieldInfo { name: stringify!($f), bit: $off * 8 + 31 - $hi, width: $hi - $lo + 1,
+        $crate::layout::FieldInfo { name: $crate::layout::plain_name(stringify!($f)), bit: $off * 8 + 31 - $hi, width: $hi - $lo + 1,
             kind: $crate::layout::Kind::Bits, sub: None, count: 1 }
     };
     (@info $off:literal [u64] $f:ident) => {
-        $crate::layout::FieldInfo { name: stringify!($f), bit: $off * 8, width: 64,
+        $crate::layout::FieldInfo { name: $crate::layout::plain_name(stringify!($f)), bit: $off * 8, width: 64,
             kind: $crate::layout::Kind::U64, sub: None, count: 1 }
     };
     (@info $off:literal [u8; $n:literal] $f:ident) => {
-        $crate::layout::FieldInfo { name: stringify!($f), bit: $off * 8, width: $n * 8,
+        $crate::layout::FieldInfo { name: $crate::layout::plain_name(stringify!($f)), bit: $off * 8, width: $n * 8,
             kind: $crate::layout::Kind::Bytes, sub: None, count: 1 }
     };
     (@info $off:literal [sub] $f:ident $sub:ty) => { $crate::prm!(@info $off [sub; 1] $f $sub) };
     (@info $off:literal [sub; $n:literal] $f:ident $sub:ty) => {
-        $crate::layout::FieldInfo { name: stringify!($f), bit: $off * 8,
+        $crate::layout::FieldInfo { name: $crate::layout::plain_name(stringify!($f)), bit: $off * 8,
             width: $n * <$sub as $crate::layout::Layout>::SIZE as u32 * 8,
             kind: $crate::layout::Kind::Sub, sub: Some(<$sub as $crate::layout::Layout>::info), count: $n }
     };
     (@info $off:literal [$e:ident ..] $f:ident) => {
-        $crate::layout::FieldInfo { name: stringify!($f), bit: $off * 8,
+        $crate::layout::FieldInfo { name: $crate::layout::plain_name(stringify!($f)), bit: $off * 8,
             width: ::core::mem::size_of::<$e>() as u32 * 8,
             kind: $crate::layout::Kind::Tail, sub: None, count: 0 }
     };

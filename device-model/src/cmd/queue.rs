@@ -184,8 +184,9 @@ pub fn query_cq(cx: &mut Cx<'_>, i: View<'_, QueryCqIn>, o: &mut ViewMut<'_, Que
     Ok(())
 }
 
-/// MODIFY_CQ: moderation is remembered, and every armed queue fires at once;
-/// resizing is not advertised.
+/// MODIFY_CQ: moderation is remembered. An event is never later than the
+/// period allows, for every armed queue fires at once. Resizing is not
+/// advertised.
 pub fn modify_cq(cx: &mut Cx<'_>, i: View<'_, ModifyCqIn>, _: &mut ViewMut<'_, ModifyCqOut>) -> Answer {
     const RESIZE: u16 = 1;
     if cx.op_mod == RESIZE {

@@ -1,7 +1,7 @@
 //! Access registers of the firmware image: what is installed, and which
 //! management registers there are.
 
-use sfnic_firmware_cmds::layouts::{McamAccessRegBits, McamReg, McqiReg, McqiVersion, McqsReg};
+use sfnic_firmware_cmds::layouts::{McamAccessReg, McamReg, McqiReg, McqiVersion, McqsReg};
 use sfnic_firmware_cmds::{Layout, Refusal, Syndrome, View, ViewMut};
 
 use super::{Answer, Cx};
@@ -15,8 +15,8 @@ pub(super) fn mcam_read(_: &mut Cx<'_>, i: View<'_, McamReg>, o: &mut ViewMut<'_
     let group = i.get(McamReg::access_reg_group);
     o.set(McamReg::feature_group, i.get(McamReg::feature_group)).set(McamReg::access_reg_group, group);
     if group == FIRST_REGISTERS {
-        let mut bits = [0; McamAccessRegBits::SIZE];
-        ViewMut::<McamAccessRegBits>::new(&mut bits).set(McamAccessRegBits::mcqs, 1).set(McamAccessRegBits::mcqi, 1);
+        let mut bits = [0; McamAccessReg::SIZE];
+        ViewMut::<McamAccessReg>::new(&mut bits).set(McamAccessReg::mcqs, 1).set(McamAccessReg::mcqi, 1);
         o.set_bytes(McamReg::access_regs, &bits);
     }
     Ok(())

@@ -17,7 +17,8 @@ pub mod vport;
 
 use std::sync::Arc;
 
-use papaya::HashMap;
+/// A concurrent map, read by the packet path.
+pub type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
 
 use crate::steering::Reader;
 use port::Port;
@@ -31,7 +32,7 @@ pub struct Fabric {
     /// The physical port.
     pub port: Arc<Port>,
     /// Vports by number.
-    pub vports: HashMap<u16, Arc<Vport>>,
+    pub vports: Map<u16, Arc<Vport>>,
     /// Tables of the eswitch manager: FDB and ACLs.
     pub eswitch: Reader<Tir>,
 }
@@ -39,7 +40,7 @@ pub struct Fabric {
 impl Fabric {
     /// An eswitch without vports.
     pub fn new(card: usize, port: Arc<Port>, eswitch: Reader<Tir>) -> Self {
-        Self { card, port, vports: HashMap::new(), eswitch }
+        Self { card, port, vports: Map::default(), eswitch }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use sfnic_firmware_cmds::layout::Field;
 use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
+use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
 use super::counters::Cast;
@@ -39,6 +40,10 @@ pub struct Pipeline<'n> {
     crossings: u32,
     depth: u32,
     record: Option<Record>,
+    /// Whether a wire outside has got frames.
+    left: bool,
+    /// Asked while a receive queue has no buffer: true to look again.
+    pause: Option<&'n mut dyn FnMut() -> bool>,
 }
 
 /// Where steering sends a frame, without borrowing the tables.
@@ -53,11 +58,19 @@ enum Next {
 impl<'n> Pipeline<'n> {
     /// A pipeline for one burst.
     pub fn new(nic: &'n Nic, worker: usize, now: u64) -> Self {
-        Self { nic, worker, now, crossings: 0, depth: 0, record: None }
+        Self { nic, worker, now, crossings: 0, depth: 0, record: None, left: false, pause: None }
+    }
+
+    /// As [`Self::new`], for frames from a wire whose other end can wait: as
+    /// long as `pause` says so, frames wait for receive buffers.
+    pub fn with_pause(nic: &'n Nic, worker: usize, now: u64, pause: &'n mut dyn FnMut() -> bool) -> Self {
+        let mut p = Self::new(nic, worker, now);
+        p.pause = Some(pause);
+        p
     }
 
     /// A parsed frame that a function's send queue sends.
-    pub fn from_function(&mut self, card: &Card, function: &FunctionPlane, frame: &mut Frame<'_>) {
+    pub fn send(&mut self, card: &Card, function: &FunctionPlane, frame: &mut Frame<'_>) {
         self.crossings = 0;
         self.depth = 0;
         let vport = &function.vport;
@@ -66,19 +79,24 @@ impl<'n> Pipeline<'n> {
             self.nic.explainer.begin(|| format!("pf{} vport {:#x} sq {sqn:#x}", card.index, vport.number), frame);
         vport.tx.count(Cast::of(frame.headers()), frame.len());
         self.walk(&function.steering, TableType::NicTx, 0, frame, &mut |p, f, next| match next {
-            Next::Pass | Next::Default => p.to_eswitch(card, vport.number, f),
+            Next::Pass | Next::Default => p.enter_eswitch(card, vport.number, f),
             _ => p.drop_tx(vport, f),
         });
         self.record = None;
     }
 
     /// A frame that arrives at a physical port.
-    pub fn from_wire(&mut self, card: &Card, mut frame: Frame<'_>) {
+    pub fn receive_wire(&mut self, card: &Card, mut frame: Frame<'_>) {
+        frame.parse();
+        self.receive_parsed(card, &mut frame);
+    }
+
+    /// A parsed frame that arrives at a physical port.
+    pub fn receive_parsed(&mut self, card: &Card, frame: &mut Frame<'_>) {
         self.crossings = 0;
         self.depth = 0;
-        frame.parse();
-        self.record = self.nic.explainer.begin(|| format!("wire {}", card.index), &frame);
-        self.enter_port(card, &mut frame);
+        self.record = self.nic.explainer.begin(|| format!("wire {}", card.index), frame);
+        self.enter_port(card, frame);
         self.record = None;
     }
 
@@ -132,7 +150,7 @@ impl<'n> Pipeline<'n> {
     }
 
     /// A frame enters the eswitch from a vport (or [`UPLINK`]).
-    fn to_eswitch(&mut self, card: &Card, from: u16, frame: &mut Frame<'_>) {
+    fn enter_eswitch(&mut self, card: &Card, from: u16, frame: &mut Frame<'_>) {
         let fabric = &card.fabric;
         self.walk(&fabric.eswitch, TableType::IngressAcl, from, frame, &mut |p, f, next| match next {
             Next::Pass | Next::Default => p.forward(card, from, f),
@@ -147,8 +165,8 @@ impl<'n> Pipeline<'n> {
             return self.forward_legacy(card, from, frame);
         }
         self.walk(&fabric.eswitch, TableType::Fdb, 0, frame, &mut |p, f, next| match next {
-            Next::Vport(UPLINK) => p.to_port(card, f),
-            Next::Vport(n) => p.to_vport(card, n, f),
+            Next::Vport(UPLINK) => p.leave_port(card, f),
+            Next::Vport(n) => p.enter_vport(card, n, f),
             _ => p.note(|| "dropped by the FDB".into()),
         });
     }
@@ -159,17 +177,31 @@ impl<'n> Pipeline<'n> {
         let Some(dmac) = frame.headers().first_chunk::<6>().copied() else { return };
         let unicast = Cast::of(&dmac) == Cast::Unicast;
         let mut taken = false;
-        let vports = card.fabric.vports.pin();
-        for (number, v) in &vports {
-            if *number != from && *number != UPLINK && v.filter.load().wants(&dmac) {
-                taken |= unicast && v.filter.load().unicast.contains(&dmac);
-                self.note(|| format!("legacy switching: vport {number:#x} wants it"));
-                self.to_vport(card, *number, &mut frame.replicate());
+        let mut wanted: SmallVec<[u16; 8]> = SmallVec::new();
+        for (number, v) in &card.fabric.vports.pin() {
+            // A function's own unicast comes back to it; its TIRs say whether they take it.
+            let filter = v.filter.load();
+            let registered = unicast && filter.unicast.contains(&dmac);
+            let reaches = *number != UPLINK && (*number != from || registered);
+            if reaches && filter.wants(&dmac) {
+                taken |= registered;
+                wanted.push(*number);
             }
         }
-        if from != UPLINK && !taken {
+        let to_wire = from != UPLINK && !taken;
+        // The last one takes the frame itself.
+        let last = if to_wire { None } else { wanted.pop() };
+        for number in wanted {
+            self.note(|| format!("legacy switching: vport {number:#x} wants it"));
+            self.enter_vport(card, number, &mut frame.replicate());
+        }
+        if let Some(number) = last {
+            self.note(|| format!("legacy switching: vport {number:#x} wants it"));
+            self.enter_vport(card, number, frame);
+        }
+        if to_wire {
             self.note(|| "legacy switching: to the wire".into());
-            self.to_port(card, frame);
+            self.leave_port(card, frame);
         }
     }
 
@@ -185,7 +217,7 @@ impl<'n> Pipeline<'n> {
 
     /// A frame is delivered to a vport: egress ACL, then its function's
     /// receive steering.
-    fn to_vport(&mut self, card: &Card, number: u16, frame: &mut Frame<'_>) {
+    fn enter_vport(&mut self, card: &Card, number: u16, frame: &mut Frame<'_>) {
         if !self.cross() {
             return;
         }
@@ -233,6 +265,9 @@ impl<'n> Pipeline<'n> {
         info.rss_hash = hash.value;
         info.rss_type = RssType { ip: hash.ip_type as u8, l4: hash.l4_type as u8 };
         let mem = function.dma.load();
+        if let Some(pause) = &mut self.pause {
+            while state.with_queue(hash.value, |rq| rq.is_starved(&mem)) == Some(true) && pause() {}
+        }
         let end = state.with_queue(hash.value, |rq| (rq.rqn(), rq.deliver(&mem, &**function, frame, &info, self.now)));
         match end {
             Some((rqn, Ok(()))) => self.note(|| format!("received by rq {rqn:#x}")),
@@ -246,24 +281,26 @@ impl<'n> Pipeline<'n> {
         }
     }
 
-    fn blocked_loopback(&self, function: &FunctionPlane, tir: &Tir, block: u32, frame: &Frame<'_>) -> bool {
+    /// Whether a frame that the function sent itself is not taken. The field is
+    /// called `self_lb_block`, but a bit that is set lets frames pass: so the
+    /// driver uses it (`mlx5e_modify_tirs_lb`, `TIR_ALLOW_SELF_LB_UC`).
+    fn blocked_loopback(&self, function: &FunctionPlane, tir: &Tir, allow: u32, frame: &Frame<'_>) -> bool {
         const UNICAST: u32 = 1;
         const MULTICAST: u32 = 2;
         let m = &frame.meta;
         let own = !m.from_wire && m.source_vport == function.vport.number && m.source_td == tir.td;
         let bit = if Cast::of(frame.headers()) == Cast::Unicast { UNICAST } else { MULTICAST };
-        own && block & bit != 0
+        own && allow & bit == 0
     }
 
     /// A frame leaves by the physical port.
-    fn to_port(&mut self, card: &Card, frame: &mut Frame<'_>) {
+    fn leave_port(&mut self, card: &Card, frame: &mut Frame<'_>) {
         if !self.cross() {
             return;
         }
         let port = &card.port;
-        let mut frame = frame.replicate();
         self.depth += 1;
-        self.walk(&card.fabric.eswitch, TableType::EgressAcl, UPLINK, &mut frame, &mut |p, f, next| match next {
+        self.walk(&card.fabric.eswitch, TableType::EgressAcl, UPLINK, frame, &mut |p, f, next| match next {
             Next::Pass | Next::Default if !port.is_up() => {
                 port.tx_discards.add(1);
                 p.note(|| "dropped: the port's link is down".into());
@@ -289,6 +326,7 @@ impl<'n> Pipeline<'n> {
                 }
             }
             Far::Outside(wire) => {
+                self.left = true;
                 if !wire.transmit(frame) {
                     card.port.tx_discards.add(1);
                 }
@@ -317,8 +355,22 @@ impl<'n> Pipeline<'n> {
         frame.meta.reg_b = 0;
         if self.cross() {
             self.depth += 1;
-            self.to_eswitch(card, UPLINK, frame);
+            self.enter_eswitch(card, UPLINK, frame);
             self.depth -= 1;
+        }
+    }
+}
+
+impl Drop for Pipeline<'_> {
+    /// The burst is over: wires outside send what they held back.
+    fn drop(&mut self) {
+        if !self.left {
+            return;
+        }
+        for card in &self.nic.cards {
+            if let Far::Outside(wire) = &card.port.far {
+                card.port.tx_discards.add(wire.flush());
+            }
         }
     }
 }

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use papaya::HashMap;
-
+use super::Map;
 use super::counters::Counter;
 use super::mkey::{Mkey, RESERVED_LKEY};
 use super::tir::Tir;
@@ -34,15 +33,15 @@ pub struct FunctionPlane {
     /// Its IOVA space (the PF's).
     pub dma: Arc<Dma>,
     /// Send queues.
-    pub sqs: HashMap<u32, Rung<Sq>>,
+    pub sqs: Map<u32, Rung<Sq>>,
     /// Completion queues.
-    pub cqs: HashMap<u32, Rung<Cq>>,
+    pub cqs: Map<u32, Rung<Cq>>,
     /// Event queues.
-    pub eqs: HashMap<u32, Rung<Eq>>,
+    pub eqs: Map<u32, Rung<Eq>>,
     /// Memory keys by index.
-    pub mkeys: HashMap<u32, Arc<Mkey>>,
+    pub mkeys: Map<u32, Arc<Mkey>>,
     /// UAR pages and the user context that owns each.
-    pub uars: HashMap<u32, u16>,
+    pub uars: Map<u32, u16>,
     /// Who asked for asynchronous events.
     pub events: Arc<AsyncEqs>,
     /// Its flow tables.
@@ -65,11 +64,11 @@ impl FunctionPlane {
             vhca_id,
             vport,
             dma,
-            sqs: HashMap::new(),
-            cqs: HashMap::new(),
-            eqs: HashMap::new(),
-            mkeys: HashMap::new(),
-            uars: HashMap::new(),
+            sqs: Map::default(),
+            cqs: Map::default(),
+            eqs: Map::default(),
+            mkeys: Map::default(),
+            uars: Map::default(),
             events: Arc::default(),
             steering,
             rx_steering_discards: Counter::default(),

@@ -40,7 +40,8 @@ pub struct TirState {
     pub symmetric: bool,
     /// Which fields it covers.
     pub selector: Selector,
-    /// Loopback that is refused: bit 0 unicast, bit 1 multicast.
+    /// The function's own frames that are taken: bit 0 unicast, bit 1
+    /// multicast.
     pub self_lb_block: u32,
 }
 

@@ -33,32 +33,34 @@ pub struct Transmit<'a, 'n> {
     pub mem: &'a Memory,
     /// Transport domain of the queue.
     pub td: u32,
+    /// The frame that is being formed, used again and again.
+    pub frame: Frame<'a>,
 }
 
 impl TxSink for Transmit<'_, '_> {
     fn send(&mut self, wqe: &TxWqe<'_>) -> TxResult {
-        let mut frame = match self.form(wqe) {
-            Ok(f) => f,
-            Err(fault) => return TxResult::Failed(fault),
-        };
+        if let Err(fault) = self.form(wqe) {
+            return TxResult::Failed(fault);
+        }
         let link = &self.function.vport.link;
         if self.function.id != 0 && !link.load(std::sync::atomic::Ordering::Relaxed) {
             self.function.tx_link_down.add(1);
             return TxResult::Dropped;
         }
         let (mut frames, mut bytes) = (0, 0);
+        let (pipeline, card, function) = (&mut *self.pipeline, self.card, self.function);
         let mut one = |f: &mut Frame<'_>| {
             frames += 1;
             bytes += f.len() as u64;
-            self.pipeline.from_function(self.card, self.function, f);
+            pipeline.send(card, function, f);
         };
         if let Some(mss) = wqe.mss {
             let hdr = wqe.header.len() + if wqe.vlan.is_some() { 4 } else { 0 };
-            if lso::segment(&frame, mss.get().into(), hdr, one).is_none() {
+            if lso::segment(&self.frame, mss.get().into(), hdr, one).is_none() {
                 return TxResult::Failed(WqeFault::LsoParameters);
             }
         } else {
-            one(&mut frame);
+            one(&mut self.frame);
         }
         TxResult::Sent { frames, bytes }
     }
@@ -70,7 +72,7 @@ impl TxSink for Transmit<'_, '_> {
 
 impl<'a> Transmit<'a, '_> {
     /// A parsed frame with its checksums, padded; of an LSO the whole message.
-    fn form(&self, wqe: &TxWqe<'_>) -> Result<Frame<'a>, WqeFault> {
+    fn form(&mut self, wqe: &TxWqe<'_>) -> Result<(), WqeFault> {
         let mut head: SmallVec<[u8; HDR_CAP]> = SmallVec::new();
         let mut slices: SmallVec<[VolatileSlice<'a, ()>; 8]> = SmallVec::new();
         for piece in wqe.pieces() {
@@ -85,7 +87,10 @@ impl<'a> Transmit<'a, '_> {
             }
         }
         let copy = if wqe.mss.is_some() { wqe.header.len() } else { HDR_CAP };
-        let mut f = Frame::gather_head(&head, slices, copy).ok_or(WqeFault::Length)?;
+        let f = &mut self.frame;
+        if !f.regather(&head, slices, copy) {
+            return Err(WqeFault::Length);
+        }
         if wqe.mss.is_none() {
             f.pad(MIN_FRAME);
         }
@@ -100,8 +105,8 @@ impl<'a> Transmit<'a, '_> {
         }
         if wqe.mss.is_none() {
             let c = wqe.csum;
-            checksum::fill(&mut f, Fill { l3: c.l3, l4: c.l4, inner_l3: c.inner_l3, inner_l4: c.inner_l4 });
+            checksum::fill(f, Fill { l3: c.l3, l4: c.l4, inner_l3: c.inner_l3, inner_l4: c.inner_l4 });
         }
-        Ok(f)
+        Ok(())
     }
 }

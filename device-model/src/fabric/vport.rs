@@ -1,6 +1,5 @@
 //! A vport as the packet path sees it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8};
 
@@ -9,6 +8,9 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::counters::Direction;
 use super::plane::FunctionPlane;
 
+/// Addresses, looked up for every frame.
+pub type MacSet = std::collections::HashSet<[u8; 6], foldhash::fast::RandomState>;
+
 /// Number of the vport that stands for the physical port.
 pub const UPLINK: u16 = 0xffff;
 
@@ -16,9 +18,9 @@ pub const UPLINK: u16 = 0xffff;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RxFilter {
     /// Unicast addresses.
-    pub unicast: HashSet<[u8; 6]>,
+    pub unicast: MacSet,
     /// Multicast addresses.
-    pub multicast: HashSet<[u8; 6]>,
+    pub multicast: MacSet,
     /// Takes every unicast frame.
     pub promisc_uc: bool,
     /// Takes every multicast frame.

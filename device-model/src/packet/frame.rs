@@ -20,8 +20,9 @@ pub const HEADROOM: usize = 128;
 pub const HDR_CAP: usize = 256;
 /// Shortest frame: an Ethernet header.
 pub const MIN_LEN: usize = 14;
-/// Longest frame: one that is still to be segmented (`max_lso_cap` 16).
-pub const MAX_LEN: usize = 0xffff + HDR_CAP;
+/// Longest frame: one that is still to be segmented (`GSO_MAX_SIZE` of the
+/// kernel).
+pub const MAX_LEN: usize = (1 << 19) + HDR_CAP;
 
 const CAP: usize = HEADROOM + HDR_CAP;
 

@@ -299,6 +299,11 @@ impl Rq {
         }
     }
 
+    /// Whether the queue is ready and the driver has posted no buffer.
+    pub fn is_starved(&self, mem: &Memory) -> bool {
+        self.state.get() == WqState::Rdy && self.posted(&mut self.inner.lock(), mem) == 0
+    }
+
     /// Receives a frame: copies it into the next posted buffers and writes the
     /// completion, stamped `now` (in the format that the queue's `ts_format`
     /// names). The receive counter is read only when the posted buffers known

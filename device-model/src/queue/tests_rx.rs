@@ -89,6 +89,7 @@ fn a_completion_tells_what_the_driver_asks_for() {
         tunneled: true,
         vlan: Some(0x2064),
         check_sum: 0x1357,
+        check_sum_stripped: 0x1357,
         fcs: None,
     };
     let mut bytes = frame(100);

@@ -19,8 +19,8 @@ pub(super) const MAX_WQE: usize = 1024;
 const HEADER_IN_ETH: usize = 2;
 /// Longest frame of a SEND; the MTU is checked by whoever sends it.
 const MAX_SEND: u64 = 1 << 16;
-/// Longest message of an LSO, headers included (above any `max_lso_cap`).
-const MAX_LSO: u64 = (1 << 18) + MAX_WQE as u64;
+/// Longest message of an LSO, headers included (`GSO_MAX_SIZE` of the kernel).
+const MAX_LSO: u64 = (1 << 19) + MAX_WQE as u64;
 /// Most guest ranges of one message. A message of the longest size on 4 KiB
 /// pages, each segment ragged, stays below it.
 const MAX_RANGES: usize = 256;
@@ -385,7 +385,7 @@ mod tests {
             (WqeBuilder::send(&head).data(0x1000, 0).bytes(), false, WqeFault::Length),
             (WqeBuilder::send(&head).data(0x1000, 0x10000).bytes(), false, WqeFault::Length),
             (WqeBuilder::send(&head).data(0x1000, 0x7fff_ffff).bytes(), false, WqeFault::Length),
-            (WqeBuilder::lso(1000, &head).data(0x1000, 0x4_0400).bytes(), true, WqeFault::Length),
+            (WqeBuilder::lso(1000, &head).data(0x1000, 0x8_0400).bytes(), true, WqeFault::Length),
             (WqeBuilder::lso(0, &head).data(0x1000, 1).bytes(), true, WqeFault::LsoParameters),
             (WqeBuilder::lso(1, &head).data(0x1000, 0x3000).bytes(), true, WqeFault::LsoParameters),
             (WqeBuilder::lso(9, &[]).data(0x1000, 1).bytes(), true, WqeFault::LsoParameters),

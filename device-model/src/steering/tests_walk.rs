@@ -9,8 +9,8 @@ use super::testing::*;
 use super::trace::{Why, why};
 use super::walk::{MAX_COPIES, MAX_HOPS};
 use super::*;
-use crate::packet::MatchKey;
 use crate::packet::key::OUTER;
+use crate::packet::{self, MatchKey};
 
 const RX: TableType = TableType::NicRx;
 const FDB: TableType = TableType::Fdb;

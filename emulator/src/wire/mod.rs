@@ -1,5 +1,8 @@
 //! Where frames leave the program.
 
+mod coalesce;
+pub mod interface;
+pub mod offload;
 pub mod port;
 pub mod tap;
 

@@ -2,18 +2,19 @@
 //!
 //! Facts are from the kernel's `Documentation/networking/tuntap.rst` and
 //! `drivers/net/tun.c`. Frames are whole Ethernet frames without FCS and
-//! without any header of the kernel's (`IFF_NO_PI`, no `IFF_VNET_HDR`), one
-//! frame a call. One queue; multi-queue and offloads are not implemented.
+//! with the kernel's header of offloads (`IFF_NO_PI`, `IFF_VNET_HDR`), one frame
+//! a call. One queue; multi-queue is not implemented.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use smallvec::SmallVec;
 
-/// Longest interface name in bytes (`IFNAMSIZ` less its NUL).
-const MAX_NAME: usize = 15;
+use super::interface::{self, MAX_NAME, Request, permission, raw_name};
+use super::offload::{HEADER, Offload};
+
 /// Shortest frame the kernel takes: an Ethernet header, in bytes.
 pub const MIN_FRAME: usize = 14;
 /// Longest frame we send, in bytes: the largest MTU of a TAP interface plus an
@@ -76,6 +77,18 @@ pub enum WireError {
     Io(io::Error),
 }
 
+pub(super) fn open_tun(name: &str) -> Result<File, WireError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => permission(name, "open /dev/net/tun"),
+            _ => WireError::Device(source),
+        })
+}
+
 /// An open TAP interface. Never blocks; wait for frames by polling its
 /// descriptor.
 ///
@@ -106,21 +119,19 @@ impl TapWire {
     pub fn open_with_mtu(name: &str, mtu: Option<u32>) -> Result<Self, WireError> {
         let name = name.strip_prefix("tap:").unwrap_or(name);
         let raw_name = raw_name(name)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open("/dev/net/tun")
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::PermissionDenied => permission(name, "open /dev/net/tun"),
-                _ => WireError::Device(source),
-            })?;
-        let mut request = InterfaceRequest::new(raw_name);
-        request.set_flags((libc::IFF_TAP | libc::IFF_NO_PI) as i16);
+        let file = open_tun(name)?;
+        let mut request = Request::new(raw_name);
+        request.set_flags((libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16);
         request.run(&file, libc::TUNSETIFF, name, "create")?;
-        let wire = Self { file, name: name.to_owned() };
-        wire.configure(raw_name, mtu)?;
-        Ok(wire)
+        interface::set_offloads(&file, name)?;
+        interface::bring_up(name, mtu)?;
+        Ok(Self { file, name: name.to_owned() })
+    }
+
+    /// One whose frames go to a file.
+    #[cfg(test)]
+    pub(super) fn over(file: File) -> Self {
+        Self { file, name: "test".to_owned() }
     }
 
     /// The interface's name.
@@ -132,16 +143,27 @@ impl TapWire {
     /// copying them together.
     ///
     /// # Errors
+    /// As [`Self::send_with`].
+    pub fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), WireError> {
+        self.send_with(Offload::default(), parts)
+    }
+
+    /// As [`Self::send`], with something left to be done by the kernel.
+    ///
+    /// # Errors
     /// [`WireError::FrameSize`], [`WireError::Full`] and [`WireError::Down`]
     /// mean this frame is lost; [`WireError::Io`] otherwise.
-    pub fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), WireError> {
+    pub fn send_with(&self, offload: Offload, parts: &[IoSlice<'_>]) -> Result<(), WireError> {
         let length = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
         if !(MIN_FRAME..=MAX_FRAME).contains(&length) || parts.len() > MAX_PARTS {
             return Err(WireError::FrameSize(length));
         }
+        let header = offload.to_bytes();
+        let all: SmallVec<[IoSlice<'_>; 8]> =
+            std::iter::once(IoSlice::new(&header)).chain(parts.iter().copied()).collect();
         loop {
-            match (&self.file).write_vectored(parts) {
-                Ok(sent) if sent == length => return Ok(()),
+            match (&self.file).write_vectored(&all) {
+                Ok(sent) if sent == HEADER + length => return Ok(()),
                 Ok(_) => return Err(WireError::Io(io::ErrorKind::WriteZero.into())),
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EINTR) => {}
@@ -153,20 +175,21 @@ impl TapWire {
         }
     }
 
-    /// Receives one frame into `buf` and returns its length in bytes, or
-    /// `None` if none is waiting.
+    /// Receives one frame into `buf` and returns its length in bytes and what
+    /// is left to be done to it, or `None` if none is waiting.
     ///
     /// # Errors
     /// [`WireError::Truncated`] for a frame longer than `buf`, which the
     /// kernel would cut silently; [`WireError::Down`]; [`WireError::Io`].
-    pub fn recv(&self, buf: &mut [u8]) -> Result<Option<usize>, WireError> {
+    pub fn recv(&self, buf: &mut [u8]) -> Result<Option<(usize, Offload)>, WireError> {
         let room = buf.len();
         let mut spill = [0];
+        let mut header = [0; HEADER];
         loop {
-            let mut parts = [IoSliceMut::new(buf), IoSliceMut::new(&mut spill)];
+            let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(buf), IoSliceMut::new(&mut spill)];
             match (&self.file).read_vectored(&mut parts) {
-                Ok(length) if length > room => return Err(WireError::Truncated(room)),
-                Ok(length) => return Ok(Some(length)),
+                Ok(length) if length > HEADER + room => return Err(WireError::Truncated(room)),
+                Ok(length) => return Ok(Some((length.saturating_sub(HEADER), Offload::from_bytes(header)))),
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EINTR) => {}
                     Some(libc::EAGAIN) => return Ok(None),
@@ -175,27 +198,6 @@ impl TapWire {
                 },
             }
         }
-    }
-
-    fn configure(&self, raw_name: [u8; 16], mtu: Option<u32>) -> Result<(), WireError> {
-        let name = &self.name;
-        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-            .map_err(|e| setup(name, "socket", e.into()))?;
-        if let Some(mtu) = mtu {
-            let mtu = i32::try_from(mtu).map_err(|_| setup(name, "set MTU", io::ErrorKind::InvalidInput.into()))?;
-            let mut request = InterfaceRequest::new(raw_name);
-            request.set_int(mtu);
-            request.run(&socket, libc::SIOCSIFMTU, name, "set MTU")?;
-        }
-        let mut request = InterfaceRequest::new(raw_name);
-        request.run(&socket, libc::SIOCGIFFLAGS, name, "get flags")?;
-        let flags = request.flags();
-        let up = libc::IFF_UP as i16;
-        if flags & up == 0 {
-            request.set_flags(flags | up);
-            request.run(&socket, libc::SIOCSIFFLAGS, name, "bring up")?;
-        }
-        Ok(())
     }
 }
 
@@ -214,79 +216,6 @@ impl AsFd for TapWire {
 impl From<TapWire> for OwnedFd {
     fn from(wire: TapWire) -> Self {
         wire.file.into()
-    }
-}
-
-/// Checks a name and pads it with NULs.
-fn raw_name(name: &str) -> Result<[u8; 16], WireError> {
-    let bytes = name.as_bytes();
-    // A percent sign would make the kernel pick a name.
-    let allowed = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
-    let usable = (1..=MAX_NAME).contains(&bytes.len()) && bytes.iter().all(allowed);
-    if !usable || matches!(name, "." | "..") {
-        return Err(WireError::Name(name.to_owned()));
-    }
-    let mut raw = [0; 16];
-    raw[..bytes.len()].copy_from_slice(bytes);
-    Ok(raw)
-}
-
-fn permission(name: &str, step: &'static str) -> WireError {
-    WireError::Permission { name: name.to_owned(), step }
-}
-
-fn setup(name: &str, step: &'static str, source: io::Error) -> WireError {
-    match source.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => permission(name, step),
-        Some(libc::EBUSY) => WireError::Busy(name.to_owned()),
-        _ => WireError::Setup { name: name.to_owned(), step, source },
-    }
-}
-
-/// `struct ifreq`: a name and a union of 24 bytes, of which we use its two
-/// integers.
-#[repr(C, align(8))]
-struct InterfaceRequest {
-    name: [u8; 16],
-    value: [u8; 24],
-}
-
-// The kernel writes as much as its own structure has.
-const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
-
-impl InterfaceRequest {
-    fn new(name: [u8; 16]) -> Self {
-        Self { name, value: [0; 24] }
-    }
-
-    fn flags(&self) -> i16 {
-        i16::from_ne_bytes([self.value[0], self.value[1]])
-    }
-
-    fn set_flags(&mut self, flags: i16) {
-        self.value[..2].copy_from_slice(&flags.to_ne_bytes());
-    }
-
-    fn set_int(&mut self, value: i32) {
-        self.value[..4].copy_from_slice(&value.to_ne_bytes());
-    }
-
-    /// Performs one of the `ioctl`s that take a `struct ifreq`: `TUNSETIFF`,
-    /// `SIOCGIFFLAGS`, `SIOCSIFFLAGS`, `SIOCSIFMTU`.
-    #[allow(unsafe_code)]
-    fn run(&mut self, fd: &impl AsFd, request: libc::Ioctl, name: &str, step: &'static str) -> Result<(), WireError> {
-        // SAFETY: the descriptor is open as `fd` is borrowed, and `self` has
-        // the size and alignment of the `struct ifreq` that all of these
-        // requests read and write.
-        let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, std::ptr::from_mut(self)) };
-        if result >= 0 {
-            return Ok(());
-        }
-        let source = io::Error::last_os_error();
-        if request == libc::TUNSETIFF && source.raw_os_error() == Some(libc::EINVAL) {
-            return Err(WireError::NotATap(name.to_owned()));
-        }
-        Err(setup(name, step, source))
     }
 }
 

@@ -1,28 +1,51 @@
 //! The manual's structures, by subject. Names are the kernel's
 //! (`struct mlx5_ifc_NAME_bits`), types the same in camel case.
 
-pub mod caps;
-pub mod caps_steering;
-pub mod flow;
-pub mod fte;
-pub mod hca;
-pub mod port_counters;
-pub mod queue;
-pub mod regs;
-pub mod seg;
-pub mod sf;
-pub mod transport;
-pub mod vport;
+use crate::layout::Info;
 
-pub use caps::*;
-pub use caps_steering::*;
-pub use flow::*;
-pub use fte::*;
-pub use hca::*;
-pub use port_counters::*;
-pub use queue::*;
-pub use regs::*;
-pub use seg::*;
-pub use sf::*;
-pub use transport::*;
-pub use vport::*;
+/// Declares the modules, re-exports what they hold and joins their lists, so
+/// that a file of structures is either in [`ALL`] or not compiled.
+macro_rules! subjects {
+    ($($module:ident)*) => {
+        $(pub mod $module;)*
+        $(pub use $module::*;)*
+
+        /// Every structure of every subject: what the check against the
+        /// kernel's header, trace decoding and structured fuzzing walk.
+        pub const ALL: &[fn() -> Info] = &join::<{ 0 $(+ $module::ALL.len())* }>(&[$($module::ALL),*]);
+    };
+}
+
+subjects! {
+    caps
+    caps_steering
+    flow
+    fte
+    hca
+    port_counters
+    queue
+    regs
+    seg
+    sf
+    transport
+    vport
+}
+
+const fn join<const N: usize>(lists: &[&[fn() -> Info]]) -> [fn() -> Info; N] {
+    let mut all = [lists[0][0]; N];
+    let (mut list, mut n) = (0, 0);
+    while list < lists.len() {
+        let mut i = 0;
+        while i < lists[list].len() {
+            all[n] = lists[list][i];
+            n += 1;
+            i += 1;
+        }
+        list += 1;
+    }
+    assert!(n == N, "the lists are as long as they say");
+    all
+}
+
+#[cfg(test)]
+mod tests;

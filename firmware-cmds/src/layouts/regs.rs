@@ -324,7 +324,7 @@ prm! {
         0x00 [31:29] to_multiplier;
         0x00 [19:0] to_value;
     }
-    mcam_access_reg_bits / McamAccessRegBits : 0x10 {
+    mcam_access_reg / McamAccessReg : 0x10 {
         0x00 [3:3] mcda;
         0x00 [2:2] mcc;
         0x00 [1:1] mcqi;

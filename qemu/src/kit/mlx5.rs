@@ -50,6 +50,19 @@ pub(crate) fn extract_source(package: &Path, line: &KernelLine, dir: &Path) -> R
     Ok(())
 }
 
+/// Keeps the driver's header with the layouts that `mlx5_ifc.h` leaves out,
+/// where this kernel has one.
+pub(crate) fn copy_layouts(source: &Path, to: &Path) -> Result<()> {
+    let header = "drivers/net/ethernet/mellanox/mlx5/core/sf/mlx5_ifc_vhca_event.h";
+    let (from, to) = (source.join(header), to.join(header));
+    if from.exists() {
+        let dir = to.parent().context("a path without a folder")?;
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        fs::copy(&from, &to).with_context(|| format!("cannot write {}", to.display()))?;
+    }
+    Ok(())
+}
+
 /// The one `Kbuild` that makes all modules resolve against each other.
 pub(crate) fn kbuild(line: &KernelLine, exists: impl Fn(&str) -> bool) -> String {
     let mut text = String::new();

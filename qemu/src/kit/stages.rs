@@ -188,6 +188,7 @@ impl Stages {
                 mlx5::compile(&Tree::at(builder.join("tree")), &source, line, number, step)?;
                 modules::collect(&builder.join("tree/mlx5"), dir)?;
                 copy_tree(&source.join("include"), &dir.join("source/include"))?;
+                mlx5::copy_layouts(&source, &dir.join("source"))?;
                 write_json(&dir.join("kernel.json"), &KernelInfo { release: number.clone(), version: version.clone() })
             })?;
         }

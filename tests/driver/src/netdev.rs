@@ -145,6 +145,13 @@ impl Function {
     }
 }
 
+impl Channel {
+    /// Address of a send buffer, one a block of the send queue.
+    pub fn buffer_at(&self, slot: u64) -> u64 {
+        self.buffers + slot
+    }
+}
+
 impl Netdev {
     /// Sends a frame on the first channel; its head lies in the WQE.
     pub fn send(&mut self, frame: &[u8]) {

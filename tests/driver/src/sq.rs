@@ -68,6 +68,14 @@ impl Sq {
         index
     }
 
+    /// Posts what `blocks` blocks of the ring still hold from an earlier round;
+    /// nothing is remembered of it. Rings no doorbell.
+    pub fn repeat(&mut self, blocks: u16) {
+        self.producer = self.producer.wrapping_add(blocks);
+        self.consumer = self.producer;
+        self.posted.clear();
+    }
+
     /// Gives the device what was written: the record, then the doorbell.
     pub fn ring(&self) {
         self.publish(self.producer);

@@ -1,0 +1,32 @@
+//! `sfnic bench`: how fast the device is. Figures vary with the machine; no
+//! test asserts them.
+
+mod commands;
+mod forward;
+
+use clap::Subcommand;
+
+use crate::tapbench::TapBenchArgs;
+
+/// Measure the device.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Forward(forward::Args),
+    Commands(commands::Args),
+    Tap(TapBenchArgs),
+}
+
+/// Runs the benchmark and prints its figures.
+pub fn run(args: Args) -> anyhow::Result<i32> {
+    match args.what {
+        What::Forward(args) => forward::run(&args).map(|()| 0),
+        What::Commands(args) => commands::run(&args).map(|()| 0),
+        What::Tap(args) => crate::tapbench::run(args),
+    }
+}

@@ -1,0 +1,169 @@
+//! A running device: what `run`, `vm` and `demo` share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use sfnic_device_model::nic::Nic;
+use tempfile::TempDir;
+
+use super::{Failure, complain, value};
+use crate::board::Board;
+use crate::config::Config;
+
+/// What the user wants to see of a device.
+#[derive(Debug, clap::Args)]
+pub(super) struct Watch {
+    /// Fail (status 1 instead of 0) if the guest used anything that is not modelled.
+    #[arg(long)]
+    pub(super) strict: bool,
+
+    /// Explain frames on stderr: every table, rule and decision on their way.
+    ///
+    /// The words of FILTER are looked for in the one-line summary with which an
+    /// explanation begins; "" is every frame.
+    #[arg(long, value_name = "FILTER")]
+    pub(super) explain: Option<String>,
+
+    /// How many frames are explained.
+    #[arg(long, value_name = "N", default_value = "10", requires = "explain", value_parser = value::count)]
+    pub(super) explain_count: u32,
+}
+
+impl Watch {
+    /// Starts the explanations that were asked for.
+    fn begin(&self, nic: &Nic) {
+        if let Some(filter) = &self.explain {
+            nic.explainer.start(filter, self.explain_count, Arc::new(|text: &str| eprintln!("{text}")));
+        }
+    }
+
+    /// Prints what is not modelled; the status that follows.
+    pub(super) fn report(&self, nic: &Nic, status: u8) -> u8 {
+        let list = nic.unmodelled.list();
+        if list.is_empty() {
+            return status;
+        }
+        let head = "the guest used what is not modelled:";
+        let rows: Vec<String> = list.iter().map(|(access, count)| format!("  {count:>8} × {access}")).collect();
+        complain(&format!("{head}\n{}", rows.join("\n")));
+        if self.strict && status == 0 {
+            complain("--strict: the status is therefore 1 instead of 0");
+            return 1;
+        }
+        status
+    }
+}
+
+/// A device on its sockets.
+pub(super) struct Device {
+    board: Board,
+    nic: Arc<Nic>,
+    sockets: Vec<PathBuf>,
+    /// Where the sockets are, if they are private.
+    dir: Option<TempDir>,
+}
+
+impl Device {
+    /// Starts a device on these sockets, one a physical function.
+    pub(super) fn start(config: Config, sockets: Vec<PathBuf>, watch: &Watch) -> Result<Device> {
+        let board = Board::new(config.into_board()).context("cannot build the device")?;
+        let nic = board.nic.clone();
+        watch.begin(&nic);
+        board.serve(&sockets).context("cannot offer the device")?;
+        Ok(Device { board, nic, sockets, dir: None })
+    }
+
+    /// Starts a device on sockets that nobody else has and that go with it.
+    pub(super) fn start_private(config: Config, watch: &Watch) -> Result<Device> {
+        let dir = private_dir()?;
+        let sockets = (0..config.pfs.len()).map(|i| dir.path().join(socket_name(i))).collect();
+        let device = Device::start(config, sockets, watch)?;
+        Ok(Device { dir: Some(dir), ..device })
+    }
+
+    /// The sockets, by number of the physical function.
+    pub(super) fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
+    /// Ends it: the guests are disconnected and nothing runs any more. What the device
+    /// counted stays.
+    pub(super) fn stop(self) -> Arc<Nic> {
+        drop(self.dir); // first: a signal from here on leaves nothing behind
+        self.board.stop();
+        self.nic
+    }
+}
+
+/// The name of a physical function's socket in a directory.
+pub(super) fn socket_name(index: usize) -> String {
+    format!("pf{index}.sock")
+}
+
+/// Where programs of this user keep their sockets.
+pub(super) fn runtime_dir() -> Option<PathBuf> {
+    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute() && dir.is_dir())
+}
+
+/// A new directory for this user alone. A socket's path has at most 107 bytes.
+fn private_dir() -> Result<TempDir> {
+    let short = |dir: &PathBuf| dir.as_os_str().len() <= 60;
+    let places = [runtime_dir(), Some(std::env::temp_dir()), Some("/tmp".into())];
+    let mut made = Err(std::io::ErrorKind::NotFound.into());
+    for place in places.into_iter().flatten().filter(short) {
+        made = tempfile::Builder::new().prefix("sfnic-").tempdir_in(place);
+        if made.is_ok() {
+            break;
+        }
+    }
+    made.context("cannot create a directory for the sockets")
+}
+
+/// The physical functions and SFs, their objects, commands and frames, as data.
+pub(super) fn dump(nic: &Nic) -> serde_json::Value {
+    let mut functions = serde_json::Map::new();
+    for card in &nic.cards {
+        let control = card.control.lock();
+        for f in control.functions.values() {
+            let value = json!({ "kind": f.kind, "vhca_id": f.vhca_id, "enabled": f.enabled, "commands": f.stats });
+            functions.insert(format!("pf{}/{:#x}", card.index, f.id), value);
+        }
+    }
+    let ports: Vec<serde_json::Value> = nic
+        .cards
+        .iter()
+        .map(|card| {
+            let (rx, tx) = (&card.port.rx, &card.port.tx);
+            json!({
+                "rx_packets": rx.packets(), "rx_bytes": rx.octets(), "rx_discards": card.port.rx_discards.get(),
+                "tx_packets": tx.packets(), "tx_bytes": tx.octets(), "tx_discards": card.port.tx_discards.get(),
+            })
+        })
+        .collect();
+    let unmodelled: Vec<serde_json::Value> =
+        nic.unmodelled.list().iter().map(|(a, n)| json!({ "access": a, "text": a.to_string(), "count": n })).collect();
+    json!({ "objects": nic.object_counts(), "functions": functions, "ports": ports, "unmodelled": unmodelled })
+}
+
+/// A file to write at the end, created now so that a wrong path is known before the work.
+#[derive(Debug)]
+pub(super) struct Later {
+    flag: &'static str,
+    path: PathBuf,
+}
+
+impl Later {
+    pub(super) fn create(flag: &'static str, path: Option<PathBuf>) -> Result<Option<Later>, Failure> {
+        let Some(path) = path else { return Ok(None) };
+        match std::fs::File::create(&path) {
+            Ok(_) => Ok(Some(Later { flag, path })),
+            Err(e) => Err(Failure::Usage(format!("{flag} = {:?}: allowed is a file that can be written ({e})", path))),
+        }
+    }
+
+    pub(super) fn write(&self, text: &str) -> Result<()> {
+        std::fs::write(&self.path, text).with_context(|| format!("{}: cannot write {}", self.flag, self.path.display()))
+    }
+}

@@ -1,0 +1,194 @@
+//! The program's commands.
+//!
+//! A wrong flag or a wrong configuration is one line on stderr that says which and what is
+//! allowed, and status 2. What else fails has the status that each command documents.
+
+mod demo;
+mod device;
+mod kit;
+mod list;
+mod run;
+mod usage;
+mod value;
+mod vm;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::builder::Styles;
+use clap::builder::styling::{AnsiColor, Style};
+use clap::{ArgAction, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::ConfigError;
+
+/// The status of wrong flags and wrong configurations.
+const STATUS_USAGE: u8 = 2;
+/// The environment variable that chooses what is logged.
+const LOG_VARIABLE: &str = "SFNIC_LOG";
+
+/// A software mlx5-compatible NIC for unmodified drivers in QEMU guests.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sfnic",
+    version,
+    styles = STYLES,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = EXAMPLES
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Say more on stderr: -v what happens, -vv details, -vvv everything.
+    ///
+    /// SFNIC_LOG takes a filter instead, such as `sfnic_device_model=debug`.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(Style::new().bold().underline())
+    .usage(Style::new().bold().underline())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXAMPLES: &str = "\u{1b}[1;4mExamples:\u{1b}[0m
+  sfnic demo                            show what it does, in one command
+  sfnic vm                              a shell in a guest with two functions of the NIC
+  sfnic vm -- devlink dev show          one command in the guest; its status is ours
+  sfnic run                             the device alone, for a QEMU of yours
+  sfnic list commands                   what is implemented
+
+The first guest needs the guest kit (QEMU, kernel, tools), which takes minutes to make once.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Vm(Box<vm::Args>),
+    Run(run::Args),
+    Kit(kit::Args),
+    List(list::Args),
+    Bench(crate::bench::Args),
+}
+
+/// Why a command did not do what it should.
+#[derive(Debug)]
+enum Failure {
+    /// Wrong flags or a wrong configuration: one line.
+    Usage(String),
+    /// Anything else.
+    Other(anyhow::Error),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(e: ConfigError) -> Failure {
+        Failure::Usage(e.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(e: anyhow::Error) -> Failure {
+        Failure::Other(e)
+    }
+}
+
+/// What a command comes to: its exit status, or why not.
+type Done = Result<u8, Failure>;
+
+impl Command {
+    fn run(self) -> Done {
+        match self {
+            Command::Demo(args) => demo::run(args),
+            Command::Vm(args) => vm::run(*args),
+            Command::Run(args) => run::run(args),
+            Command::Kit(args) => kit::run(args),
+            Command::List(args) => list::run(args),
+            Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
+        }
+    }
+
+    /// The status of failures that are not the user's.
+    fn failure_status(&self) -> u8 {
+        match self {
+            Command::Vm(_) => u8::try_from(sfnic_qemu::vm::STATUS_FAILURE).unwrap_or(u8::MAX),
+            _ => 1,
+        }
+    }
+}
+
+/// Parses the process's arguments and runs the command.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage::explain(&e, &<Cli as clap::CommandFactory>::command()),
+    };
+    let status = cli.command.failure_status();
+    let done = start_log(cli.verbose).and_then(|()| cli.command.run());
+    ExitCode::from(match done {
+        Ok(status) => status,
+        Err(Failure::Usage(line)) => {
+            complain(&line);
+            STATUS_USAGE
+        }
+        Err(Failure::Other(e)) => {
+            complain(&format!("{e:#}"));
+            status
+        }
+    })
+}
+
+/// Logs to stderr, warnings and worse unless asked for more.
+fn start_log(verbose: u8) -> Result<(), Failure> {
+    let level = ["warn", "info", "debug", "trace"][usize::from(verbose).min(3)];
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|_| {
+            Failure::Usage(format!(
+                "{LOG_VARIABLE} = {text:?}: allowed is error, warn, info, debug, trace or MODULE=LEVEL,…"
+            ))
+        })?,
+        _ => EnvFilter::new(level),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = log.with_ansi(colours(&std::io::stderr())).with_target(verbose > 1);
+    // Fails only if there is a log already, as in a test.
+    let _ = log.try_init();
+    Ok(())
+}
+
+/// A line of ours on stderr.
+fn complain(line: &str) {
+    if colours(&std::io::stderr()) {
+        eprintln!("\u{1b}[1;31msfnic:\u{1b}[0m {line}");
+    } else {
+        eprintln!("sfnic: {line}");
+    }
+}
+
+/// Does this stream want colours?
+fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// Writes to stdout. That the reader has gone is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(anyhow::Error::new(e).context("cannot write")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_flags_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

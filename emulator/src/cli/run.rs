@@ -1,0 +1,104 @@
+//! `sfnic run`: the device process.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, bail};
+use sfnic_qemu::Guest;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+use super::device::{Device, Watch, runtime_dir, socket_name};
+use super::{Done, Failure, print, value};
+use crate::config::Config;
+
+/// Run the device, for a QEMU of yours.
+///
+/// Prints the options with which QEMU (10.1 or newer) attaches to the device; runs until
+/// Ctrl-C or SIGTERM. Status 0; 1 if it fails, or with --strict if the guest used what is
+/// not modelled.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\u{1b}[1;4mExamples:\u{1b}[0m
+  sfnic run                             two functions, their ports joined by a cable
+  sfnic run --socket /tmp/a --socket /tmp/b
+  sfnic run --config nic.toml --explain 'icmp' --explain-count 3
+
+\u{1b}[1;4mA configuration:\u{1b}[0m
+  workers = 1                           # threads that move frames, 0 to 8
+  [[pf]]                                # a physical function; 1 to 4
+  mac = \"52:54:00:5f:00:00\"
+  max_sfs = 64
+  wire = \"tap:nic0\"                     # or \"cable\", \"loopback\", \"none\"")]
+pub(super) struct Args {
+    /// What the device is made of (TOML); two functions on a cable by default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The socket of a physical function: once for each, in their order.
+    ///
+    /// By default $XDG_RUNTIME_DIR/sfnic/pfN.sock, or /tmp/sfnic-UID/pfN.sock.
+    #[arg(long, value_name = "PATH")]
+    socket: Vec<PathBuf>,
+
+    /// The guest's memory, in the QEMU options that are printed.
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = value::memory)]
+    mem: String,
+
+    #[command(flatten)]
+    watch: Watch,
+}
+
+pub(super) fn run(args: Args) -> Done {
+    let config = Config::load(args.config.as_deref())?;
+    let count = config.pfs.len();
+    let sockets = match args.socket.len() {
+        0 => default_sockets(count)?,
+        n if n == count => args.socket,
+        n => {
+            let given: Vec<String> = args.socket.iter().map(|p| p.display().to_string()).collect();
+            return Err(Failure::Usage(format!(
+                "--socket = {}: given {n} times; allowed is {count} times, once for each physical function",
+                given.join(" ")
+            )));
+        }
+    };
+    // From here on a signal ends the run in good order; a second one ends it at once.
+    let ending = Arc::new(AtomicBool::new(false));
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot catch signals")?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        flag::register_conditional_default(signal, ending.clone()).context("cannot catch signals")?;
+    }
+    let device = Device::start(config, sockets, &args.watch)?;
+    let guest = Guest { mem: args.mem, slots: vec![device.sockets().to_vec()], ..Guest::default() };
+    eprintln!("sfnic: the device runs; options for QEMU:");
+    print(&format!("{}\n", guest.device_line()))?;
+    signals.forever().next();
+    ending.store(true, std::sync::atomic::Ordering::SeqCst);
+    let nic = device.stop();
+    Ok(args.watch.report(&nic, 0))
+}
+
+/// The usual place of the sockets, for this user alone.
+fn default_sockets(count: usize) -> Result<Vec<PathBuf>> {
+    let user = rustix::process::getuid().as_raw();
+    let dir = match runtime_dir() {
+        Some(dir) => dir.join("sfnic"),
+        None => PathBuf::from(format!("/tmp/sfnic-{user}")),
+    };
+    match fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(e).with_context(|| format!("cannot create {}", dir.display()));
+        }
+        _ => {}
+    }
+    // In /tmp the name may be someone else's.
+    let meta = fs::symlink_metadata(&dir).with_context(|| format!("cannot look at {}", dir.display()))?;
+    if !meta.is_dir() || meta.uid() != user || meta.mode() & 0o022 != 0 {
+        bail!("{} is not a directory of this user's alone: name other places with --socket", dir.display());
+    }
+    Ok((0..count).map(|i| dir.join(socket_name(i))).collect())
+}

@@ -1,0 +1,510 @@
+//! The configuration of a device: a TOML file, or the defaults.
+//!
+//! ```toml
+//! profile = "connectx6dx"     # or the path of a profile file
+//! workers = 1                 # threads that move frames, 0 to 8
+//!
+//! [[pf]]                      # one section a physical function, 1 to 4; two by default
+//! mac = "52:54:00:5f:00:00"
+//! vectors = 64                # MSI-X vectors, shared with its SFs
+//! max_sfs = 64
+//! sf_window = "256K"          # or log_sf_window = 18
+//! sf_base = 0x8000            # function id of the first SF
+//! wire = "cable"              # "cable", "loopback", "tap:NAME" or "none"
+//! ```
+//!
+//! Everything may be left out. An error is one line that names the file, the key, the
+//! value and what is allowed.
+
+use std::fmt;
+use std::path::Path;
+
+use sfnic_device_model::nic::CardConfig;
+use sfnic_device_model::pci::MSIX_MAX;
+use sfnic_firmware_cmds::profile::{Profile, ProfileError};
+use toml::{Table, Value};
+
+use crate::board::{BoardConfig, WireKind};
+
+/// The profile that is used when none is named.
+pub const DEFAULT_PROFILE: &str = "connectx6dx";
+
+/// Most physical functions of a device.
+const MAX_PFS: usize = 4;
+/// Most threads that move frames.
+const MAX_WORKERS: i64 = 8;
+/// log2 of the smallest and the largest window of an SF, in bytes.
+const LOG_WINDOW: (i64, i64) = (14, 24);
+/// Function ids that an SF may have: those below belong to others, the highest is the
+/// uplink's.
+const SF_BASE: (i64, i64) = (0x100, 0xf000);
+/// Most SFs of a physical function.
+const MAX_SFS: i64 = 256;
+/// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
+const MAX_INTERFACE_NAME: usize = 15;
+
+const TOP_KEYS: &[&str] = &["profile", "workers", "pf"];
+const PF_KEYS: &[&str] = &["mac", "vectors", "max_sfs", "log_sf_window", "sf_window", "sf_base", "wire"];
+
+/// A device.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What the cards are modelled on.
+    pub profile: Profile,
+    /// Threads that move frames (0: the threads that serve the sockets do it).
+    pub workers: usize,
+    /// Physical functions, by number.
+    pub pfs: Vec<PfConfig>,
+}
+
+/// A physical function.
+#[derive(Debug, Clone)]
+pub struct PfConfig {
+    /// What it is made of; its far end follows from `wire`.
+    pub card: CardConfig,
+    /// What its port is connected to.
+    pub wire: WireKind,
+}
+
+/// Why a configuration cannot be used: one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {problem}")]
+pub struct ConfigError {
+    file: String,
+    problem: String,
+}
+
+impl Default for Config {
+    /// Two physical functions whose ports a cable joins.
+    fn default() -> Self {
+        let read = read("", "the defaults", None);
+        #[allow(clippy::expect_used, reason = "an invariant of the program, held by a test")]
+        read.expect("the defaults are valid")
+    }
+}
+
+impl Config {
+    /// Reads a file; without one, the defaults.
+    ///
+    /// # Errors
+    /// The file cannot be read, or something in it is wrong.
+    pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
+        let Some(path) = path else { return Ok(Config::default()) };
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| ConfigError { file: file.clone(), problem: format!("cannot read it: {e}") })?;
+        read(&text, &file, path.parent())
+    }
+
+    /// What the device is built from.
+    pub fn into_board(self) -> BoardConfig {
+        let (cards, wires) = self.pfs.into_iter().map(|pf| (pf.card, pf.wire)).unzip();
+        BoardConfig { profile: self.profile, cards, wires, workers: self.workers }
+    }
+}
+
+/// A profile by built-in name, or from a file: what has a slash or ends in `.toml`. A
+/// relative path starts at `base`.
+///
+/// # Errors
+/// One line, without the name.
+pub fn profile(name: &str, base: Option<&Path>) -> Result<Profile, String> {
+    let parsed = if name.contains('/') || name.ends_with(".toml") {
+        let path = base.map_or_else(|| name.into(), |base| base.join(name));
+        let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read it: {e}"))?;
+        Profile::parse(&text)
+    } else {
+        Profile::builtin(name)
+    };
+    parsed.map_err(|e| match e {
+        ProfileError::Syntax(e) => e.message().lines().collect::<Vec<_>>().join("; "),
+        ProfileError::Unknown(_) => format!("allowed is {DEFAULT_PROFILE} or the path of a profile (FILE.toml)"),
+        other => other.to_string(),
+    })
+}
+
+fn read(text: &str, file: &str, base: Option<&Path>) -> Result<Config, ConfigError> {
+    let fail = |problem| ConfigError { file: file.to_owned(), problem };
+    let table: Table = toml::from_str(text).map_err(|e| fail(syntax(&e, text)))?;
+    parse(&table, base).map_err(fail)
+}
+
+/// A syntax error with its line.
+fn syntax(e: &toml::de::Error, text: &str) -> String {
+    let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let message: Vec<&str> = e.message().lines().map(str::trim).collect();
+    format!("line {}: {}", before.matches('\n').count() + 1, message.join("; "))
+}
+
+type Parsed<T> = Result<T, String>;
+
+fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
+    let top = Section { at: String::new(), table };
+    top.only(TOP_KEYS)?;
+    let name = top.text("profile", "a name or a path in quotes")?.unwrap_or(DEFAULT_PROFILE);
+    let profile = profile(name, base).map_err(|why| format!("profile = {name:?}: {why}"))?;
+    let workers = top.number("workers", (0, MAX_WORKERS))?.unwrap_or(1);
+    let nothing = Table::new();
+    let sections: Vec<&Table> = match table.get("pf") {
+        None => vec![&nothing; 2],
+        Some(value) => {
+            let wrong = || refuse("pf", value, &format!("1 to {MAX_PFS} sections [[pf]]"));
+            let list = value.as_array().filter(|l| (1..=MAX_PFS).contains(&l.len())).ok_or_else(wrong)?;
+            list.iter().map(|v| v.as_table().ok_or_else(wrong)).collect::<Parsed<_>>()?
+        }
+    };
+    let sections = sections.into_iter().enumerate().map(|(i, table)| Section { at: format!("pf[{i}]."), table });
+    let sections: Vec<Section<'_>> = sections.collect();
+    let mut pfs = Vec::new();
+    let mut wires = Vec::new();
+    for (index, section) in sections.iter().enumerate() {
+        section.only(PF_KEYS)?;
+        wires.push(section.wire()?);
+        pfs.push(PfConfig { card: section.card(index)?, wire: WireKind::None });
+    }
+    // A cable is what two ports get when nobody says otherwise.
+    let pair = wires.len() == 2 && wires.iter().all(|w| matches!(w, None | Some(WireKind::Cable)));
+    for (index, (pf, wire)) in pfs.iter_mut().zip(wires).enumerate() {
+        if wire == Some(WireKind::Cable) && !pair {
+            return Err(format!("pf[{index}].wire = \"cable\": allowed with exactly two [[pf]] that both have it"));
+        }
+        pf.wire = wire.unwrap_or(if pair { WireKind::Cable } else { WireKind::None });
+    }
+    distinct(&pfs)?;
+    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), pfs })
+}
+
+/// Two ports with one address, or one TAP interface, would not work.
+fn distinct(pfs: &[PfConfig]) -> Parsed<()> {
+    for (index, pf) in pfs.iter().enumerate() {
+        for (other, earlier) in pfs[..index].iter().enumerate() {
+            if pf.card.mac == earlier.card.mac {
+                let mac = Mac(pf.card.mac);
+                return Err(format!(
+                    "pf[{index}].mac = \"{mac}\": allowed is an address that pf[{other}] does not have"
+                ));
+            }
+            if let (WireKind::Tap(name), true) = (&pf.wire, pf.wire == earlier.wire) {
+                return Err(format!(
+                    "pf[{index}].wire = \"tap:{name}\": allowed is an interface that pf[{other}] does not have"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An address as people write it.
+struct Mac([u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl Mac {
+    fn parse(text: &str) -> Option<[u8; 6]> {
+        let mut mac = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut mac {
+            let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|c| c.is_ascii_hexdigit()))?;
+            *byte = u8::from_str_radix(part, 16).ok()?;
+        }
+        parts.next().is_none().then_some(mac)
+    }
+}
+
+/// A table of the file and where it stands.
+struct Section<'a> {
+    at: String,
+    table: &'a Table,
+}
+
+impl<'a> Section<'a> {
+    fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.at)
+    }
+
+    /// Refuses keys that do not exist.
+    fn only(&self, known: &[&str]) -> Parsed<()> {
+        match self.table.iter().find(|(k, _)| !known.contains(&k.as_str())) {
+            Some((k, v)) => Err(format!("{} = {}: no such key; there is {}", self.key(k), short(v), known.join(", "))),
+            None => Ok(()),
+        }
+    }
+
+    fn text(&self, key: &str, allowed: &str) -> Parsed<Option<&'a str>> {
+        let Some(value) = self.table.get(key) else { return Ok(None) };
+        value.as_str().map(Some).ok_or_else(|| refuse(&self.key(key), value, allowed))
+    }
+
+    fn number(&self, key: &str, (low, high): (i64, i64)) -> Parsed<Option<i64>> {
+        let Some(value) = self.table.get(key) else { return Ok(None) };
+        let fits = value.as_integer().filter(|n| (low..=high).contains(n));
+        fits.map(Some).ok_or_else(|| refuse(&self.key(key), value, &format!("{low} to {high}")))
+    }
+
+    fn card(&self, index: usize) -> Parsed<CardConfig> {
+        let mut card = CardConfig::default();
+        let number = |n: i64| u16::try_from(n).unwrap_or_default();
+        card.mac[5] = u8::try_from(index).unwrap_or_default();
+        let allowed = "six pairs of hexadecimal digits, no multicast address: \"52:54:00:5f:00:00\"";
+        if let Some(text) = self.text("mac", allowed)? {
+            let unicast = Mac::parse(text).filter(|mac| *mac != [0; 6] && mac[0] & 1 == 0);
+            card.mac = unicast.ok_or_else(|| format!("{} = {text:?}: allowed is {allowed}", self.key("mac")))?;
+        }
+        if let Some(n) = self.number("vectors", (1, MSIX_MAX.into()))? {
+            card.vectors = number(n);
+        }
+        if let Some(n) = self.number("max_sfs", (0, MAX_SFS))? {
+            card.max_sfs = number(n);
+        }
+        if let Some(log) = self.window()? {
+            card.log_sf_window = log;
+        }
+        if let Some(value) = self.table.get("sf_base") {
+            let fits = value.as_integer().filter(|n| (SF_BASE.0..=SF_BASE.1).contains(n));
+            let allowed = format!("{:#x} to {:#x}", SF_BASE.0, SF_BASE.1);
+            card.sf_base = fits.map(number).ok_or_else(|| refuse(&self.key("sf_base"), value, &allowed))?;
+        }
+        // The model's own judgement, should it be stricter.
+        card.check().map_err(|why| format!("pf[{index}]: {why}"))?;
+        Ok(card)
+    }
+
+    /// log2 of the bytes of an SF's window, from either key.
+    fn window(&self) -> Parsed<Option<u32>> {
+        let log = self.number("log_sf_window", LOG_WINDOW)?;
+        let allowed = "a power of two from \"16K\" to \"16M\"";
+        let text = self.text("sf_window", allowed)?;
+        let (log, text) = match (log, text) {
+            (log, None) => return Ok(log.and_then(|l| u32::try_from(l).ok())),
+            (None, Some(text)) => (LOG_WINDOW, text),
+            (Some(_), Some(text)) => {
+                return Err(format!("{} = {text:?}: allowed without log_sf_window", self.key("sf_window")));
+            }
+        };
+        let bytes = bytes(text).filter(|n| n.is_power_of_two()).map(|n| n.ilog2());
+        let fits = bytes.filter(|n| (log.0..=log.1).contains(&i64::from(*n)));
+        fits.map(Some).ok_or_else(|| format!("{} = {text:?}: allowed is {allowed}", self.key("sf_window")))
+    }
+
+    fn wire(&self) -> Parsed<Option<WireKind>> {
+        let allowed = "\"cable\", \"loopback\", \"tap:NAME\" or \"none\"";
+        let Some(text) = self.text("wire", allowed)? else { return Ok(None) };
+        let wrong = |allowed: &str| format!("{} = {text:?}: allowed is {allowed}", self.key("wire"));
+        Ok(Some(match text {
+            "cable" => WireKind::Cable,
+            "loopback" => WireKind::Loopback,
+            "none" => WireKind::None,
+            _ => match text.strip_prefix("tap:") {
+                Some(name) if is_interface(name) => WireKind::Tap(name.to_owned()),
+                Some(_) => {
+                    return Err(wrong(&format!("\"tap:\" and an interface of 1 to {MAX_INTERFACE_NAME} characters")));
+                }
+                None => return Err(wrong(allowed)),
+            },
+        }))
+    }
+}
+
+/// What the kernel takes as the name of an interface (`dev_valid_name`), less the percent
+/// sign, with which it would choose a name itself.
+fn is_interface(name: &str) -> bool {
+    (1..=MAX_INTERFACE_NAME).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && name.bytes().all(|c| c.is_ascii_graphic() && !b"/:%".contains(&c))
+}
+
+/// `256K`, `1M`, or plain bytes.
+fn bytes(text: &str) -> Option<u64> {
+    let (digits, unit) = match text.strip_suffix('K') {
+        Some(digits) => (digits, 1 << 10),
+        None => text.strip_suffix('M').map_or((text, 1), |digits| (digits, 1 << 20)),
+    };
+    let digits = digits.bytes().all(|c| c.is_ascii_digit()).then_some(digits)?;
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+fn refuse(key: &str, value: &Value, allowed: &str) -> String {
+    format!("{key} = {}: allowed is {allowed}", short(value))
+}
+
+/// A value on one line, cut if it is long.
+fn short(value: &Value) -> String {
+    const MOST: usize = 60;
+    let text = match value {
+        Value::String(s) => format!("{s:?}"),
+        Value::Table(_) => "{…}".to_owned(),
+        Value::Array(list) if list.is_empty() => "[]".to_owned(),
+        Value::Array(list) => format!("[… {} values]", list.len()),
+        other => other.to_string(),
+    };
+    match text.char_indices().nth(MOST) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        read(text, "nic.toml", None).unwrap()
+    }
+
+    /// The error without the name of the file.
+    fn error(text: &str) -> String {
+        let e = read(text, "nic.toml", None).unwrap_err().to_string();
+        assert_eq!(e.lines().count(), 1, "{e}");
+        e.strip_prefix("nic.toml: ").unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_defaults_are_two_ports_on_a_cable() {
+        let c = Config::default();
+        assert_eq!(c.profile.name, DEFAULT_PROFILE);
+        assert_eq!(c.workers, 1);
+        let wires: Vec<&WireKind> = c.pfs.iter().map(|p| &p.wire).collect();
+        assert_eq!(wires, [&WireKind::Cable, &WireKind::Cable]);
+        assert_ne!(c.pfs[0].card.mac, c.pfs[1].card.mac);
+        let board = c.into_board();
+        assert!(matches!(board.wires[..], [WireKind::Cable, WireKind::Cable]));
+        assert_eq!(board.cards.len(), 2);
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let c = config(
+            "profile = 'connectx6dx'\nworkers = 0\n[[pf]]\nmac = '02:00:00:00:00:0A'\nvectors = 8\nmax_sfs = 0\n\
+             sf_window = '1M'\nsf_base = 0x4000\nwire = 'tap:nic0'\n[[pf]]\nlog_sf_window = 16\nwire = 'loopback'",
+        );
+        assert_eq!(c.workers, 0);
+        let card = &c.pfs[0].card;
+        assert_eq!((card.mac, card.vectors, card.max_sfs), ([2, 0, 0, 0, 0, 10], 8, 0));
+        assert_eq!((card.log_sf_window, card.sf_base), (20, 0x4000));
+        assert_eq!(c.pfs[0].wire, WireKind::Tap("nic0".into()));
+        assert_eq!(c.pfs[1].card.log_sf_window, 16);
+        assert_eq!(c.pfs[1].wire, WireKind::Loopback);
+    }
+
+    #[test]
+    fn wires_have_defaults() {
+        let wires = |text| config(text).pfs.into_iter().map(|p| p.wire).collect::<Vec<_>>();
+        use WireKind::{Cable, Loopback, None};
+        assert_eq!(wires("[[pf]]"), [None]);
+        assert_eq!(wires("[[pf]]\n[[pf]]\nvectors = 9"), [Cable, Cable]);
+        assert_eq!(wires("[[pf]]\nwire = 'cable'\n[[pf]]"), [Cable, Cable]);
+        assert_eq!(wires("[[pf]]\nwire = 'loopback'\n[[pf]]"), [Loopback, None]);
+        assert_eq!(wires("[[pf]]\n[[pf]]\n[[pf]]"), [None, None, None]);
+    }
+
+    #[test]
+    fn syntax_errors_have_a_line() {
+        assert!(error("workers = 1\nworkers = = 2").starts_with("line 2: "));
+        assert!(error("workers = 1\nworkers = 2").starts_with("line 2: "));
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_the_known_ones() {
+        assert_eq!(error("worker = 2"), "worker = 2: no such key; there is profile, workers, pf");
+        let keys = PF_KEYS.join(", ");
+        assert_eq!(
+            error("[[pf]]\n[[pf]]\nmacc = 'x\ny'").split_once(": ").unwrap().0.lines().count(),
+            1,
+            "one line whatever the value"
+        );
+        assert_eq!(error("[[pf]]\n[[pf]]\nmacc = 1"), format!("pf[1].macc = 1: no such key; there is {keys}"));
+    }
+
+    #[test]
+    fn profiles_are_names_or_files() {
+        assert_eq!(
+            error("profile = 'connectx9'"),
+            "profile = \"connectx9\": allowed is connectx6dx or the path of a profile (FILE.toml)"
+        );
+        assert_eq!(error("profile = 5"), "profile = 5: allowed is a name or a path in quotes");
+        assert!(error("profile = './nowhere.toml'").starts_with("profile = \"./nowhere.toml\": cannot read it: "));
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("p.toml"), "name = 'x'\n").unwrap();
+        std::fs::write(dir.path().join("nic.toml"), "profile = 'p.toml'\n").unwrap();
+        let e = Config::load(Some(&dir.path().join("nic.toml"))).unwrap_err().to_string();
+        assert!(e.contains("profile = \"p.toml\": missing field `vendor_id`"), "{e}");
+        assert_eq!(e.lines().count(), 1);
+    }
+
+    #[test]
+    fn numbers_have_ranges() {
+        assert_eq!(error("workers = 9"), "workers = 9: allowed is 0 to 8");
+        assert_eq!(error("workers = 'two'"), "workers = \"two\": allowed is 0 to 8");
+        assert_eq!(error("[[pf]]\nvectors = 0"), "pf[0].vectors = 0: allowed is 1 to 256");
+        assert_eq!(error("[[pf]]\nmax_sfs = 257"), "pf[0].max_sfs = 257: allowed is 0 to 256");
+        assert_eq!(error("[[pf]]\nlog_sf_window = 13"), "pf[0].log_sf_window = 13: allowed is 14 to 24");
+        assert_eq!(error("[[pf]]\nsf_base = 5"), "pf[0].sf_base = 5: allowed is 0x100 to 0xf000");
+    }
+
+    #[test]
+    fn windows_are_powers_of_two() {
+        for bad in ["100K", "8K", "32M", "K", "1G", "-1K", ""] {
+            assert_eq!(
+                error(&format!("[[pf]]\nsf_window = '{bad}'")),
+                format!("pf[0].sf_window = \"{bad}\": allowed is a power of two from \"16K\" to \"16M\"")
+            );
+        }
+        assert_eq!(
+            error("[[pf]]\nlog_sf_window = 18\nsf_window = '256K'"),
+            "pf[0].sf_window = \"256K\": allowed without log_sf_window"
+        );
+    }
+
+    #[test]
+    fn addresses_are_unicast_and_distinct() {
+        for bad in ["01:00:00:00:00:00", "00:00:00:00:00:00", "52:54:00:5f:00", "52:54:00:5f:00:0x", "5254005f0000"] {
+            let e = error(&format!("[[pf]]\nmac = '{bad}'"));
+            assert!(e.starts_with(&format!("pf[0].mac = \"{bad}\": allowed is six pairs")), "{e}");
+        }
+        assert_eq!(
+            error("[[pf]]\nmac = '52:54:00:5f:00:01'\n[[pf]]"),
+            "pf[1].mac = \"52:54:00:5f:00:01\": allowed is an address that pf[0] does not have"
+        );
+    }
+
+    #[test]
+    fn wires_are_known_and_cables_have_two_ends() {
+        let allowed = "allowed is \"cable\", \"loopback\", \"tap:NAME\" or \"none\"";
+        assert_eq!(error("[[pf]]\nwire = 'fibre'"), format!("pf[0].wire = \"fibre\": {allowed}"));
+        assert_eq!(error("[[pf]]\nwire = 3"), format!("pf[0].wire = 3: {allowed}"));
+        for bad in ["tap:", "tap:a/b", "tap:0123456789abcdef", "tap:eth%d"] {
+            let e = error(&format!("[[pf]]\nwire = '{bad}'"));
+            assert_eq!(
+                e,
+                format!("pf[0].wire = \"{bad}\": allowed is \"tap:\" and an interface of 1 to 15 characters")
+            );
+        }
+        let cable = "wire = \"cable\": allowed with exactly two [[pf]] that both have it";
+        assert_eq!(error("[[pf]]\nwire = 'cable'"), format!("pf[0].{cable}"));
+        assert_eq!(error("[[pf]]\nwire = 'none'\n[[pf]]\nwire = 'cable'"), format!("pf[1].{cable}"));
+        assert_eq!(error("[[pf]]\nwire = 'cable'\n[[pf]]\n[[pf]]"), format!("pf[0].{cable}"));
+        assert_eq!(
+            error("[[pf]]\nwire = 'tap:a'\n[[pf]]\nwire = 'tap:a'"),
+            "pf[1].wire = \"tap:a\": allowed is an interface that pf[0] does not have"
+        );
+    }
+
+    #[test]
+    fn there_are_one_to_four_physical_functions() {
+        assert_eq!(error("pf = []"), "pf = []: allowed is 1 to 4 sections [[pf]]");
+        assert_eq!(error("[pf]\nmac = 1"), "pf = {…}: allowed is 1 to 4 sections [[pf]]");
+        assert_eq!(error(&"[[pf]]\n".repeat(5)), "pf = [… 5 values]: allowed is 1 to 4 sections [[pf]]");
+        assert_eq!(config(&"[[pf]]\n".repeat(4)).pfs.len(), 4);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let e = Config::load(Some(Path::new("/nonexistent/nic.toml"))).unwrap_err().to_string();
+        assert!(e.starts_with("/nonexistent/nic.toml: cannot read it: "), "{e}");
+    }
+}

@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""The guest's half of the TAP benchmark: prints one JSON object a line.
+
+SFNIC_TAPBENCH is the plan, made by the host: NICs by their drivers, addresses, what to do.
+"""
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+PORT = 5201
+
+
+def say(**facts):
+    print(json.dumps(facts), flush=True)
+
+
+def run(*words):
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def netdev(driver):
+    """The one network interface that a driver has."""
+    for name in sorted(os.listdir("/sys/class/net")):
+        link = f"/sys/class/net/{name}/device/driver"
+        if os.path.exists(link) and os.path.basename(os.readlink(link)) == driver:
+            return name
+    sys.exit(f"no interface of the driver {driver}")
+
+
+def reach(nic):
+    """Waits until the host answers: links take a while to come up."""
+    for _ in range(100):
+        done = subprocess.run(["ping", "-q", "-c", "1", "-W", "1", nic["host"]], stdout=subprocess.DEVNULL)
+        if done.returncode == 0:
+            return
+        time.sleep(0.1)
+    sys.exit(f"{nic['name']}: the host does not answer")
+
+
+def ping(nic, count):
+    text = run("ping", "-q", "-c", str(count), "-i", "0.02", nic["host"])
+    low, mean, high, spread = map(float, re.search(r"= ([\d.]+)/([\d.]+)/([\d.]+)/([\d.]+) ms", text).groups())
+    got = int(re.search(r"(\d+) received", text).group(1))
+    say(kind="ping", nic=nic["name"], sent=count, received=got, min_ms=low, avg_ms=mean, max_ms=high, mdev_ms=spread)
+
+
+def exactly(peer, size):
+    data = b""
+    while len(data) < size:
+        piece = peer.recv(size - len(data))
+        if not piece:
+            sys.exit("the host hung up")
+        data += piece
+    return data
+
+
+def stream(nic, direction, seconds, size):
+    """One transfer; the host has the clock, as the guest's may be emulated."""
+    peer = socket.create_connection((nic["host"], PORT), timeout=60)
+    peer.sendall(direction[0].encode() + struct.pack(">II", int(seconds * 1000), size))
+    count = 0
+    if direction == "send":
+        data = bytes(size)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            peer.sendall(data)
+        peer.shutdown(socket.SHUT_WR)
+    else:
+        data = bytearray(size)
+        end = False
+        while not end and (got := peer.recv_into(data)):
+            count += got
+            end = data[got - 1] == 1
+        peer.sendall(struct.pack(">Q", count))
+    count, elapsed = struct.unpack(">QQ", exactly(peer, 16))
+    peer.close()
+    say(kind="stream", nic=nic["name"], direction=direction, size=size, bytes=count, seconds=elapsed / 1e9)
+
+
+def main():
+    plan = json.loads(os.environ["SFNIC_TAPBENCH"])
+    for nic in plan["nics"]:
+        run("modprobe", nic["driver"])
+    time.sleep(0.2)
+    for nic in plan["nics"]:
+        name = netdev(nic["driver"])
+        run("ip", "addr", "add", nic["guest"] + "/30", "dev", name)
+        run("ip", "link", "set", name, "up")
+    for nic in plan["nics"]:
+        reach(nic)
+        ping(nic, plan["pings"])
+    for size in plan["sizes"]:
+        for turn in range(plan["repeat"]):
+            for direction in ("send", "receive"):
+                # Another one begins each time: what drifts with time hits all alike.
+                for n in range(len(plan["nics"])):
+                    stream(plan["nics"][(n + turn) % len(plan["nics"])], direction, plan["seconds"], size)
+
+
+main()
