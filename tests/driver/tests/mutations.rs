@@ -45,7 +45,7 @@ fn run(seed: u64, mutations: u64) -> Coverage {
         world.step(Mix::All, &mut entropy);
         slowest = slowest.max(before.elapsed());
         place.step += 1;
-        if place.step % LIFE == 0 {
+        if place.step.is_multiple_of(LIFE) {
             world.check();
             world.restart();
         }
