@@ -29,6 +29,7 @@ pub mod eq;
 pub mod eswitch;
 pub mod frames;
 pub mod function;
+pub mod fuzz;
 pub mod memory;
 pub mod netdev;
 pub mod objects;

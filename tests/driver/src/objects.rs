@@ -261,6 +261,17 @@ impl Function {
         })
     }
 
+    /// MODIFY_TIR: whether it takes frames that its own function sent. The
+    /// field is named for the opposite of what a set bit does.
+    pub fn take_own_frames(&self, tirn: u32, take: bool) -> Result<(), CmdError> {
+        self.cmd::<ModifyTirIn, ModifyTirOut>(Opcode::MODIFY_TIR, |i| {
+            i.set(ModifyTirIn::tirn, tirn);
+            i.sub(ModifyTirIn::bitmask).set(ModifyTirBitmask::self_lb_en, 1);
+            i.sub(ModifyTirIn::ctx).set(Tirc::self_lb_block, if take { Tirc::self_lb_block.max() } else { 0 });
+        })
+        .map(drop)
+    }
+
     /// ALLOC_Q_COUNTER.
     pub fn alloc_q_counter(&self) -> Result<u32, CmdError> {
         self.number::<AllocQCounterIn, _>(Opcode::ALLOC_Q_COUNTER, AllocQCounterOut::counter_set_id, |_| ())

@@ -340,3 +340,20 @@ fn events_wake_a_driver_that_sleeps() {
         assert_eq!(b.receive().len(), 2);
     }
 }
+
+#[test]
+fn a_function_hears_itself_where_its_tir_says_so() {
+    let (rig, pf, mut sf) = switch(1);
+    let id = rig.sf_id(0, 0);
+    let mut fdb = pf.create_fdb(2).unwrap();
+    pf.forward(&mut fdb, id, &Flow::to(&[Destination::Vport(id)])).unwrap();
+    let d = &mut sf[0];
+    for take in [false, true, false] {
+        d.function.take_own_frames(d.tirn, take).unwrap();
+        for to in [[2; 6], [0xff; 6]] {
+            d.send(&frames::ethernet(to, [2; 6], 0x88b5, &[9; 60]));
+            rig.run();
+            assert_eq!(d.receive().len(), usize::from(take));
+        }
+    }
+}

@@ -76,6 +76,7 @@ impl Pair {
         let id = self.rig.sf_id(0, 1);
         let mut fdb = self.pf.create_fdb(2).unwrap();
         self.pf.forward(&mut fdb, id, &Flow::to(&[Destination::Vport(id)])).unwrap();
+        self.b.function.take_own_frames(self.b.tirn, true).unwrap();
         self.b.send(&[3; 77]);
         self.rig.run();
         assert_eq!(self.b.receive()[0].bytes, [3; 77]);

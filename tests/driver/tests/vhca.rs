@@ -43,6 +43,7 @@ fn a_driver_that_never_detaches_holds_its_sf_until_the_pf_is_reset() {
     let mut old = rig.sf(0, 2).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
     let mut fdb = pf.create_fdb(4).unwrap();
     pf.forward(&mut fdb, id, &Flow::to(&[Destination::Vport(id)])).unwrap();
+    old.function.take_own_frames(old.tirn, true).unwrap();
     old.send(&[7; 100]);
     rig.run();
     assert_eq!((old.receive().len(), old.reap(0).len()), (1, 1), "it works, and then it hangs");
