@@ -48,7 +48,7 @@ pub(crate) fn choose(kit: &Kit) -> Accel {
         };
         return Accel::Tcg(why);
     }
-    let memo = kit.cache_dir().join("kvm-probe");
+    let memo = kit.initrd().with_file_name("kvm-probe");
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let key = format!("{} {} {}", boot.trim(), kit.release(), kit.qemu().version);
     let old = fs::read_to_string(&memo).unwrap_or_default();
