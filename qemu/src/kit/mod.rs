@@ -61,6 +61,17 @@ pub struct Kit {
     headers: PathBuf,
     root: PathBuf,
     qemu: Qemu,
+    probe: Probe,
+}
+
+/// What KVM is tried with: a kernel that is known to boot, if there is one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Probe {
+    pub(crate) release: String,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    /// Where the result is noted.
+    pub(crate) memo: PathBuf,
 }
 
 impl Kit {
@@ -101,7 +112,9 @@ impl Kit {
                     let text = format!("the kernel {} has no mlx5_core: nothing will drive the device", own.release());
                     progress::Progress::new(options.quiet).note(&text);
                 }
-                return stages(default).ensure_own(&own);
+                let stock = recipe::KERNEL_LINES.iter().find_map(|line| stages(line).ready());
+                let kit = stages(default).ensure_own(&own)?;
+                return Ok(Kit { probe: stock.map_or_else(|| kit.probe.clone(), |stock| stock.probe), ..kit });
             }
             Err(image) => image,
         };
@@ -197,6 +210,11 @@ impl Kit {
     /// The disk image of the root file system.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What KVM is tried with.
+    pub(crate) fn probe(&self) -> &Probe {
+        &self.probe
     }
 
     /// The QEMU.

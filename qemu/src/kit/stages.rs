@@ -12,7 +12,7 @@ use super::qemu_binary::Qemu;
 use super::recipe::{self, KernelLine};
 use super::store::Store;
 use super::tree::Tree;
-use super::{Kit, KitOptions, early, mlx5, modules, own, release, rootfs};
+use super::{Kit, KitOptions, Probe, early, mlx5, modules, own, release, rootfs};
 
 /// Stages that all kernel lines share.
 pub(crate) const STAGES: &[&str] = &["apt", "tools", "qemu", "guest"];
@@ -64,7 +64,14 @@ impl Stages {
         let kernel = self.store.dir(&self.kernel_stage());
         let info: KernelInfo = read_json(&kernel.join("kernel.json"))?;
         let qemu: Qemu = read_json(&self.store.dir("qemu").join("qemu.json"))?;
+        let probe = Probe {
+            release: info.release.clone(),
+            kernel: kernel.join("vmlinuz"),
+            initrd: kernel.join("initrd"),
+            memo: self.store.root().join("kvm-probe"),
+        };
         Ok(Kit {
+            probe,
             release: info.release,
             version: info.version,
             cache: self.store.root().to_path_buf(),
@@ -120,7 +127,15 @@ impl Stages {
             self.store.used(&stage);
         }
         let dir = self.store.dir(&stage);
+        let probe = Probe {
+            release: kernel.release().to_string(),
+            kernel: dir.join("vmlinuz"),
+            initrd: dir.join("initrd"),
+            // With the kernel: the next one may boot where this one does not.
+            memo: dir.join("kvm-probe"),
+        };
         Ok(Kit {
+            probe,
             release: kernel.release().to_string(),
             version: kernel.version().to_string(),
             cache: self.store.root().to_path_buf(),
