@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(said(&["vm", "--mem", "lots"]), "--mem <SIZE> = \"lots\": allowed is 256M to 1024G, such as 2G");
         assert_eq!(said(&["vm", "--timeout", "-1"]).lines().count(), 1);
         let text = said(&["vm", "--kernel", "2.4"]);
-        assert!(text.starts_with("--kernel <LINE> = \"2.4\": allowed is "), "{text}");
+        assert!(text.starts_with("--kernel <LINE|PATH> = \"2.4\": allowed is "), "{text}");
         assert!(text.contains("7.2"), "{text}");
         assert_eq!(said(&["vm", "--cpus"]), "--cpus <N>: a value is missing");
     }

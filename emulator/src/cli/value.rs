@@ -1,7 +1,7 @@
 //! Values of flags: what is allowed is said where one is refused.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use sfnic_qemu::Kit;
@@ -53,12 +53,13 @@ pub(super) enum Kernel {
     Path(PathBuf),
 }
 
-/// A line of the kit, or a path: what has a slash.
+/// A line of the kit, or a path: what has a slash or is there.
 pub(super) fn kernel(text: &str) -> Result<Kernel, String> {
-    if text.contains('/') {
-        return Ok(Kernel::Path(text.into()));
+    match line(text) {
+        Ok(line) => Ok(Kernel::Line(line)),
+        Err(_) if text.contains('/') || Path::new(text).exists() => Ok(Kernel::Path(text.into())),
+        Err(allowed) => Err(format!("{allowed}, or the path of a bzImage or of a kernel's build tree")),
     }
-    line(text).map(Kernel::Line).map_err(|allowed| format!("{allowed}, or the path of a kernel (with a /)"))
 }
 
 #[cfg(test)]
@@ -86,6 +87,7 @@ mod tests {
     fn kernels_are_lines_or_paths() {
         assert!(matches!(kernel("7.2"), Ok(Kernel::Line(l)) if l == "7.2"));
         assert!(matches!(kernel("./vmlinuz"), Ok(Kernel::Path(_))));
-        assert!(kernel("5.4").unwrap_err().contains("or the path of a kernel"));
+        assert!(matches!(kernel("."), Ok(Kernel::Path(_))));
+        assert!(kernel("5.4").unwrap_err().contains("or the path of a bzImage"));
     }
 }

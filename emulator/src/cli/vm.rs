@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use sfnic_qemu::kit::DEFAULT_LINE;
 use sfnic_qemu::{Guest, Kit, What};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -32,13 +32,19 @@ use crate::config::Config;
   sfnic vm -- sh -c 'ethtool -i $(ls /sys/bus/pci/devices/$SFNIC_PF0/net)'
   sfnic vm --script test.sh --share . --strict
   sfnic vm --explain 'arp' --dmesg kernel.log -- ./in-the-guest
+  sfnic vm --kernel ~/linux -- dmesg    the kernel built there, and its modules
+  sfnic vm --kernel /boot/vmlinuz-6.12 --modules /lib/modules/6.12
 
 In the guest: /host is the shared folder; sh is a POSIX shell with ip, devlink, tc, rdma,
 bridge, ethtool, iperf3, tcpdump and python3.")]
 pub(super) struct Args {
-    /// The kernel: the newest of a line.
-    #[arg(long, value_name = "LINE", default_value = DEFAULT_LINE, value_parser = value::kernel)]
+    /// The kernel: the newest of a line, or your own: a bzImage or the tree it was built in.
+    #[arg(long, value_name = "LINE|PATH", default_value = DEFAULT_LINE, value_parser = value::kernel)]
     kernel: Kernel,
+
+    /// The modules of your own kernel: its lib/modules/RELEASE or a directory above.
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
 
     /// What the device is made of (TOML); `sfnic run --help` has an example.
     #[arg(long, value_name = "FILE")]
@@ -101,6 +107,19 @@ pub(super) fn run(args: Args) -> Done {
     if let Some(file) = args.script.as_ref().filter(|f| std::fs::File::open(f).is_err() || f.is_dir()) {
         return Err(wrong("--script", file, "a file that can be read"));
     }
+    if let Kernel::Path(path) = &args.kernel
+        && !path.exists()
+    {
+        return Err(wrong("--kernel", path, "a line of kernels, or the path of a bzImage or of a kernel's build tree"));
+    }
+    if let Some(dir) = args.modules.as_ref() {
+        if matches!(args.kernel, Kernel::Line(_)) {
+            return Err(wrong("--modules", dir, "only with the path of a kernel (--kernel PATH)"));
+        }
+        if !dir.is_dir() {
+            return Err(wrong("--modules", dir, "a directory: lib/modules/RELEASE or one above"));
+        }
+    }
     let dmesg = Later::create("--dmesg", args.dmesg)?;
     let debug_dump = Later::create("--debug-dump", args.debug_dump)?;
     Later::create("--keep-console", args.keep_console.clone())?;
@@ -120,18 +139,11 @@ pub(super) fn run(args: Args) -> Done {
         timeout: args.timeout.map(Duration::from_secs),
         ..Guest::default()
     };
-    let kernel = match args.kernel {
-        Kernel::Line(line) => line,
-        Kernel::Path(path) => {
-            return Err(anyhow!(
-                "--kernel {}: a kernel of your own cannot be booted yet; there is {}",
-                path.display(),
-                Kit::lines().collect::<Vec<_>>().join(", ")
-            )
-            .into());
-        }
+    let options = args.kit.options();
+    let kit = match &args.kernel {
+        Kernel::Line(line) => Kit::ensure(&options, line)?,
+        Kernel::Path(path) => Kit::ensure_own(&options, path, args.modules.as_deref())?,
     };
-    let kit = Kit::ensure(&args.kit.options(), &kernel)?;
     let ran = boot(&kit, config, guest, &args.watch)?;
     if let Some(file) = dmesg {
         file.write(&ran.dmesg)?;

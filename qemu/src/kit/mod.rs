@@ -5,9 +5,13 @@
 //! taken up where it stopped. A stamp in each names what it was made from.
 
 mod apt;
+mod bzimage;
 mod chroot;
+mod early;
 mod mlx5;
 mod modules;
+mod own;
+mod pack;
 mod progress;
 mod qemu_binary;
 mod recipe;
@@ -45,7 +49,7 @@ pub struct KitOptions {
     pub quiet: bool,
 }
 
-/// A finished kit for one kernel line.
+/// A finished kit for one kernel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Kit {
     release: String,
@@ -57,6 +61,17 @@ pub struct Kit {
     headers: PathBuf,
     root: PathBuf,
     qemu: Qemu,
+    probe: Probe,
+}
+
+/// What KVM is tried with: a kernel that is known to boot, if there is one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Probe {
+    pub(crate) release: String,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    /// Where the result is noted.
+    pub(crate) memo: PathBuf,
 }
 
 impl Kit {
@@ -72,6 +87,51 @@ impl Kit {
         };
         let store = Store::open(options.cache_dir.as_deref())?;
         Stages::new(store, options, kernel).ensure()
+    }
+
+    /// The kit for a kernel of the user's, as it is: nothing of it is rebuilt.
+    ///
+    /// `kernel` is an x86-64 `bzImage`, or the build tree that it was made in. `modules` is
+    /// its `lib/modules/RELEASE`, or a directory above that. A build tree has its own
+    /// modules; an image of the same release as a kernel of the kit does with the kit's.
+    /// What guests need besides is made first if it is missing.
+    ///
+    /// # Errors
+    /// The paths are not what they should be, or the kernel lacks what a guest needs.
+    pub fn ensure_own(options: &KitOptions, kernel: &Path, modules: Option<&Path>) -> Result<Kit> {
+        if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+            bail!("guests run on x86-64 Linux only");
+        }
+        let image = own::Image::find(kernel)?;
+        let store = Store::open(options.cache_dir.as_deref())?;
+        let stages = |line| Stages::new(store.clone(), options, line);
+        let default = recipe::kernel_line(DEFAULT_LINE).context("no kernel line")?;
+        let image = match image.modules(modules)? {
+            Ok(own) => {
+                if !own.lacking(["mlx5_core"]).is_empty() {
+                    let text = format!("the kernel {} has no mlx5_core: nothing will drive the device", own.release());
+                    progress::Progress::new(options.quiet).note(&text);
+                }
+                let stock = recipe::KERNEL_LINES.iter().find_map(|line| stages(line).ready());
+                let kit = stages(default).ensure_own(&own)?;
+                return Ok(Kit { probe: stock.map_or_else(|| kit.probe.clone(), |stock| stock.probe), ..kit });
+            }
+            Err(image) => image,
+        };
+        let same = |kit: &Kit| kit.release == image.release();
+        let kit = match recipe::KERNEL_LINES.iter().filter_map(|line| stages(line).ready()).find(same) {
+            Some(kit) => Some(kit),
+            None => own::line_of(image.release()).map(|line| stages(line).ensure()).transpose()?.filter(same),
+        };
+        match kit {
+            Some(kit) => Ok(Kit { kernel: image.file().to_path_buf(), ..kit }),
+            None => bail!(
+                "--kernel {}: where are the modules of {release}? Name them by --modules DIR: its lib/modules/{release}, \
+                 or an empty directory if all is built in",
+                kernel.display(),
+                release = image.release()
+            ),
+        }
     }
 
     /// The kernel lines that there are.
@@ -112,7 +172,7 @@ impl Kit {
     }
 
     /// The kernel source's directory that has `include/linux/mlx5/mlx5_ifc.h` and its
-    /// neighbours.
+    /// neighbours. Of a kernel of the user's only a build tree has one.
     pub fn headers_dir(&self) -> &Path {
         &self.headers
     }
@@ -122,7 +182,7 @@ impl Kit {
         &self.release
     }
 
-    /// The version of the kernel's packages.
+    /// The version of the kernel's packages; which build it is of a kernel of the user's.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -150,6 +210,11 @@ impl Kit {
     /// The disk image of the root file system.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What KVM is tried with.
+    pub(crate) fn probe(&self) -> &Probe {
+        &self.probe
     }
 
     /// The QEMU.

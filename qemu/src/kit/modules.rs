@@ -27,6 +27,11 @@ impl Dependencies {
         Dependencies { needs: text.lines().filter_map(row).collect() }
     }
 
+    /// What a module needs, directly or not.
+    pub(crate) fn of(&self, path: &str) -> &[String] {
+        self.needs.get(path).map_or(&[], Vec::as_slice)
+    }
+
     /// All paths that start with one of these below `kernel/`, and all that they need.
     pub(crate) fn closure(&self, prefixes: &[&str]) -> BTreeSet<String> {
         let wanted = |path: &&String| {
@@ -34,7 +39,7 @@ impl Dependencies {
         };
         let mut found = BTreeSet::new();
         for path in self.needs.keys().filter(wanted) {
-            found.extend(self.needs.get(path).into_iter().flatten().cloned());
+            found.extend(self.of(path).iter().cloned());
             found.insert(path.clone());
         }
         found
@@ -97,7 +102,7 @@ pub(crate) fn select(tools: &Tree, stock: &Tree, rebuilt: &Path, target: &Path, 
     let extra = to.join("updates");
     fs::create_dir_all(&extra).with_context(|| format!("cannot create {}", extra.display()))?;
     collect(rebuilt, &extra)?;
-    decompress(&to)?;
+    decompress(tools, &to)?;
     depmod(tools, target, release)
 }
 
@@ -117,12 +122,30 @@ pub(crate) fn collect(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Decompresses all modules: doing it at every boot costs an emulated CPU seconds.
-fn decompress(dir: &Path) -> Result<()> {
-    let packed: Vec<PathBuf> = files(dir)?.into_iter().filter(|f| f.extension().is_some_and(|x| x == "xz")).collect();
-    for some in packed.chunks(200) {
-        run::output(Command::new("xz").arg("-d").args(some), "decompressing the modules")?;
+pub(crate) fn decompress(tools: &Tree, dir: &Path) -> Result<()> {
+    let files = files(dir)?;
+    for suffix in ["xz", "zst", "gz"] {
+        let packed: Vec<&PathBuf> = files.iter().filter(|f| f.extension().is_some_and(|x| x == suffix)).collect();
+        for some in packed.chunks(200) {
+            let mut command = match suffix {
+                "xz" => Command::new("xz"),
+                "zst" => tools.command("usr/bin/zstd"),
+                _ => Command::new("gzip"),
+            };
+            command.args(["-d", "-q"]).args(if suffix == "zst" { &["--rm"][..] } else { &[] });
+            run::output(command.args(some), "decompressing the modules")?;
+        }
     }
     Ok(())
+}
+
+/// Those of `names` that are neither in `dir` (`lib/modules/RELEASE`, indexed) nor built in.
+pub(crate) fn lacking<'a>(dir: &Path, names: &[&'a str]) -> Result<Vec<&'a str>> {
+    let read = |index: &str| fs::read_to_string(dir.join(index)).context("indexing the modules");
+    let (loadable, builtin) = (read("modules.dep")?, read("modules.builtin")?);
+    let loadable = loadable.lines().filter_map(|row| row.split(':').next());
+    let there: BTreeSet<String> = loadable.chain(builtin.lines()).map(module_name).collect();
+    Ok(names.iter().copied().filter(|name| !there.contains(*name)).collect())
 }
 
 /// All plain files below a directory.

@@ -12,7 +12,7 @@ pub(crate) const BACKPORTS_SUITE: &str = "trixie-backports";
 pub(crate) const QEMU_PACKAGES: &[&str] = &["qemu-system-x86"];
 
 /// Programs that make images and indexes.
-pub(crate) const TOOL_PACKAGES: &[&str] = &["erofs-utils", "kmod"];
+pub(crate) const TOOL_PACKAGES: &[&str] = &["erofs-utils", "kmod", "zstd"];
 
 /// The guest's programs.
 pub(crate) const GUEST_PACKAGES: &[&str] = &[

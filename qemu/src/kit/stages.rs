@@ -12,8 +12,7 @@ use super::qemu_binary::Qemu;
 use super::recipe::{self, KernelLine};
 use super::store::Store;
 use super::tree::Tree;
-use super::{Kit, KitOptions, mlx5, modules, release, rootfs};
-use crate::vm::cpio::Cpio;
+use super::{Kit, KitOptions, Probe, early, mlx5, modules, own, release, rootfs};
 
 /// Stages that all kernel lines share.
 pub(crate) const STAGES: &[&str] = &["apt", "tools", "qemu", "guest"];
@@ -65,7 +64,14 @@ impl Stages {
         let kernel = self.store.dir(&self.kernel_stage());
         let info: KernelInfo = read_json(&kernel.join("kernel.json"))?;
         let qemu: Qemu = read_json(&self.store.dir("qemu").join("qemu.json"))?;
+        let probe = Probe {
+            release: info.release.clone(),
+            kernel: kernel.join("vmlinuz"),
+            initrd: kernel.join("initrd"),
+            memo: self.store.root().join("kvm-probe"),
+        };
         Ok(Kit {
+            probe,
             release: info.release,
             version: info.version,
             cache: self.store.root().to_path_buf(),
@@ -91,16 +97,82 @@ impl Stages {
             "making the guest kit in {}: some minutes, once; an interrupted run is taken up where it stopped",
             self.store.root().display()
         ));
-        let apt = Apt::open(&self.store.dir("apt"), self.mirror.as_deref())?;
-        let step = self.progress.step("package lists");
-        apt.update(&step)?;
-        step.done();
+        let apt = self.apt()?;
         self.qemu(&apt)?;
         let tools = self.tools(&apt)?;
         self.guest(&apt, &tools)?;
         self.kernel(&apt, &tools)?;
         apt.drop_archives()?;
         self.kit()
+    }
+
+    /// The kit for a kernel of the user's: QEMU, root file system and tools are made if they
+    /// are missing, the kernel's disk of modules if it or the kernel is new.
+    pub(crate) fn ensure_own(&self, kernel: &own::Own) -> Result<Kit> {
+        let stage = kernel.stage();
+        let ready = || {
+            let made = self.store.ready("qemu", &qemu_inputs()) && self.store.ready("guest", &guest_inputs());
+            made && self.store.ready(&stage, &stage)
+        };
+        if !ready() {
+            let _lock = self.store.lock(&self.progress)?;
+            if !ready() {
+                let tools = self.shared()?;
+                let title = format!("modules of {}", kernel.release());
+                self.staged(&stage, &stage, &title, |dir, step| kernel.pack(&tools, &self.busybox(), dir, step))?;
+            }
+            self.store.used(&stage);
+            self.store.prune(own::PREFIX, own::KEPT, own::SPARED)?;
+        } else {
+            self.store.used(&stage);
+        }
+        let dir = self.store.dir(&stage);
+        let probe = Probe {
+            release: kernel.release().to_string(),
+            kernel: dir.join("vmlinuz"),
+            initrd: dir.join("initrd"),
+            // With the kernel: the next one may boot where this one does not.
+            memo: dir.join("kvm-probe"),
+        };
+        Ok(Kit {
+            probe,
+            release: kernel.release().to_string(),
+            version: kernel.version().to_string(),
+            cache: self.store.root().to_path_buf(),
+            initrd: dir.join("initrd"),
+            modules: dir.join("modules.erofs"),
+            headers: kernel.headers(&dir),
+            kernel: dir.join("vmlinuz"),
+            root: self.store.dir("guest").join("root.erofs"),
+            qemu: read_json(&self.store.dir("qemu").join("qemu.json"))?,
+        })
+    }
+
+    /// Makes what guests of all kernels share, and the tools, under the caller's lock.
+    fn shared(&self) -> Result<Tree> {
+        let tools = inputs(recipe::TOOL_PACKAGES);
+        let made = [("qemu", qemu_inputs()), ("guest", guest_inputs()), ("tools", tools)];
+        if made.iter().all(|(stage, inputs)| self.store.ready(stage, inputs)) {
+            return Ok(Tree::at(self.store.dir("tools").join("tree")));
+        }
+        let apt = self.apt()?;
+        self.qemu(&apt)?;
+        let tools = self.tools(&apt)?;
+        self.guest(&apt, &tools)?;
+        apt.drop_archives()?;
+        Ok(tools)
+    }
+
+    fn busybox(&self) -> PathBuf {
+        self.store.dir("guest").join("busybox")
+    }
+
+    fn apt(&self) -> Result<Apt> {
+        let apt = Apt::open(&self.store.dir("apt"), self.mirror.as_deref())?;
+        let step = self.progress.step("package lists");
+        apt.update(&step)?;
+        step.done();
+        Ok(apt)
     }
 
     fn staged(
@@ -214,7 +286,11 @@ impl Stages {
             stock.unpack(&packages, &useless.iter().map(String::as_str).collect::<Vec<_>>(), step)?;
             let selected = dir.join("selected");
             modules::select(tools, &stock, &mlx5, &selected, number)?;
-            write_initrd(&self.store.dir("guest").join("busybox"), &selected, number, &dir.join("initrd"))?;
+            let indexed = selected.join("lib/modules").join(number);
+            if let Some(name) = modules::lacking(&indexed, recipe::EARLY_MODULES)?.first() {
+                bail!("the kernel {number} lacks the module {name}");
+            }
+            early::write_initrd(&self.busybox(), &indexed, &dir.join("initrd"))?;
             move_below_usr(&selected)?;
             rootfs::pack(tools, &selected, &dir.join("modules.erofs"))?;
             // Until 7.x the image was in /boot.
@@ -231,33 +307,8 @@ impl Stages {
     }
 }
 
-/// The first file system: busybox and what is loaded before the disks are there, in order.
-fn write_initrd(busybox: &Path, selected: &Path, release: &str, file: &Path) -> Result<()> {
-    let dir = selected.join("lib/modules").join(release);
-    let text = fs::read_to_string(dir.join("modules.dep")).context("indexing the modules")?;
-    let builtin = fs::read_to_string(dir.join("modules.builtin")).context("indexing the modules")?;
-    let dependencies = modules::Dependencies::parse(&text);
-    let order = dependencies.load_order(recipe::EARLY_MODULES);
-    for name in recipe::EARLY_MODULES {
-        let named = |path: &str| modules::module_name(path) == *name;
-        if !order.iter().any(|p| named(p)) && !builtin.lines().any(named) {
-            bail!("the kernel {release} lacks the module {name}");
-        }
-    }
-    let mut cpio = Cpio::new();
-    for name in ["bin", "dev", "proc", "lower", "mods", "rw", "new", "m"] {
-        cpio.dir(name);
-    }
-    cpio.file("bin/busybox", 0o755, &fs::read(busybox).context("cannot read busybox")?);
-    for (index, path) in order.iter().enumerate() {
-        let bytes = fs::read(dir.join(path)).with_context(|| format!("cannot read {path}"))?;
-        cpio.file(&format!("m/{index:02}-{}.ko", modules::module_name(path)), 0o644, &bytes);
-    }
-    fs::write(file, cpio.finish()).with_context(|| format!("cannot write {}", file.display()))
-}
-
 /// The root file system has `/lib` as a link to `/usr/lib`; the modules' image is laid over it.
-fn move_below_usr(selected: &Path) -> Result<()> {
+pub(crate) fn move_below_usr(selected: &Path) -> Result<()> {
     fs::create_dir_all(selected.join("usr")).context("cannot arrange the modules")?;
     fs::rename(selected.join("lib"), selected.join("usr/lib")).context("cannot arrange the modules")
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -68,6 +69,38 @@ impl Store {
         Ok(dir)
     }
 
+    /// Notes that a stage is in use, for [`Store::prune`].
+    pub(crate) fn used(&self, stage: &str) {
+        let file = File::options().append(true).open(self.dir(stage).join(STAMP));
+        // A cache that only others may write serves as well.
+        let _ = file.and_then(|f| f.set_modified(SystemTime::now()));
+    }
+
+    /// Drops stages of one kind, and what was left of half-made ones, except the `kept`
+    /// used last and those used within the `spared` time: a guest may be starting from
+    /// one. The caller has the lock.
+    pub(crate) fn prune(&self, prefix: &str, kept: usize, spared: Duration) -> Result<()> {
+        let partial = format!(".partial-{prefix}");
+        let mut stages = Vec::new();
+        let entries = fs::read_dir(&self.root).with_context(|| format!("cannot read {}", self.root.display()))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&partial) {
+                remove(&entry.path())?;
+            } else if name.starts_with(prefix) {
+                let used = fs::metadata(entry.path().join(STAMP)).and_then(|m| m.modified());
+                stages.push((used.unwrap_or(SystemTime::UNIX_EPOCH), entry.path()));
+            }
+        }
+        stages.sort();
+        for (used, dir) in stages.iter().rev().skip(kept) {
+            if used.elapsed().is_ok_and(|age| age > spared) {
+                remove(dir)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Drops a stage that only served to make others.
     pub(crate) fn forget(&self, stage: &str) -> Result<()> {
         remove(&self.dir(stage))
@@ -126,6 +159,27 @@ mod tests {
         }
         assert_eq!(made, 2);
         assert_eq!(fs::read_to_string(store.dir("s").join("x"))?, "b");
+        Ok(())
+    }
+
+    #[test]
+    fn old_stages_are_pruned_except_the_last_used() -> Result<()> {
+        let temp = tempfile::tempdir()?;
+        let store = Store::open(Some(temp.path()))?;
+        for (age, name) in ["own-d", "own-c", "own-b", "own-a", "other"].iter().enumerate() {
+            store.stage(name, "x", |_| Ok(()))?;
+            let old = SystemTime::now() - Duration::from_secs(1000 * age as u64);
+            File::options().append(true).open(store.dir(name).join(STAMP))?.set_modified(old)?;
+        }
+        fs::create_dir(store.dir(".partial-own-x"))?;
+        store.prune("own-", 1, Duration::from_secs(1500))?;
+        for (name, there) in [("own-d", true), ("own-c", true), ("own-b", false), ("own-a", false), ("other", true)] {
+            assert_eq!(store.dir(name).exists(), there, "{name}");
+        }
+        assert!(!store.dir(".partial-own-x").exists());
+        store.used("own-c");
+        store.prune("own-", 1, Duration::ZERO)?;
+        assert!(store.dir("own-c").exists() && !store.dir("own-d").exists());
         Ok(())
     }
 

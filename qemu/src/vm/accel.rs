@@ -48,16 +48,16 @@ pub(crate) fn choose(kit: &Kit) -> Accel {
         };
         return Accel::Tcg(why);
     }
-    let memo = kit.cache_dir().join("kvm-probe");
+    let memo = &kit.probe().memo;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let key = format!("{} {} {}", boot.trim(), kit.release(), kit.qemu().version);
-    let old = fs::read_to_string(&memo).unwrap_or_default();
+    let key = format!("{} {} {}", boot.trim(), kit.probe().release, kit.qemu().version);
+    let old = fs::read_to_string(memo).unwrap_or_default();
     let works = match old.strip_prefix(&format!("{key} ")).map(str::trim) {
         Some("works") => true,
         Some("fails") => false,
         _ => {
             let works = probe(kit).unwrap_or(false);
-            let _ = fs::write(&memo, format!("{key} {}\n", if works { "works" } else { "fails" }));
+            let _ = fs::write(memo, format!("{key} {}\n", if works { "works" } else { "fails" }));
             works
         }
     };
@@ -67,18 +67,18 @@ pub(crate) fn choose(kit: &Kit) -> Accel {
 /// What the probe's guest says when it lives.
 const MARK: &[u8] = b"sfnic-kvm-works";
 
-/// Boots the kit's kernel to its first program.
+/// Boots a kernel to its first program.
 fn probe(kit: &Kit) -> Result<bool> {
     let mut cpio = Cpio::new();
     let script = format!("#!/bin/busybox sh\necho {}\n/bin/busybox sleep 60\n", String::from_utf8_lossy(MARK));
     cpio.file("init", 0o755, script.as_bytes());
-    let mut initrd = fs::read(kit.initrd())?;
+    let mut initrd = fs::read(&kit.probe().initrd)?;
     initrd.extend(cpio.finish());
     let initrd = process::memory_file("initrd", &initrd)?;
     let mut command = kit.qemu().command();
     command.args(["-machine", "q35", "-m", "512M", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.args(Accel::Kvm.args()).args(["-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1"]);
-    command.arg("-kernel").arg(kit.kernel()).arg("-initrd").arg(process::path_of(&initrd));
+    command.arg("-kernel").arg(&kit.probe().kernel).arg("-initrd").arg(process::path_of(&initrd));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     process::tie_to_parent(&mut command, &[&initrd]);
     let mut child = command.spawn()?;
