@@ -86,24 +86,32 @@ pub(crate) const UNCHECKED: &[(&str, &str)] = &[
 
 /// All questions about numbers.
 pub(crate) struct Questions {
-    asked: Vec<(String, u64, Id)>,
+    /// Name, our number, and what each spelling of the name is.
+    asked: Vec<(String, u64, Vec<Id>)>,
 }
 
 impl Questions {
     pub(crate) fn put(sheet: &mut Sheet) -> Self {
-        let commands = Opcode::ALL.iter().map(|(op, name)| (u64::from(op.0), format!("{}{}", COMMAND[0], plain(name))));
+        let commands = Opcode::ALL
+            .iter()
+            .map(|(op, name)| (u64::from(op.0), COMMAND.map(|prefix| format!("{prefix}{}", plain(name))).to_vec()));
         let statuses = STATUSES.iter().map(|(s, name)| (*s as u64, format!("MLX5_CMD_STAT_{name}")));
         let events = EVENTS.iter().map(|(n, name)| (u64::from(*n), format!("MLX5_EVENT_TYPE_{name}")));
         let wqes = wqe_opcode::NAMES.iter().map(|(n, name)| (u64::from(*n), format!("MLX5_OPCODE_{name}")));
         let others = OTHERS.iter().map(|(n, name)| (*n, name.to_string()));
-        let all = commands.chain(statuses).chain(events).chain(wqes).chain(others);
-        Self { asked: all.map(|(ours, name)| (name.clone(), ours, sheet.constant(name))).collect() }
+        let single = statuses.chain(events).chain(wqes).chain(others).map(|(ours, name)| (ours, vec![name]));
+        let all = commands.chain(single);
+        let ask = |(ours, names): (u64, Vec<String>)| {
+            let name = names.first().cloned().unwrap_or_default();
+            (name, ours, names.into_iter().map(|n| sheet.constant(n)).collect())
+        };
+        Self { asked: all.map(ask).collect() }
     }
 
     pub(crate) fn compare(&self, answers: &Answers) -> Vec<Mismatch> {
-        let differs = |(name, ours, id): &(String, u64, Id)| {
+        let differs = |(name, ours, ids): &(String, u64, Vec<Id>)| {
             let (name, ours) = (name.clone(), *ours);
-            match answers.constant(*id) {
+            match ids.iter().find_map(|id| answers.constant(*id)) {
                 None => Some(Mismatch::NoNumber { name }),
                 Some(kernel) => (kernel != ours).then_some(Mismatch::Number { name, ours, kernel }),
             }
