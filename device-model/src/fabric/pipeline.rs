@@ -144,6 +144,9 @@ impl<'n> Pipeline<'n> {
         frame: &mut Frame<'m>,
         then: &mut dyn FnMut(&mut Self, &mut Frame<'m>, Next),
     ) {
+        if !tables.has_roots(kind) {
+            return then(self, frame, Next::NoTables);
+        }
         let view = tables.load();
         let Some(root) = view.root(kind, vport) else { return then(self, frame, Next::NoTables) };
         let worker = self.worker;
