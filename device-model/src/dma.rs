@@ -76,17 +76,35 @@ pub trait DmaAccess {
     fn dma_read32(&self, iova: u64) -> Result<u32, DmaError>;
     /// Writes a byte in one piece, ordered after earlier accesses.
     fn dma_publish8(&self, iova: u64, value: u8) -> Result<(), DmaError>;
+    /// Copies into guest memory, the last byte in one piece and ordered after
+    /// the others.
+    fn dma_publish(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError>;
     /// The pieces of mapped memory that make up a range, in order, handed to
     /// `each`; at most a few, one a mapped region.
     fn dma_slices<'a>(&'a self, iova: u64, len: usize, each: impl FnMut(VolatileSlice<'a, ()>))
     -> Result<(), DmaError>;
 }
 
+/// The piece of memory that is a whole range, where one region holds it: one
+/// look-up, and nothing to put together.
+fn whole(mem: &Memory, iova: u64, len: usize) -> Option<VolatileSlice<'_, ()>> {
+    let (region, offset) = mem.to_region_addr(GuestAddress(iova))?;
+    vm_memory::GuestMemoryRegion::get_slice(region, offset, len).ok()
+}
+
 impl DmaAccess for Memory {
     fn dma_read(&self, iova: u64, buf: &mut [u8]) -> Result<(), DmaError> {
+        if let Some(s) = whole(self, iova, buf.len()) {
+            s.copy_to(buf);
+            return Ok(());
+        }
         self.read_slice(buf, GuestAddress(iova)).map_err(|_| DmaError { iova, len: buf.len() })
     }
     fn dma_write(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
+        if let Some(s) = whole(self, iova, buf.len()) {
+            s.copy_from(buf);
+            return Ok(());
+        }
         self.write_slice(buf, GuestAddress(iova)).map_err(|_| DmaError { iova, len: buf.len() })
     }
     fn dma_read32(&self, iova: u64) -> Result<u32, DmaError> {
@@ -96,12 +114,25 @@ impl DmaAccess for Memory {
     fn dma_publish8(&self, iova: u64, value: u8) -> Result<(), DmaError> {
         self.store(value, GuestAddress(iova), Ordering::Release).map_err(|_| DmaError { iova, len: 1 })
     }
+    fn dma_publish(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
+        let Some((last, body)) = buf.split_last() else { return Ok(()) };
+        if let Some(s) = whole(self, iova, buf.len()) {
+            s.copy_from(body);
+            return s.store(*last, body.len(), Ordering::Release).map_err(|_| DmaError { iova, len: buf.len() });
+        }
+        self.dma_write(iova, body)?;
+        self.dma_publish8(iova.wrapping_add(body.len() as u64), *last)
+    }
     fn dma_slices<'a>(
         &'a self,
         iova: u64,
         len: usize,
         mut each: impl FnMut(VolatileSlice<'a, ()>),
     ) -> Result<(), DmaError> {
+        if let Some(s) = whole(self, iova, len).filter(|_| len > 0) {
+            each(s);
+            return Ok(());
+        }
         let fault = DmaError { iova, len };
         let mut at = GuestAddress(iova);
         let mut left = len;
@@ -136,6 +167,13 @@ mod tests {
         m.dma_slices(0x1ffe, 4, |s| lens.push(s.len())).unwrap();
         assert_eq!(lens, [2, 2]);
         assert!(m.dma_write(0x2ffe, &[1, 2, 3, 4]).is_err());
+        let mut b = [0; 4];
+        for at in [0x1ffc, 0x1ffd, 0x1ffe, 0x1fff, 0x2ffc] {
+            m.dma_publish(at, &[5, 6, 7, 8]).unwrap();
+            m.dma_read(at, &mut b).unwrap();
+            assert_eq!(b, [5, 6, 7, 8]);
+        }
+        assert!(m.dma_publish(0x2ffd, &[0; 4]).is_err() && m.dma_publish(u64::MAX, &[0; 4]).is_err());
         assert!(m.dma_slices(u64::MAX - 1, 4, |_| ()).is_err());
     }
 }

@@ -24,6 +24,12 @@ use crate::steering::{NoTrace, Reader, TableType, Verdict};
 /// How often one frame may pass a port or a vport, copies included: far more
 /// than any sensible configuration, and an end to loops through wires.
 const MAX_CROSSINGS: u32 = 4096;
+/// How often the frames of one message may do so. A message of 64 KiB in frames
+/// of 1500 bytes reaches 700 vports; a driver that wants its smallest segments
+/// copied to hundreds of vports would keep a worker for seconds.
+const MAX_MESSAGE: u32 = 1 << 15;
+/// After so many a burst ends, and other queues get their turn.
+const MAX_BURST: u32 = 1 << 13;
 /// How deep ways may nest: eswitch, wire, eswitch, …
 const MAX_DEPTH: u32 = 8;
 /// Bytes of a frame check sequence, which MTUs of the port include.
@@ -37,7 +43,10 @@ pub struct Pipeline<'n> {
     pub worker: usize,
     /// Time stamp of completions, in ticks of the internal timer.
     pub now: u64,
+    /// Of this frame, of this message, of this burst.
     crossings: u32,
+    message: u32,
+    burst: u32,
     depth: u32,
     record: Option<Record>,
     /// Whether a wire outside has got frames.
@@ -61,7 +70,7 @@ enum Next {
 impl<'n> Pipeline<'n> {
     /// A pipeline for one burst.
     pub fn new(nic: &'n Nic, worker: usize, now: u64) -> Self {
-        Self { nic, worker, now, crossings: 0, depth: 0, record: None, left: false, pause: None }
+        Self { nic, worker, now, crossings: 0, message: 0, burst: 0, depth: 0, record: None, left: false, pause: None }
     }
 
     /// As [`Self::new`], for frames from a wire whose other end can wait: as
@@ -70,6 +79,16 @@ impl<'n> Pipeline<'n> {
         let mut p = Self::new(nic, worker, now);
         p.pause = Some(pause);
         p
+    }
+
+    /// What follows are the frames of another message.
+    pub fn begin_message(&mut self) {
+        self.message = 0;
+    }
+
+    /// Whether this burst has done enough.
+    pub fn has_done_enough(&self) -> bool {
+        self.burst >= MAX_BURST
     }
 
     /// A parsed frame that a function's send queue sends.
@@ -97,6 +116,7 @@ impl<'n> Pipeline<'n> {
     /// A parsed frame that arrives at a physical port.
     pub fn receive_parsed(&mut self, card: &Card, frame: &mut Frame<'_>) {
         self.crossings = 0;
+        self.message = 0;
         self.depth = 0;
         self.record = self.nic.explainer.begin(|| format!("wire {}", card.index), frame);
         self.enter_port(card, frame);
@@ -124,6 +144,9 @@ impl<'n> Pipeline<'n> {
         frame: &mut Frame<'m>,
         then: &mut dyn FnMut(&mut Self, &mut Frame<'m>, Next),
     ) {
+        if !tables.has_roots(kind) {
+            return then(self, frame, Next::NoTables);
+        }
         let view = tables.load();
         let Some(root) = view.root(kind, vport) else { return then(self, frame, Next::NoTables) };
         let worker = self.worker;
@@ -208,8 +231,10 @@ impl<'n> Pipeline<'n> {
     /// One more crossing; false where the frame has had enough.
     fn cross(&mut self) -> bool {
         self.crossings += 1;
-        if self.crossings > MAX_CROSSINGS || self.depth >= MAX_DEPTH {
-            self.note(|| "dropped: goes in circles".into());
+        self.message += 1;
+        self.burst += 1;
+        if self.crossings > MAX_CROSSINGS || self.message > MAX_MESSAGE || self.depth >= MAX_DEPTH {
+            self.note(|| "dropped: goes in circles, or to too many".into());
             return false;
         }
         true

@@ -47,6 +47,7 @@ impl TxSink for Transmit<'_, '_> {
             self.function.tx_link_down.add(1);
             return TxResult::Dropped;
         }
+        self.pipeline.begin_message();
         let (mut frames, mut bytes) = (0, 0);
         let (pipeline, card, function) = (&mut *self.pipeline, self.card, self.function);
         let mut one = |f: &mut Frame<'_>| {
@@ -63,6 +64,10 @@ impl TxSink for Transmit<'_, '_> {
             one(&mut self.frame);
         }
         TxResult::Sent { frames, bytes }
+    }
+
+    fn has_done_enough(&self) -> bool {
+        self.pipeline.has_done_enough()
     }
 
     fn unmodelled(&mut self, _: u32, opcode: u8) {

@@ -101,6 +101,10 @@ impl Ring {
     /// Writes an entry at byte `at`; its last byte is written last, ordered
     /// after the others, so that it can carry the ownership.
     pub fn publish(&self, mem: &Memory, at: u64, entry: &[u8]) -> Result<(), DmaError> {
+        let (iova, left) = self.span(at);
+        if entry.len() <= left {
+            return mem.dma_publish(iova, entry);
+        }
         let Some((&owner, body)) = entry.split_last() else { return Ok(()) };
         self.pieces(at, body.len(), |iova, part| mem.dma_write(iova, &body[part]))?;
         mem.dma_publish8(self.span(at.wrapping_add(body.len() as u64)).0, owner)

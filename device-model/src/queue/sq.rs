@@ -71,6 +71,12 @@ pub trait TxSink {
     /// queue's lock held.
     fn send(&mut self, wqe: &TxWqe<'_>) -> TxResult;
 
+    /// The burst is to end, though its budget is not used up: its WQEs were
+    /// more work than most.
+    fn has_done_enough(&self) -> bool {
+        false
+    }
+
     /// A WQE's opcode is not modelled; the queue goes to error.
     fn unmodelled(&mut self, _sqn: u32, _opcode: u8) {}
 }
@@ -328,6 +334,9 @@ impl Sq {
                 self.execute(q, mem, keys, ahead, tx, now)
             };
             q.consumer = q.consumer.wrapping_add(blocks);
+            if tx.has_done_enough() {
+                return (work_done + 1, true);
+            }
         }
         (budget, true)
     }

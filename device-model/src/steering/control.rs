@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
@@ -146,7 +146,11 @@ const LIMIT: Refusal = Refusal::new(Status::Limit, Syndrome::OBJECT_LIMIT);
 impl<T: Send + Sync + 'static> Steering<T> {
     /// No tables yet.
     pub fn new(limits: Limits) -> Self {
-        let shared = Shared { domain: ArcSwap::from_pointee(Domain::default()), generation: AtomicU64::new(0) };
+        let shared = Shared {
+            domain: ArcSwap::from_pointee(Domain::default()),
+            generation: AtomicU64::new(0),
+            rooted: AtomicU16::new(0),
+        };
         Self {
             shared: Arc::new(shared),
             limits,
@@ -514,7 +518,7 @@ impl<T: Send + Sync + 'static> Steering<T> {
     fn publish(&mut self, change: impl FnOnce(&mut Domain<T>)) {
         let mut domain = Domain::clone(&self.shared.domain.load());
         change(&mut domain);
-        self.shared.domain.store(Arc::new(domain));
+        self.shared.publish(domain);
         self.changed();
     }
 

@@ -2,7 +2,7 @@
 //! structure changes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -217,6 +217,24 @@ impl<T> Domain<T> {
 pub(super) struct Shared<T> {
     pub(super) domain: ArcSwap<Domain<T>>,
     pub(super) generation: AtomicU64,
+    /// Types that have a root for some vport, a bit each: most frames pass
+    /// domains without tables, and need not load the picture to know.
+    pub(super) rooted: AtomicU16,
+}
+
+impl<T> Shared<T> {
+    /// Replaces the picture.
+    pub(super) fn publish(&self, domain: Domain<T>) {
+        let types = domain.roots.keys().fold(0, |bits, (kind, _)| bits | bit(*kind));
+        // Seen too early is harmless, seen too late is not.
+        self.rooted.fetch_or(types, Ordering::Release);
+        self.domain.store(Arc::new(domain));
+        self.rooted.store(types, Ordering::Release);
+    }
+}
+
+const fn bit(kind: TableType) -> u16 {
+    1 << kind as u16
 }
 
 /// The data plane's end of a [`Steering`](super::Steering). Cheap to clone.
@@ -241,6 +259,12 @@ impl<T> Reader<T> {
     /// removed meanwhile lives until then.
     pub fn load(&self) -> View<'_, T> {
         View { domain: self.shared.domain.load(), shared: &self.shared }
+    }
+
+    /// Whether packets of a type may have to enter a table: cheaper than
+    /// [`Reader::load`] where the answer is mostly no.
+    pub fn has_roots(&self, kind: TableType) -> bool {
+        self.shared.rooted.load(Ordering::Acquire) & bit(kind) != 0
     }
 
     /// Changes whenever a packet may find another way than before. A result

@@ -317,3 +317,23 @@ fn a_dump_names_fields_and_counts() {
     assert_eq!(rule["dests"][0], serde_json::json!({"to": "tir", "id": 2}));
     assert_eq!(rule["counters"][0], serde_json::json!({"id": 9, "packets": 1, "octets": 60}));
 }
+
+#[test]
+fn the_types_that_have_a_root_are_known_without_the_picture() {
+    let mut s = S::new(Limits::default());
+    let r = s.reader();
+    let known = |r: &Reader<_>| TableType::ALL.into_iter().filter(|k| r.has_roots(*k)).collect::<Vec<_>>();
+    let t = rx(&mut s, 0, 4);
+    assert_eq!(known(&r), []);
+    s.set_root(RX, 0, t).unwrap();
+    s.set_root(RX, 7, t).unwrap();
+    assert_eq!(known(&r), [RX]);
+    s.clear_root(RX, 7);
+    assert_eq!(known(&r), [RX], "one is left");
+    s.destroy_table(RX, t).unwrap();
+    assert_eq!(known(&r), []);
+    let t = rx(&mut s, 0, 4);
+    s.set_root(RX, 0, t).unwrap();
+    s.clear();
+    assert_eq!(known(&r), []);
+}

@@ -456,3 +456,34 @@ fn a_user_context_names_its_own_objects_only() {
     f.act_as(0);
     f.destroy(Opcode::DEALLOC_PD, pds[2]).unwrap();
 }
+
+#[test]
+fn a_message_for_hundreds_of_vports_keeps_nobody_waiting() {
+    let rig = Rig::loopback();
+    let pf = rig.pf(0).bring_up().unwrap();
+    pf.set_port(true).unwrap();
+    let id = |i| rig.sf_id(0, i);
+    let mut sf = vec![];
+    for i in 0..2 {
+        pf.add_sf(id(i)).unwrap();
+        sf.push(rig.sf(0, i).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap());
+    }
+    let mut fdb = pf.create_fdb(4).unwrap();
+    let many = [Destination::Vport(id(1)); 256];
+    pf.forward(&mut fdb, id(0), &Flow::to(&many)).unwrap();
+    pf.forward(&mut fdb, id(1), &Flow::to(&[Destination::Vport(id(0))])).unwrap();
+    let flow = frames::Flow4::new([2; 6], [4; 6]);
+    // Thousands of segments, each of them copied 256 times.
+    for _ in 0..2 {
+        sf[0].send_lso(0, &flow.tcp(1, &[]), &frames::pattern(1, 60_000), 16);
+    }
+    sf[1].send(&flow.udp(b"others"));
+    let counted = || rig.plane(0, id(1)).unwrap().vport.rx.packets();
+    rig.nic.run(0);
+    assert!(counted() <= 1 << 15, "one message: {}", counted());
+    // Another queue's turn comes before the second message.
+    rig.nic.run(0);
+    assert_eq!(sf[0].receive().len(), 1);
+    rig.run();
+    assert_eq!(sf[0].reap(0).len(), 2);
+}
