@@ -81,61 +81,106 @@ impl Lab {
         })
     }
 
+    /// Builds the device, boots a guest with it and runs a script of `guest/` in it.
+    ///
+    /// # Panics
+    /// The guest could not even be started.
+    pub fn run(&self, script: &str) -> Report {
+        self.start().run(script)
+    }
+
+    /// Builds the device, for one guest after another.
+    ///
+    /// # Panics
+    /// The device could not be built.
+    pub fn start(&self) -> Bench {
+        Bench::new(self.clone()).unwrap_or_else(|e| panic!("the lab cannot be set up: {e:#}"))
+    }
+}
+
+/// A running device on its sockets.
+pub struct Bench {
+    /// What it was made from.
+    pub lab: Lab,
+    /// The device.
+    pub board: Board,
+    sockets: Vec<PathBuf>,
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(lab: Lab) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("sfnic-lab-").tempdir()?;
+        let board = lab.board()?;
+        let sockets: Vec<PathBuf> = (0..2).map(|i| dir.path().join(format!("pf{i}"))).collect();
+        board.serve(&sockets)?;
+        Ok(Self { lab, board, sockets, dir })
+    }
+
     /// Boots a guest with the device and runs a script of `guest/` in it.
     ///
     /// # Panics
     /// The guest could not even be started.
     pub fn run(&self, script: &str) -> Report {
-        match self.try_run(script) {
-            Ok(report) => report,
-            Err(e) => panic!("{script}: the lab cannot run it: {e:#}"),
-        }
+        self.try_run(script).unwrap_or_else(|e| panic!("{script}: the lab cannot run it: {e:#}"))
     }
 
     fn try_run(&self, script: &str) -> Result<Report> {
-        let _turn = Turn::wait()?;
         let kit = Kit::ensure(&KitOptions::default(), KERNEL)?;
-        let dir = tempfile::Builder::new().prefix("sfnic-lab-").tempdir()?;
-        let share = dir.path().join("host");
+        let share = self.dir.path().join("host");
         copy_scripts(&share)?;
-
-        let board = self.board()?;
-        let sockets: Vec<PathBuf> = (0..2).map(|i| dir.path().join(format!("pf{i}"))).collect();
-        board.serve(&sockets)?;
-        let nic = board.nic.clone();
-        let answers = ask::Answers::start(&share, move |question| match question {
+        let nic = self.board.nic.clone();
+        let answer = move |question: &str| match question {
             "memory" => serde_json::to_value(ask::memory()),
             "objects" => serde_json::to_value(nic.object_counts()),
             _ => Ok(serde_json::Value::Null),
-        });
-
+        };
         let guest = Guest {
-            cpus: self.cpus,
-            slots: vec![sockets],
-            share: Some(share),
+            cpus: self.lab.cpus,
+            slots: vec![self.sockets.clone()],
+            share: Some(share.clone()),
             what: What::Command(vec!["python3".into(), format!("/host/{script}").into()]),
-            env: self.env.clone(),
-            timeout: Some(self.timeout),
+            env: self.lab.env.clone(),
+            timeout: Some(self.lab.timeout),
             capture: true,
             quiet: true,
+            // A script can end QEMU at once by writing to this port.
+            extra_args: vec!["-device".into(), "isa-debug-exit,iobase=0xf4,iosize=0x04".into()],
             ..Guest::new()
         };
-        let outcome = guest.run(&kit)?;
-        answers.stop();
+        let outcome = {
+            let _turn = Turn::wait()?;
+            let answers = ask::Answers::start(&share, answer);
+            let outcome = guest.run(&kit);
+            answers.stop();
+            outcome?
+        };
+        std::fs::remove_dir_all(&share)?;
         let report = Report {
             script: script.to_owned(),
             checks: parse_checks(&String::from_utf8_lossy(&outcome.stdout)),
-            unmodelled: board.nic.unmodelled.list(),
-            object_counts: board.nic.object_counts(),
+            unmodelled: self.board.nic.unmodelled.list(),
+            object_counts: self.left(),
             outcome,
             provoked: vec![],
         };
-        board.stop();
         report.keep()?;
         let (n, bad) = (report.checks.len(), report.checks.iter().filter(|c| c.failure.is_some()).count());
         let (seconds, boots) = (report.outcome.elapsed.as_secs_f64(), report.outcome.boots);
         eprintln!("{script}: {n} checks, {bad} failed, {seconds:.1} s in {boots} boot(s)");
         Ok(report)
+    }
+
+    /// The objects that a guest left behind; the device may take a moment to see its end.
+    fn left(&self) -> Counts {
+        for _ in 0..100 {
+            let counts = self.board.nic.object_counts();
+            if counts.values().flat_map(BTreeMap::values).all(|n| *n == 0) {
+                return counts;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.board.nic.object_counts()
     }
 }
 

@@ -1,0 +1,14 @@
+"""Traffic of SFs that goes on until the machine is gone."""
+
+from lab import *
+from fabric import Fabric
+
+with check("SFs with traffic"):
+    f = Fabric()
+    f.traffic()
+    f.flood()
+
+time.sleep(1)
+with open("/dev/port", "r+b", buffering=0) as port:
+    port.seek(0xF4)
+    port.write(b"\1")
