@@ -167,3 +167,12 @@ impl Rig {
         self.card_at(card).dma.replace(self.memory[card].map());
     }
 }
+
+impl Drop for Rig {
+    /// Power off: functions and the eswitch refer to one another until then.
+    fn drop(&mut self) {
+        for card in &self.nic.cards {
+            self.nic.reset(card);
+        }
+    }
+}
