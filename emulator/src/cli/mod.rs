@@ -8,6 +8,7 @@ mod device;
 mod kit;
 mod list;
 mod run;
+mod suite;
 mod usage;
 mod value;
 mod vm;
@@ -72,6 +73,7 @@ enum Command {
     Kit(kit::Args),
     List(list::Args),
     Bench(crate::bench::Args),
+    Suite(suite::Args),
 }
 
 /// Why a command did not do what it should.
@@ -106,6 +108,7 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
+            Command::Suite(args) => suite::run(args),
             Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
         }
     }

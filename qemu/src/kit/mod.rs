@@ -18,6 +18,7 @@ mod recipe;
 mod release;
 mod rootfs;
 mod run;
+mod selftests;
 mod sources;
 mod stages;
 mod store;
@@ -162,8 +163,9 @@ impl Kit {
         let _lock = store.lock(&progress::Progress::new(options.quiet))?;
         for entry in fs::read_dir(store.root()).context("cannot read the cache directory")?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let ours =
-                stages::STAGES.contains(&name.as_str()) || name.starts_with("kernel-") || name.starts_with(".partial-");
+            let ours = stages::STAGES.contains(&name.as_str())
+                || ["kernel-", "selftests-", "packages-"].iter().any(|p| name.starts_with(p))
+                || name.starts_with(".partial-");
             if ours {
                 store::remove(&entry.path())?;
             }

@@ -167,7 +167,12 @@ impl Stages {
         self.store.dir("guest").join("busybox")
     }
 
-    fn apt(&self) -> Result<Apt> {
+    /// What is said on stderr.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    pub(crate) fn apt(&self) -> Result<Apt> {
         let apt = Apt::open(&self.store.dir("apt"), self.mirror.as_deref())?;
         let step = self.progress.step("package lists");
         apt.update(&step)?;
@@ -175,7 +180,7 @@ impl Stages {
         Ok(apt)
     }
 
-    fn staged(
+    pub(crate) fn staged(
         &self,
         stage: &str,
         inputs: &str,
