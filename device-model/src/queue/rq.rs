@@ -545,7 +545,7 @@ fn scatter<F: RxFrame>(mem: &Memory, ranges: &[(u64, u32)], source: &Source<'_, 
     let mut pos = 0;
     let mut fault = false;
     for &(iova, len) in ranges {
-        let mapped = mem.dma_slices(iova, len as usize, |piece| {
+        let mapped = mem.dma_slices_to_write(iova, len as usize, |piece| {
             fault = fault || source.put(pos, piece).is_err();
             pos += piece.len();
         });
