@@ -9,6 +9,7 @@ pub mod control;
 pub mod dma;
 pub mod explain;
 pub mod fabric;
+pub mod faults;
 pub mod irq;
 pub mod nic;
 pub mod packet;

@@ -26,6 +26,7 @@ use crate::fabric::plane::FunctionPlane;
 use crate::fabric::port::{Far, Port};
 use crate::fabric::tir::Tir;
 use crate::fabric::vport::UPLINK;
+use crate::faults::Faults;
 use crate::irq::IrqLine;
 use crate::pci::{Config, MSIX_MAX};
 use crate::steering::{Limits, Steering};
@@ -73,6 +74,8 @@ pub struct Nic {
     pub unmodelled: Unmodelled,
     /// Frames that are explained.
     pub explainer: Explainer,
+    /// What it does wrong on purpose.
+    pub faults: Faults,
     /// Send queues that have work.
     pub work: WorkQueue,
     /// Rate of the internal timer in kHz.
@@ -120,6 +123,7 @@ impl Nic {
             cards,
             unmodelled: Unmodelled::default(),
             explainer: Explainer::default(),
+            faults: Faults::default(),
             work: WorkQueue::new(waker),
             clock,
         })

@@ -103,6 +103,7 @@ syndromes! {
     0x5f_000d CAP_BEYOND_MAX "a capability was set beyond its maximum";
     0x5f_000e ALREADY_ENABLED "the function is enabled already";
     0x5f_000f PAGES "pages were given or taken that the device does not track";
+    0x5f_0010 INJECTED "the device was told to fail this opcode, to test the tests";
     // Objects: 0x5f01xx
     0x5f_0100 NO_SUCH_OBJECT "no object of that kind has this number";
     0x5f_0101 FOREIGN_OBJECT "the object belongs to another user context";

@@ -112,6 +112,9 @@ fn dispatch(
     if row.role == table::Role::Manager && f.kind == FunctionKind::Sf {
         return Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN));
     }
+    if nic.faults.refuses(opcode) {
+        return Err(Refusal::new(Status::Internal, Syndrome::INJECTED));
+    }
     let mut cx = Cx { nic, card, ctl, fid, uid, op_mod };
     (row.run)(&mut cx, input, out)
 }
