@@ -4,6 +4,7 @@ pub mod bench;
 pub mod board;
 pub mod cli;
 pub mod config;
+pub mod lab;
 pub mod tapbench;
 pub mod vfio_user;
 pub mod wire;

@@ -2,6 +2,8 @@
 
 from lab import *
 
+needs_sfs()
+
 ROUNDS = 200
 quieten()
 add_ns("x")

@@ -2,6 +2,8 @@
 
 from lab import *
 
+needs_sfs()
+
 PEER = "peer"
 AUX = "/sys/bus/auxiliary"
 
@@ -38,7 +40,8 @@ with check("a new port is inactive and detached"):
     function = port["function"]
     equal(function["hw_addr"], "00:00:00:00:88:88", "hw_addr")
     equal(function["roce"], "disable", "roce")
-    require("max_io_eqs" in function, f"function attributes are {function}")
+    if kernel_has("mlx5_devlink_port_fn_max_io_eqs_get"):
+        require("max_io_eqs" in function, f"function attributes are {function}")
     equal(x._aux(), None, "auxiliary device")
 
 with check("a number is taken once"):
@@ -257,6 +260,7 @@ with check("another address of an SF"):
     tcp("10.0.0.3", 1 << 20, "y", "x")
 
 with check("fewer event queues for an SF"):
+    needs("mlx5_devlink_port_fn_max_io_eqs_set", "devlink port function max_io_eqs")
     y.deactivate()
     until(lambda: state_of(y.handle) == "inactive/detached", "inactive/detached")
     run(f"devlink port function set {y.handle} max_io_eqs 1")

@@ -7,6 +7,8 @@ mod demo;
 mod device;
 mod kit;
 mod list;
+mod matrix;
+mod output;
 mod run;
 mod usage;
 mod value;
@@ -61,6 +63,7 @@ const EXAMPLES: &str = "\u{1b}[1;4mExamples:\u{1b}[0m
   sfnic vm -- devlink dev show          one command in the guest; its status is ours
   sfnic run                             the device alone, for a QEMU of yours
   sfnic list commands                   what is implemented
+  sfnic matrix                          all guest tests on all kernels
 
 The first guest needs the guest kit (QEMU, kernel, tools), which takes minutes to make once.";
 
@@ -71,6 +74,7 @@ enum Command {
     Run(run::Args),
     Kit(kit::Args),
     List(list::Args),
+    Matrix(Box<matrix::Args>),
     Bench(crate::bench::Args),
 }
 
@@ -106,6 +110,7 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
+            Command::Matrix(args) => matrix::run(*args),
             Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
         }
     }
