@@ -289,7 +289,7 @@ pub(crate) mod tests {
         };
         let after = Evidence { stdout: "ok b\n".into(), ..Evidence::default() };
         assert_eq!(Cell::judge("k", death, &[dead.clone(), after]).status, Status::Pass);
-        assert_eq!(Cell::judge("k", death, &[dead.clone()]).status, Status::Fail);
+        assert_eq!(Cell::judge("k", death, std::slice::from_ref(&dead)).status, Status::Fail);
         assert_eq!(Cell::judge("k", death, &[dead.clone(), dead]).status, Status::Fail);
     }
 }

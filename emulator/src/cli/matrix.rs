@@ -29,7 +29,7 @@ use crate::lab::{inject, turn};
   sfnic matrix --list                              what there is
   sfnic matrix --kernels 7.2 --tests story
   sfnic matrix --kernels 6.1,6.12 --tests 'lifecycle*,netdev' --keep logs
-  sfnic matrix --kernels 7.2,~/linux --junit results.xml
+  sfnic matrix --kernels ~/linux,7.2 --junit results.xml
   sfnic matrix --kernels /boot/vmlinuz-6.12 --modules /lib/modules/6.12
   sfnic matrix --markdown README.md                replaces the table between its marks
 
