@@ -107,6 +107,7 @@ with check("deleted while it is active, attached and in use"):
     x.up("x", "10.0.1.2/24")
     set_up(x.rep, "10.0.1.1/24")
     until(lambda: carrier(x.dev, "x"), "carrier")
+    until(lambda: carrier(x.rep), "carrier of the representor")
     ping("10.0.1.2")
     aux = x.aux
     x.delete()
