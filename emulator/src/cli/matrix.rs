@@ -7,6 +7,7 @@ use sfnic_ci::report::{json, junit, markdown, table, tap};
 use sfnic_ci::{Cell, Matrix, Status, Suite, suite, suites};
 use sfnic_firmware_cmds::Opcode;
 use sfnic_qemu::Kit;
+use sfnic_qemu::kit::DEFAULT_LINE;
 
 use super::output::Output;
 use super::value::Kernel as Named;
@@ -37,8 +38,10 @@ FILE of --markdown is new, or has the marks <!-- sfnic matrix: begin --> and
 <!-- sfnic matrix: end -->: what is between them is replaced.")]
 pub(super) struct Args {
     /// Kernels: lines of the kit, or your own: a bzImage or the tree it was built in.
-    #[arg(long, value_name = "LINE|PATH,…", value_delimiter = ',', value_parser = value::kernel)]
-    kernels: Vec<Named>,
+    ///
+    /// `stock` is every stock line, `others` every one but the default.
+    #[arg(long, value_name = "LINE|PATH,…", default_value = "stock", value_delimiter = ',', value_parser = chosen)]
+    kernels: Vec<Chosen>,
 
     /// The modules of your own kernel: its lib/modules/RELEASE or a directory above.
     #[arg(long, value_name = "DIR")]
@@ -85,6 +88,32 @@ pub(super) struct Args {
     kit: kit::Place,
 }
 
+/// A kernel, or the name of several.
+#[derive(Debug, Clone)]
+enum Chosen {
+    Stock,
+    Others,
+    One(Named),
+}
+
+fn chosen(text: &str) -> Result<Chosen, String> {
+    match text {
+        "stock" => Ok(Chosen::Stock),
+        "others" => Ok(Chosen::Others),
+        _ => value::kernel(text).map(Chosen::One).map_err(|allowed| format!("{allowed}; or stock, or others")),
+    }
+}
+
+impl Chosen {
+    fn kernels(&self) -> Vec<Named> {
+        let lines = Kit::lines().filter(|line| !matches!(self, Chosen::Others) || *line != DEFAULT_LINE);
+        match self {
+            Chosen::One(kernel) => vec![kernel.clone()],
+            Chosen::Stock | Chosen::Others => lines.map(|line| Named::Line(line.to_owned())).collect(),
+        }
+    }
+}
+
 /// Suites that globs name.
 #[derive(Debug, Clone)]
 struct Tests(Vec<&'static Suite>);
@@ -97,7 +126,7 @@ pub(super) fn run(args: Args) -> Done {
     if args.list {
         return list(&args);
     }
-    let named = if args.kernels.is_empty() { stock() } else { args.kernels.clone() };
+    let named: Vec<Named> = args.kernels.iter().flat_map(Chosen::kernels).collect();
     check_kernels(&named, args.modules.as_deref())?;
     let junit_file = args.junit.as_deref().map(|p| Output::new("--junit", p)).transpose()?;
     let markdown_file = args.markdown.as_deref().map(MarkdownFile::new).transpose()?;
@@ -114,6 +143,9 @@ pub(super) fn run(args: Args) -> Done {
         refuse: args.inject.clone(),
     };
     let total = plan.len();
+    if plan.is_empty() {
+        complain("no other stock kernels: nothing to run");
+    }
     let matrix = match plan.run(&|event| progress(&event, total))? {
         Ok(matrix) => matrix,
         Err(signal) => {
@@ -133,11 +165,6 @@ pub(super) fn run(args: Args) -> Done {
         _ => table::table(&matrix, colours(&std::io::stdout())),
     })?;
     Ok(u8::from(matrix.counts().fail > 0))
-}
-
-/// What runs when nobody names kernels.
-fn stock() -> Vec<Named> {
-    Kit::lines().map(|line| Named::Line(line.to_owned())).collect()
 }
 
 /// Whatever can be wrong with the names alone.
