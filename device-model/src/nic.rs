@@ -159,6 +159,7 @@ impl Nic {
             v.publish_reg_c();
             v.forget_driver();
         }
+        ctl.l2_table.clear();
         ctl.port_regs = Default::default();
         card.port.admin_up.store(false, Relaxed);
         card.port.mtu.store(crate::fabric::port::MAX_FRAME, Relaxed);
@@ -233,6 +234,9 @@ impl Nic {
         let Some(f) = ctl.functions.get_mut(&id) else { return };
         f.plane.vport.function.store(None);
         f.clear_objects();
+        if id == PF {
+            ctl.l2_table.clear();
+        }
         if let Some(v) = ctl.vports.get_mut(&id) {
             v.forget_driver();
         }
@@ -381,6 +385,7 @@ impl Card {
                 sfs: vec![SfSlot::default(); config.max_sfs.into()],
                 sf_base: config.sf_base,
                 vports: BTreeMap::new(),
+                l2_table: Default::default(),
                 port_regs: Default::default(),
                 after: vec![],
             }),

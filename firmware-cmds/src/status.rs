@@ -134,6 +134,7 @@ syndromes! {
     0x5f_0301 NOT_ESWITCH_MANAGER "the function is not the eswitch manager";
     0x5f_0302 NOT_VPORT_GROUP_MANAGER "the function is not the vport group manager";
     0x5f_0303 LIST_SIZE "an address list is longer than the capability allows";
+    0x5f_0304 L2_INDEX "the L2 table has no entry of this index";
     // Steering: 0x5f04xx
     0x5f_0400 TABLE_TYPE "the flow table type is not supported";
     0x5f_0401 TABLE_LEVEL "the level is beyond the capability";

@@ -3,6 +3,7 @@
 
 pub mod flow;
 pub mod hca;
+pub mod l2_table;
 pub mod queue;
 pub mod regs;
 pub mod sf;
