@@ -517,6 +517,10 @@ def rss_config(dev, ns=None):
 # ---------------------------------------------------------------- devlink and SFs
 
 
+# mlx5_core registers max_local_SFs.
+SF_RESOURCES = KERNEL >= (6, 2)
+
+
 def devlink(command):
     return json.loads(run(f"devlink -j {command}"))
 

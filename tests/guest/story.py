@@ -39,7 +39,8 @@ with check("a new port is inactive and detached"):
     equal(state_of(x.handle), "inactive/detached", "state")
     function = port["function"]
     equal(function["hw_addr"], "00:00:00:00:88:88", "hw_addr")
-    equal(function["roce"], "disable", "roce")
+    if kernel_has("mlx5_devlink_port_fn_roce_get"):
+        equal(function["roce"], "disable", "roce")
     if kernel_has("mlx5_devlink_port_fn_max_io_eqs_get"):
         require("max_io_eqs" in function, f"function attributes are {function}")
     equal(x._aux(), None, "auxiliary device")
