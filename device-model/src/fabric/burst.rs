@@ -94,13 +94,7 @@ fn place(cache: &Cache, found: Option<&Option<At>>, note: &Note) -> Option<At> {
 }
 
 /// A frame through all tables; the cache learns from it.
-pub fn long_way(
-    p: &mut Pipeline<'_>,
-    cache: Option<&mut Cache>,
-    from: From<'_>,
-    frame: &mut Frame<'_>,
-    note: &Note,
-) {
+pub fn long_way(p: &mut Pipeline<'_>, cache: Option<&mut Cache>, from: From<'_>, frame: &mut Frame<'_>, note: &Note) {
     frame.key.0.fill(0);
     read_headers(from, frame, note.reg_a);
     checksum::fill(frame, note.fill);
@@ -120,14 +114,7 @@ pub fn read_headers(from: From<'_>, frame: &mut Frame<'_>, reg_a: u32) {
 }
 
 /// Serves frames of flows that share a way.
-fn serve(
-    p: &mut Pipeline<'_>,
-    cache: &Cache,
-    from: From<'_>,
-    frames: &mut [Frame<'_>],
-    notes: &[Note],
-    at: &[At],
-) {
+fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: From<'_>, frames: &mut [Frame<'_>], notes: &[Note], at: &[At]) {
     let mut tally = Tally::default();
     for (frame, at) in frames.iter().zip(at) {
         tally.count(frame.headers(), frame.len());

@@ -84,7 +84,8 @@ impl Direction {
     }
     /// Adds what was counted elsewhere.
     pub fn add(&self, tally: &Tally) {
-        for (traffic, (packets, octets)) in [&self.unicast, &self.multicast, &self.broadcast].into_iter().zip(tally.casts)
+        for (traffic, (packets, octets)) in
+            [&self.unicast, &self.multicast, &self.broadcast].into_iter().zip(tally.casts)
         {
             if packets > 0 {
                 traffic.packets.add(packets);

@@ -36,12 +36,7 @@ pub struct Transmit<'a, 'n> {
 
 impl<'a, 'n> Transmit<'a, 'n> {
     /// One burst of a send queue.
-    pub fn new(
-        pipeline: &'a mut Pipeline<'n>,
-        cache: Option<&'a mut Cache>,
-        from: From<'a>,
-        near: Near<'a>,
-    ) -> Self {
+    pub fn new(pipeline: &'a mut Pipeline<'n>, cache: Option<&'a mut Cache>, from: From<'a>, near: Near<'a>) -> Self {
         // Who wants to see every decision gets every decision made.
         let cache = cache.filter(|_| !pipeline.nic.explainer.is_on());
         Self { pipeline, cache, from, near, frames: Vec::new(), notes: Vec::new() }

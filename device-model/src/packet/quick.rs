@@ -73,7 +73,8 @@ fn read(h: &[u8], len: usize, ports: &TunnelPorts, from: Sender) -> Option<(Laye
     let mac = h.first_chunk::<MIN_LEN>()?;
     let dmac = u64::from_be_bytes(*mac.first_chunk::<8>()?) >> 16;
     let smac = u64::from_be_bytes(*mac[4..12].first_chunk::<8>()?) & 0xffff_ffff_ffff;
-    let mut l = Layers { l2_len: MIN_LEN as u16, ethertype: u16::from_be_bytes([mac[12], mac[13]]), ..Layers::default() };
+    let mut l =
+        Layers { l2_len: MIN_LEN as u16, ethertype: u16::from_be_bytes([mac[12], mac[13]]), ..Layers::default() };
     let (mut tci, mut kind) = (0, 0);
     if is_vlan(l.ethertype) {
         kind = if l.ethertype == ethertype::CVLAN { 1 } else { 2 };

@@ -13,8 +13,8 @@ use super::forward::Pair;
 /// Most masks: sets of this many further fields.
 pub(super) const MAX_MASKS: u32 = 1 << EXTRA;
 const EXTRA: u32 = 5;
-/// log2 of the counters of the largest bulk, over 128.
-const LARGEST_BULK: u32 = 7;
+/// Most counters; with more rules than that, rules share them.
+const COUNTERS: u32 = 1 << 14;
 /// Length of the sequence in which flows send, which repeats; at least twice
 /// the number of flows.
 const SEQUENCE: usize = 1 << 16;
@@ -66,8 +66,7 @@ pub(super) fn sequence(flows: u32, skew: Skew) -> Vec<u32> {
 
 /// What a rule set came to.
 pub(super) struct Rules {
-    /// First number of each bulk of counters, and how many it holds.
-    counters: Vec<(u32, u32)>,
+    counters: Vec<u32>,
 }
 
 /// Which flow a mask looks at beside the 5-tuple: bit `i` is field `i`.
@@ -88,8 +87,7 @@ fn extra(h: &mut ViewMut<'_, Headers>, mask: u32, value: Option<&Flow4>) {
 }
 
 fn five_tuple(p: &mut ViewMut<'_, FteMatchParam>, mask: u32, vport: Option<u16>, value: Option<&Flow4>) {
-    p.sub(FteMatchParam::misc_parameters)
-        .set(Misc::source_port, vport.map_or(Misc::source_port.max(), u32::from));
+    p.sub(FteMatchParam::misc_parameters).set(Misc::source_port, vport.map_or(Misc::source_port.max(), u32::from));
     let mut h = p.sub(FteMatchParam::outer_headers);
     h.set(Headers::ip_version, value.map_or(Headers::ip_version.max(), |_| 4));
     h.set(Headers::ip_protocol, value.map_or(Headers::ip_protocol.max(), |_| 17));
@@ -116,13 +114,9 @@ pub(super) fn install(pf: &Function, pairs: &[Pair], flows: u32, masks: u32) -> 
         let group = pf.create_group(table, range, criteria::OUTER | criteria::MISC, |p| five_tuple(p, m, None, None));
         groups.push(group.context("a flow group")?);
     }
-    let (mut counters, mut have) = (vec![], 0);
-    while have < all {
-        let log = ((all - have).div_ceil(128).next_power_of_two().ilog2()).min(LARGEST_BULK);
-        counters.push((pf.alloc_flow_counters(log).context("flow counters")?, 128 << log));
-        have += 128 << log;
-    }
-    let mut numbers = counters.iter().flat_map(|(base, n)| *base..*base + n);
+    let counters: Result<Vec<u32>, _> = (0..all.min(COUNTERS)).map(|_| pf.alloc_flow_counter()).collect();
+    let counters = counters.context("flow counters")?;
+    let mut numbers = counters.iter().copied().cycle();
     let mut taken = vec![0; masks as usize];
     for pair in pairs {
         for n in 0..flows {
@@ -149,10 +143,8 @@ impl Rules {
     /// Frames that the rules' counters counted.
     pub(super) fn counted(&self, pf: &Function) -> anyhow::Result<u64> {
         let mut sum = 0;
-        for (base, n) in &self.counters {
-            for id in *base..*base + n {
-                sum += pf.flow_counter(id)?.0;
-            }
+        for id in &self.counters {
+            sum += pf.flow_counter(*id)?.0;
         }
         Ok(sum)
     }

@@ -236,15 +236,6 @@ impl Function {
         Ok(out.get(AllocFlowCounterOut::flow_counter_id))
     }
 
-    /// ALLOC_FLOW_COUNTER of `128 << log` counters, numbered from the answer on.
-    pub fn alloc_flow_counters(&self, log: u32) -> Result<u32, CmdError> {
-        let out: Out<AllocFlowCounterOut> =
-            self.cmd(Opcode::ALLOC_FLOW_COUNTER, |i: &mut ViewMut<'_, AllocFlowCounterIn>| {
-                i.set(AllocFlowCounterIn::flow_counter_bulk, 1 << log);
-            })?;
-        Ok(out.get(AllocFlowCounterOut::flow_counter_id))
-    }
-
     /// Packets and octets of a flow counter.
     pub fn flow_counter(&self, id: u32) -> Result<(u64, u64), CmdError> {
         let out: Out<QueryFlowCounterOut> = self.cmd_with(

@@ -97,4 +97,3 @@ impl Record {
         Some((flow, self.way))
     }
 }
-
