@@ -10,7 +10,7 @@ pub(super) fn keyed(handle: &str, list: &Value, number: &str) -> Value {
         let n = entry.as_object_mut().and_then(|o| match number {
             // The number of a physical function is a word of its own, too.
             "pfnum" => o.get(number).cloned(),
-            _ => o.remove(number),
+            _ => o.shift_remove(number),
         });
         all.insert(format!("{handle}/{}", n.unwrap_or_default()), entry);
     }
