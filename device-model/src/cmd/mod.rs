@@ -17,7 +17,7 @@ use sfnic_firmware_cmds::{Opcode, Refusal, Status, Syndrome};
 
 use crate::control::function::{Function, FunctionKind};
 use crate::control::{Control, PF};
-use crate::nic::{Card, Nic};
+use crate::nic::{Card, Manager, Nic};
 use crate::unmodelled::Access;
 
 /// A command's answer: nothing to say, or why not.
@@ -45,9 +45,14 @@ impl Cx<'_> {
         self.ctl.functions.get_mut(&self.fid).ok_or(Refusal::new(Status::BadSysState, Syndrome::FUNCTION_DISABLED))
     }
 
+    /// Whether the caller manages the eswitch.
+    pub fn is_manager(&self) -> bool {
+        self.fid == PF && self.card.config.manager == Manager::Host
+    }
+
     /// Refuses unless the caller manages the eswitch.
     pub fn require_manager(&self) -> Answer {
-        if self.fid == PF { Ok(()) } else { Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN)) }
+        if self.is_manager() { Ok(()) } else { Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN)) }
     }
 
     /// Counts something that the driver wanted and the model does not have.
@@ -122,9 +127,15 @@ fn dispatch(
     if row.needs >= table::Needs::Initialised && !f.initialised {
         return Err(Refusal::new(Status::BadSysState, Syndrome::NOT_INITIALISED));
     }
-    if row.role == table::Role::Manager && f.kind == FunctionKind::Sf {
+    let parent = f.kind != FunctionKind::Sf;
+    let mut cx = Cx { nic, card, ctl, fid, uid, op_mod };
+    let allowed = match row.role {
+        table::Role::Any => true,
+        table::Role::Parent => parent,
+        table::Role::Manager => parent && cx.is_manager(),
+    };
+    if !allowed {
         return Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN));
     }
-    let mut cx = Cx { nic, card, ctl, fid, uid, op_mod };
     (row.run)(&mut cx, input, out)
 }

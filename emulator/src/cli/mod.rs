@@ -3,6 +3,7 @@
 //! A wrong flag or a wrong configuration is one line on stderr that says which and what is
 //! allowed, and status 2. What else fails has the status that each command documents.
 
+mod ctl;
 mod demo;
 mod device;
 mod kit;
@@ -60,6 +61,7 @@ const EXAMPLES: &str = "\u{1b}[1;4mExamples:\u{1b}[0m
   sfnic vm                              a shell in a guest with two functions of the NIC
   sfnic vm -- devlink dev show          one command in the guest; its status is ours
   sfnic run                             the device alone, for a QEMU of yours
+  sfnic ctl slice show                  what a running device has
   sfnic list commands                   what is implemented
 
 The first guest needs the guest kit (QEMU, kernel, tools), which takes minutes to make once.";
@@ -69,6 +71,7 @@ enum Command {
     Demo(demo::Args),
     Vm(Box<vm::Args>),
     Run(run::Args),
+    Ctl(ctl::Args),
     Kit(kit::Args),
     List(list::Args),
     Bench(crate::bench::Args),
@@ -104,6 +107,7 @@ impl Command {
             Command::Demo(args) => demo::run(args),
             Command::Vm(args) => vm::run(*args),
             Command::Run(args) => run::run(args),
+            Command::Ctl(args) => ctl::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
             Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
