@@ -91,7 +91,10 @@ impl From<ConfigError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(e: anyhow::Error) -> Failure {
-        Failure::Other(e)
+        match e.downcast::<sfnic_qemu::kit::Wrong>() {
+            Ok(wrong) => Failure::Usage(wrong.to_string()),
+            Err(e) => Failure::Other(e),
+        }
     }
 }
 
