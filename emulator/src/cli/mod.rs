@@ -6,6 +6,7 @@
 mod demo;
 mod device;
 mod kit;
+mod layout;
 mod list;
 mod run;
 mod usage;
@@ -71,6 +72,7 @@ enum Command {
     Run(run::Args),
     Kit(kit::Args),
     List(list::Args),
+    Layout(layout::Args),
     Bench(crate::bench::Args),
 }
 
@@ -109,6 +111,7 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
+            Command::Layout(args) => layout::run(args),
             Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
         }
     }
