@@ -14,6 +14,7 @@ pub mod nic;
 pub mod packet;
 pub mod pci;
 pub mod queue;
+pub mod slice;
 pub mod steering;
 pub mod unmodelled;
 pub mod work;

@@ -4,6 +4,8 @@ pub mod bench;
 pub mod board;
 pub mod cli;
 pub mod config;
+pub mod control;
+pub mod inspect;
 pub mod tapbench;
 pub mod vfio_user;
 pub mod wire;

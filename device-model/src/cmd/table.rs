@@ -23,6 +23,8 @@ pub enum Needs {
 pub enum Role {
     /// Every function.
     Any,
+    /// A physical function, about itself or its SFs.
+    Parent,
     /// The eswitch manager.
     Manager,
 }
@@ -149,8 +151,8 @@ rows! {
     DEALLOC_PACKET_REFORMAT_CONTEXT Initialised Any DeallocPacketReformatContextIn DeallocPacketReformatContextOut flow::dealloc_packet_reformat;
     ALLOC_MODIFY_HEADER_CONTEXT     Initialised Any AllocModifyHeaderContextIn     AllocModifyHeaderContextOut     flow::alloc_modify_header;
     DEALLOC_MODIFY_HEADER_CONTEXT   Initialised Any DeallocModifyHeaderContextIn   DeallocModifyHeaderContextOut   flow::dealloc_modify_header;
-    QUERY_VHCA_STATE       Initialised Manager QueryVhcaStateIn        QueryVhcaStateOut      sf::query_vhca_state;
-    MODIFY_VHCA_STATE      Initialised Manager ModifyVhcaStateIn       ModifyVhcaStateOut     sf::modify_vhca_state;
+    QUERY_VHCA_STATE       Initialised Parent  QueryVhcaStateIn        QueryVhcaStateOut      sf::query_vhca_state;
+    MODIFY_VHCA_STATE      Initialised Parent  ModifyVhcaStateIn       ModifyVhcaStateOut     sf::modify_vhca_state;
 }
 
 /// The row of an opcode.

@@ -28,7 +28,7 @@ fn target(cx: &Cx<'_>, other: bool, number: u32) -> Result<u16, Refusal> {
     if !other {
         return Ok(cx.fid);
     }
-    if cx.fid != PF {
+    if !cx.is_manager() {
         return Err(Refusal::new(Status::BadParam, Syndrome::NOT_VPORT_GROUP_MANAGER));
     }
     let number = number as u16;

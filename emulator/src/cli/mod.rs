@@ -3,6 +3,7 @@
 //! A wrong flag or a wrong configuration is one line on stderr that says which and what is
 //! allowed, and status 2. What else fails has the status that each command documents.
 
+mod ctl;
 mod demo;
 mod device;
 mod kit;
@@ -61,6 +62,7 @@ const EXAMPLES: &str = "\u{1b}[1;4mExamples:\u{1b}[0m
   sfnic vm                              a shell in a guest with two functions of the NIC
   sfnic vm -- devlink dev show          one command in the guest; its status is ours
   sfnic run                             the device alone, for a QEMU of yours
+  sfnic ctl slice show                  what a running device has
   sfnic list commands                   what is implemented
 
 The first guest needs the guest kit (QEMU, kernel, tools), which takes minutes to make once.";
@@ -70,6 +72,7 @@ enum Command {
     Demo(demo::Args),
     Vm(Box<vm::Args>),
     Run(run::Args),
+    Ctl(ctl::Args),
     Kit(kit::Args),
     List(list::Args),
     Layout(layout::Args),
@@ -109,6 +112,7 @@ impl Command {
             Command::Demo(args) => demo::run(args),
             Command::Vm(args) => vm::run(*args),
             Command::Run(args) => run::run(args),
+            Command::Ctl(args) => ctl::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
             Command::Layout(args) => layout::run(args),

@@ -12,7 +12,7 @@ use sfnic_qemu::{Guest, Kit, What};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use super::device::{Device, Later, Watch, dump};
+use super::device::{Control, Device, Later, Watch, dump};
 use super::value::Kernel;
 use super::{Done, Failure, complain, kit, value};
 use crate::config::Config;
@@ -87,6 +87,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     debug_dump: Option<PathBuf>,
 
+    /// The device's control socket, for `sfnic ctl --control`; by default the usual place.
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+
     #[command(flatten)]
     watch: Watch,
 
@@ -148,7 +152,8 @@ pub(super) fn run(args: Args) -> Done {
         Kernel::Line(line) => Kit::ensure(&options, line)?,
         Kernel::Path(path) => Kit::ensure_own(&options, path, args.modules.as_deref())?,
     };
-    let ran = boot(&kit, config, guest, &args.watch)?;
+    let control = Control { path: args.control, required: false };
+    let ran = boot(&kit, config, guest, &control, &args.watch)?;
     if let Some(file) = dmesg {
         file.write(&ran.dmesg)?;
     }
@@ -171,9 +176,9 @@ pub(super) struct Ran {
 }
 
 /// Runs a guest with a device that lives as long as it does.
-pub(super) fn boot(kit: &Kit, config: Config, guest: Guest, watch: &Watch) -> Result<Ran> {
+pub(super) fn boot(kit: &Kit, config: Config, guest: Guest, control: &Control, watch: &Watch) -> Result<Ran> {
     let interrupted = Interrupted::catch()?;
-    let device = Device::start_private(config, watch)?;
+    let device = Device::start_private(config, control, watch)?;
     let guest = Guest { slots: vec![device.sockets().to_vec()], ..guest };
     if let Some(status) = interrupted.status() {
         let nic = device.stop();
