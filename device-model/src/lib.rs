@@ -15,6 +15,7 @@ pub mod packet;
 pub mod pci;
 pub mod queue;
 pub mod steering;
+pub mod trace;
 pub mod unmodelled;
 pub mod work;
 pub mod world;

@@ -3,6 +3,7 @@
 //! ```toml
 //! profile = "connectx6dx"     # or the path of a profile file
 //! workers = 1                 # threads that move frames, 0 to 8
+//! noise = 7                   # fill bits that mean nothing with noise from this seed
 //!
 //! [[pf]]                      # one section a physical function, 1 to 4; two by default
 //! mac = "52:54:00:5f:00:00"
@@ -43,7 +44,7 @@ const MAX_SFS: i64 = 256;
 /// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
-const TOP_KEYS: &[&str] = &["profile", "workers", "pf"];
+const TOP_KEYS: &[&str] = &["profile", "workers", "noise", "pf"];
 const PF_KEYS: &[&str] = &["mac", "vectors", "max_sfs", "log_sf_window", "sf_window", "sf_base", "wire"];
 
 /// A device.
@@ -53,6 +54,8 @@ pub struct Config {
     pub profile: Profile,
     /// Threads that move frames (0: the threads that serve the sockets do it).
     pub workers: usize,
+    /// Fills bits that mean nothing with noise from this seed.
+    pub noise: Option<u64>,
     /// Physical functions, by number.
     pub pfs: Vec<PfConfig>,
 }
@@ -99,7 +102,7 @@ impl Config {
     /// What the device is built from.
     pub fn into_board(self) -> BoardConfig {
         let (cards, wires) = self.pfs.into_iter().map(|pf| (pf.card, pf.wire)).unzip();
-        BoardConfig { profile: self.profile, cards, wires, workers: self.workers }
+        BoardConfig { profile: self.profile, cards, wires, workers: self.workers, noise: self.noise }
     }
 }
 
@@ -144,6 +147,7 @@ fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     let name = top.text("profile", "a name or a path in quotes")?.unwrap_or(DEFAULT_PROFILE);
     let profile = profile(name, base).map_err(|why| format!("profile = {name:?}: {why}"))?;
     let workers = top.number("workers", (0, MAX_WORKERS))?.unwrap_or(1);
+    let noise = top.number("noise", (0, i64::MAX))?.map(|n| n as u64);
     let nothing = Table::new();
     let sections: Vec<&Table> = match table.get("pf") {
         None => vec![&nothing; 2],
@@ -171,7 +175,7 @@ fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
         pf.wire = wire.unwrap_or(if pair { WireKind::Cable } else { WireKind::None });
     }
     distinct(&pfs)?;
-    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), pfs })
+    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), noise, pfs })
 }
 
 /// Two ports with one address, or one TAP interface, would not work.

@@ -7,7 +7,9 @@ mod demo;
 mod device;
 mod kit;
 mod list;
+mod profile;
 mod run;
+mod trace;
 mod usage;
 mod value;
 mod vm;
@@ -24,6 +26,8 @@ use crate::config::ConfigError;
 
 /// The status of wrong flags and wrong configurations.
 const STATUS_USAGE: u8 = 2;
+/// The status where a guest failed, not its command.
+const VM_FAILED: u8 = sfnic_qemu::vm::STATUS_FAILURE as u8;
 /// The environment variable that chooses what is logged.
 const LOG_VARIABLE: &str = "SFNIC_LOG";
 
@@ -71,6 +75,8 @@ enum Command {
     Run(run::Args),
     Kit(kit::Args),
     List(list::Args),
+    Trace(trace::Args),
+    Profile(profile::Args),
     Bench(crate::bench::Args),
 }
 
@@ -106,6 +112,8 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
+            Command::Trace(args) => trace::run(args),
+            Command::Profile(args) => profile::run(args),
             Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
         }
     }
@@ -113,7 +121,8 @@ impl Command {
     /// The status of failures that are not the user's.
     fn failure_status(&self) -> u8 {
         match self {
-            Command::Vm(_) => u8::try_from(sfnic_qemu::vm::STATUS_FAILURE).unwrap_or(u8::MAX),
+            Command::Vm(_) => VM_FAILED,
+            Command::Trace(args) if args.is_vm() => VM_FAILED,
             _ => 1,
         }
     }
