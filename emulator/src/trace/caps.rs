@@ -30,6 +30,9 @@ const OURS: &[&str] = &[
     "ft_field_support",
     "ft_field_bitmask_support",
 ];
+/// Fields that follow from what the device is made of, not from a profile.
+const CONFIGURED: &[&str] =
+    &["vhca_id", "sf", "max_num_sf", "log_max_sf", "log_min_sf_size", "sf_base_id", "log_max_esw_sf", "esw_sf_base_id"];
 /// Fields that are a set of bits.
 const SETS: &[&str] = &["fdb_to_vport_reg_c_id"];
 
@@ -226,15 +229,16 @@ impl Cut<'_> {
     /// Maximum and current value of a field in the profile.
     fn value(&mut self, name: &str, bit: usize, width: usize, path: &str) -> (u64, u64) {
         let at = |b: &[u8]| bits(b, bit, width);
-        let (card, model) = (at(&self.theirs.0), at(&self.ours.0));
+        // A manager may have lowered the maximum that the function saw.
+        let (card, model) = (at(&self.theirs.0).max(at(&self.theirs.1)), at(&self.ours.0));
         let cut = |card: u64, model: u64| match name {
-            n if OURS.contains(&n) => model,
+            n if OURS.contains(&n) || CONFIGURED.contains(&n) => model,
             n if SETS.contains(&n) => card & model,
             _ => card.min(model),
         };
         let max = cut(card, model);
         let cur = cut(at(&self.theirs.1), at(&self.ours.1)).min(max);
-        if card & !max != 0 && card > max {
+        if card & !max != 0 && card > max && !CONFIGURED.contains(&name) {
             let field = path.to_owned();
             self.beyond.push(Beyond { function: self.function, field, card, model });
         }

@@ -8,6 +8,7 @@
 //!   device hands out; [`replay`], [`diff`] and [`caps`] work on both.
 
 pub mod caps;
+mod counters;
 pub mod diff;
 pub mod file;
 pub mod functions;

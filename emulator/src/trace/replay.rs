@@ -9,7 +9,7 @@
 //! must be the one that the driver uses, a counter never goes back. A log of
 //! this model itself has nothing of either beyond handles and traffic.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -24,6 +24,7 @@ use sfnic_firmware_cmds::layouts::{EnableHcaIn, ManagePagesIn};
 use sfnic_firmware_cmds::opcode::Opcode;
 use sfnic_firmware_cmds::profile::Profile;
 
+use super::counters::{self, Counters};
 use super::file::{Command, Entry, What};
 use super::handles::{self, Witness, Witnesses};
 use super::{Trace, guess, memory, text};
@@ -480,8 +481,8 @@ impl<'a> Replay<'a> {
             Some(Handle::Unconfirmed) => return (None, "a handle that is never used, where all others are the same"),
             None => {}
         }
-        if is_counter(c.opcode(), r.of, &r.path) {
-            let sound = r.log_number.is_some_and(|v| self.counters.sound(e, c, r, v, same_make));
+        if counters::is_counter(c.opcode(), r.of, &r.path) {
+            let sound = r.log_number.is_some_and(|v| self.counters.sound(e, c, (&r.path, r.name), v, same_make));
             return match sound {
                 true => (Some(Chance), "a counter of traffic"),
                 false => (None, "a counter that does not go with the rest of the log"),
@@ -522,72 +523,5 @@ fn status(c: &Command, s: &Statuses, same_make: bool) -> (Option<Explanation>, &
         Opcode::QUERY_HCA_CAP if s.log == 0 => (Some(Explanation::Profile), "a group of capabilities"),
         Opcode::ACCESS_REG if s.log == 0 => (Some(Explanation::Profile), "a register that the model does not offer"),
         _ => (None, ""),
-    }
-}
-
-/// Does traffic count it? Only counters that count frames or their fate.
-fn is_counter(opcode: Opcode, of: &str, path: &str) -> bool {
-    match opcode {
-        Opcode::QUERY_VPORT_COUNTER | Opcode::QUERY_FLOW_COUNTER => of == "traffic_counter",
-        Opcode::QUERY_Q_COUNTER => of == "query_q_counter_out" && path.starts_with("out_of_"),
-        Opcode::QUERY_VNIC_ENV => of == "vnic_diagnostic_statistics",
-        Opcode::ACCESS_REG => of.ends_with("_cntrs_grp_data_layout") || of.ends_with("_grp_data_layout"),
-        _ => false,
-    }
-}
-
-/// What is asked for, and the field of the answer.
-type Key = (u8, u16, Vec<u8>, String);
-
-/// What the log's counters say, in order.
-#[derive(Default)]
-struct Counters {
-    samples: HashMap<Key, Vec<u64>>,
-    /// How often a field is not zero, whatever it is asked for.
-    lively: HashMap<(u16, String), usize>,
-    /// Commands by identity of their entry to the place of their samples.
-    place: HashMap<u64, usize>,
-}
-
-impl Counters {
-    fn read(trace: &Trace) -> Self {
-        let mut all = Self::default();
-        for (e, c) in trace.commands().filter(|(_, c)| c.answered && c.status() == 0) {
-            let (input, output) = (c.input(), c.output());
-            walk(&input, Side::Output, &output, |leaf, block| {
-                let Some(v) = leaf.value(block).filter(|_| is_counter(c.opcode(), leaf.of, leaf.path)) else { return };
-                let key = (e.card, e.function, input.clone(), leaf.path.to_owned());
-                let samples = all.samples.entry(key).or_default();
-                all.place.insert(std::ptr::from_ref(c) as u64, samples.len());
-                samples.push(v);
-                *all.lively.entry((c.opcode().0, leaf.path.to_owned())).or_default() += usize::from(v != 0);
-            });
-        }
-        all
-    }
-
-    /// Goes it with the samples before and after, and with its neighbours?
-    fn sound(&self, e: &Entry, c: &Command, r: &Raw, value: u64, same_make: bool) -> bool {
-        // Nothing counts to this in a recording's life.
-        const LIMIT: u64 = 1 << 48;
-        let input = c.input();
-        let key = (e.card, e.function, input.clone(), r.path.clone());
-        let samples = self.samples.get(&key).map_or(&[][..], Vec::as_slice);
-        let at = self.place.get(&(std::ptr::from_ref(c) as u64)).copied().unwrap_or(0);
-        // A counter starts again where its owner does: then it is less than all before.
-        let before = at.checked_sub(1).and_then(|i| samples.get(i)).copied().unwrap_or(0);
-        let after = samples.get(at + 1).copied().unwrap_or(u64::MAX);
-        let ordered = before <= value && value <= after;
-        let lively = self.lively.get(&(c.opcode().0, r.path.clone())).copied().unwrap_or(0);
-        let twin = match r.name {
-            "packets" => r.path.replace("packets", "octets"),
-            "octets" => r.path.replace("octets", "packets"),
-            _ => return value < LIMIT && ordered && (lively > 1 || !same_make),
-        };
-        let other = self.samples.get(&(e.card, e.function, input, twin)).and_then(|s| s.get(at)).copied();
-        let (packets, octets) = if r.name == "packets" { (value, other) } else { (other.unwrap_or(0), Some(value)) };
-        // A frame has 14 bytes at least, and 64 KiB at most.
-        let fits = octets.is_none_or(|o| o >= packets.saturating_mul(14) && o <= packets.saturating_mul(0x1_0100));
-        value < LIMIT && ordered && fits && (lively > 1 || !same_make)
     }
 }
