@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use sfnic_device_model::cmd::regs;
 use sfnic_firmware_cmds::layout::{FieldInfo, Info, Kind};
 use sfnic_firmware_cmds::layouts;
 
@@ -67,7 +66,7 @@ pub(crate) struct Questions {
 
 fn checked(headers_dir: &Path) -> impl Iterator<Item = Info> {
     let missing: Vec<String> = unchecked(headers_dir).into_iter().map(|(name, _)| name).collect();
-    let all = layouts::ALL.iter().chain(regs::ALL).map(|info| info());
+    let all = layouts::ALL.iter().map(|info| info());
     all.filter(move |info| !missing.iter().any(|name| name == info.name))
 }
 
