@@ -139,10 +139,15 @@ impl Noise {
     /// Fills the undeclared bits of an answer behind its status and syndrome.
     pub(crate) fn answer(&self, input: &[u8], output: &mut [u8], place: u64) {
         let Some(seed) = self.0.get() else { return };
-        use crate::cmd::fields::{Side, set_bits, walk};
+        use crate::cmd::fields::{Side, bits, set_bits, walk};
+        use sfnic_firmware_cmds::Opcode;
+        // The masks of MCAM say which registers there are: a bit of them means
+        // something though no layout names it.
+        const MCAM: u64 = 0x907f;
+        let mask = Opcode(bits(input, 0, 16) as u16) == Opcode::ACCESS_REG && bits(input, 80, 16) == MCAM;
         let mut holes = vec![];
         walk(input, Side::Output, output, |leaf, _| {
-            if !leaf.declared && leaf.bit >= 64 {
+            if !leaf.declared && leaf.bit >= 64 && !mask {
                 holes.push((leaf.bit, leaf.width));
             }
         });

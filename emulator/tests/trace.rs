@@ -218,6 +218,41 @@ fn a_hundred_mutations_at_once_are_a_hundred_reports() {
     assert_eq!(report.summary.reports, 100, "{:#?}", unexplained(&report));
 }
 
+/// What another card hands out and has more of is explained; the log of one
+/// that hands out other numbers is told from one with a wrong number.
+#[test]
+fn another_card_is_explained() {
+    let mut t = recording();
+    for e in &mut t.entries {
+        let place = e.clone();
+        let What::Command(c) = &mut e.what else { continue };
+        let (mut input, mut output) = (c.input(), c.output());
+        for (side, block) in [(Side::Input, &mut input), (Side::Output, &mut output)] {
+            for h in trace::handles::find(&place, &c.input(), side, &block.clone()) {
+                if h.value != 0 && (side == Side::Input || trace::handles::hands_out(c.opcode())) {
+                    set_bits(block, h.bit, h.width, h.value + 0x40);
+                }
+            }
+        }
+        if c.opcode().0 == 0x100 && c.status() == 0 {
+            let mut bits = vec![];
+            walk(&input, Side::Output, &output, |leaf, _| {
+                if leaf.path.starts_with("capability.") && leaf.width == 1 && leaf.declared {
+                    bits.push(leaf.bit);
+                }
+            });
+            bits.iter().for_each(|b| set_bits(&mut output, *b, 1, 1));
+        }
+        *c = trace::Command::new(c.slot, c.delivery, &input, Some(&output), c.rounded);
+    }
+    let r = replayed(&t);
+    let s = &r.summary;
+    assert!(!s.same_make && s.fields_profile > 1000 && s.fields_chance > 300, "{s:?}");
+    assert_eq!((s.same_status, s.reports), (s.commands, 0), "{:#?}", unexplained(&r));
+    let made = trace::caps::import(&t, "card").unwrap();
+    assert!(made.beyond.iter().any(|b| b.field == "general.cqe_compression"), "{:?}", made.beyond);
+}
+
 /// Nothing in a log can make the replay panic.
 #[test]
 fn any_damage_to_a_log_is_survived() {
