@@ -193,7 +193,8 @@ impl Walk<'_> {
                 }
             }
             ("ppcnt_reg", "counter_set") => {
-                let group: Option<fn() -> Info> = match at(26, 6) {
+                // Registers stand at the same place in both halves.
+                let group: Option<fn() -> Info> = match bits(self.input, base + 26, 6) {
                     0x00 => Some(Eth8023CntrsGrpDataLayout::info),
                     0x01 => Some(Eth2863CntrsGrpDataLayout::info),
                     0x02 => Some(Eth2819CntrsGrpDataLayout::info),

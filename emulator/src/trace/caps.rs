@@ -237,7 +237,8 @@ impl Cut<'_> {
             _ => card.min(model),
         };
         let max = cut(card, model);
-        let cur = cut(at(&self.theirs.1), at(&self.ours.1)).min(max);
+        // Less than the maximum is what a manager chose; a profile has it or not.
+        let cur = if cut(at(&self.theirs.1), at(&self.ours.1)) > 0 { max } else { 0 };
         if card & !max != 0 && card > max && !CONFIGURED.contains(&name) {
             let field = path.to_owned();
             self.beyond.push(Beyond { function: self.function, field, card, model });

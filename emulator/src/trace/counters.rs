@@ -130,9 +130,9 @@ impl Counters {
             return false;
         }
         let twins = [
-            ("packets", "octets"),
             ("a_frames_transmitted", "a_octets_transmitted"),
             ("a_frames_received", "a_octets_received"),
+            ("packets", "octets"),
         ];
         let twin = twins.iter().find_map(|(frames, octets)| match (name.contains(frames), name.contains(octets)) {
             (true, _) => Some((true, path.replace(frames, octets))),

@@ -208,7 +208,7 @@ impl Witnesses {
                 let life = lives.entry(h.scope).or_default();
                 match known {
                     Some((first, i)) => {
-                        if life.issued[i].1 == Witness::Unused {
+                        if life.issued[i].1 == Witness::Unused && first == h.value {
                             life.issued[i].1 = Witness::Used;
                         }
                         if matches!(does, Does::TakesBack(k) if k.is_none_or(|k| k == h.scope.kind))
