@@ -22,6 +22,7 @@ use crate::control::{After, Control, PF};
 use crate::dma::Dma;
 use crate::explain::Explainer;
 use crate::fabric::Fabric;
+use crate::fabric::flows::Flows;
 use crate::fabric::plane::FunctionPlane;
 use crate::fabric::port::{Far, Port};
 use crate::fabric::tir::Tir;
@@ -76,6 +77,8 @@ pub struct Nic {
     pub explainer: Explainer,
     /// Send queues that have work.
     pub work: WorkQueue,
+    /// What workers know of flows.
+    pub flows: Flows,
     /// Rate of the internal timer in kHz.
     pub timer_khz: u32,
     /// Time.
@@ -126,6 +129,7 @@ impl Nic {
             unmodelled: Unmodelled::default(),
             explainer: Explainer::default(),
             work: WorkQueue::new(waker),
+            flows: Flows::default(),
             clock,
             trace: Trace::default(),
             noise: Noise::default(),
@@ -187,6 +191,7 @@ impl Nic {
         ctl.port_regs = Default::default();
         card.port.admin_up.store(false, Relaxed);
         card.port.mtu.store(crate::fabric::port::MAX_FRAME, Relaxed);
+        self.flows.changed();
     }
 
     fn free_all_sfs(&self, card: &Card, ctl: &mut Control) {
@@ -248,6 +253,7 @@ impl Nic {
         ctl.functions.remove(&id);
         card.fabric.vports.pin().remove(&id);
         ctl.vports.remove(&id);
+        self.flows.changed();
         if let Some(s) = ctl.sf_mut(id) {
             s.sw_function_id = 0;
         }
@@ -261,6 +267,7 @@ impl Nic {
         if let Some(v) = ctl.vports.get_mut(&id) {
             v.forget_driver();
         }
+        self.flows.changed();
     }
 
     /// The function's own DISABLE_HCA.
@@ -303,6 +310,7 @@ impl Nic {
         let Some(v) = ctl.vports.get_mut(&number) else { return };
         let up = v.link(port_up);
         v.plane.link.store(up, Relaxed);
+        self.flows.changed();
         if std::mem::replace(&mut v.link_told, up) == up {
             return;
         }
@@ -329,6 +337,7 @@ impl Nic {
                 card.port.link_down_events.add(1);
             }
         }
+        self.flows.changed();
         for card in &self.cards {
             let mut ctl = card.control.lock();
             let numbers: Vec<u16> = ctl.vports.keys().copied().collect();

@@ -63,6 +63,10 @@ pub fn execute(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, input: &[u8]
     let head = |at: usize| input.get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
     let opcode = Opcode(head(0));
     let answer = dispatch(nic, card, ctl, fid, opcode, head(2), head(6), input, out);
+    // Before the driver hears of it.
+    if alters(opcode, head(6)) {
+        nic.flows.changed();
+    }
     let status = match answer {
         Ok(()) => Status::Ok,
         Err(r) => {
@@ -82,6 +86,15 @@ pub fn execute(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, input: &[u8]
     }
     tracing::trace!(card = card.index, function = fid, %opcode, op_mod = head(6), ?status, "command");
     answer
+}
+
+/// Whether a command may change the way of a frame; in doubt it does.
+fn alters(opcode: Opcode, op_mod: u16) -> bool {
+    const READ: u16 = 1;
+    match opcode {
+        Opcode::ACCESS_REG => op_mod != READ,
+        _ => !opcode.name().is_some_and(|n| n.starts_with("QUERY_")),
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
