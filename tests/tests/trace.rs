@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
-use sfnic_emulator::trace::file::{Header, Recording};
+use sfnic_emulator::trace::file::Header;
+use sfnic_emulator::trace::record::Recording;
 use sfnic_emulator::trace::replay::{Report, replay};
 use sfnic_emulator::trace::{Trace, file, import};
 use sfnic_firmware_cmds::profile::Profile;

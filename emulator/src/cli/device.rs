@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use super::{Failure, complain, value};
 use crate::board::Board;
 use crate::config::Config;
-use crate::trace::file::{Card, Header, Recording};
+use crate::trace::file::{Card, Header};
+use crate::trace::record::Recording;
 
 /// What the user wants to see of a device.
 #[derive(Debug, clap::Args)]

@@ -7,16 +7,9 @@
 //! of a command's halves are not stored. A file that ends within a record (its
 //! writer was killed) is read up to there.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
-use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
-use sfnic_device_model::trace::{Origin, Record, Recorder};
 
 use super::{Problem, Trace};
 
@@ -32,12 +25,8 @@ const MAX_RECORD: usize = (2 << 20) + 64;
 pub const MAX_HALF: usize = 1 << 20;
 /// Longest header.
 const MAX_HEADER: usize = 1 << 20;
-/// Bytes that wait for the disk before records are lost.
-const MAX_WAITING: usize = 64 << 20;
-/// How long what happened waits before it is written.
-const FLUSH: Duration = Duration::from_millis(20);
 /// So many waiting bytes are written at once.
-const PLENTY: usize = 1 << 20;
+pub(super) const PLENTY: usize = 1 << 20;
 
 /// What was recorded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,7 +125,7 @@ impl What {
 }
 
 /// Without the zeros at its end.
-fn trimmed(b: &[u8]) -> &[u8] {
+pub(super) fn trimmed(b: &[u8]) -> &[u8] {
     &b[..b.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1)]
 }
 
@@ -200,7 +189,14 @@ impl Command {
 }
 
 /// The body of a record that a device hands over, or of one that was read.
-fn put_command(to: &mut Vec<u8>, slot: u8, delivery: u8, flags: u8, input: (&[u8], usize), output: (&[u8], usize)) {
+pub(super) fn put_command(
+    to: &mut Vec<u8>,
+    slot: u8,
+    delivery: u8,
+    flags: u8,
+    input: (&[u8], usize),
+    output: (&[u8], usize),
+) {
     to.extend([slot, delivery, flags]);
     for n in [input.1, output.1, input.0.len()] {
         to.extend((n as u32).to_be_bytes());
@@ -210,7 +206,7 @@ fn put_command(to: &mut Vec<u8>, slot: u8, delivery: u8, flags: u8, input: (&[u8
 }
 
 /// Appends a record whose body `body` writes.
-fn put(to: &mut Vec<u8>, kind: u8, card: u8, function: u16, time_ns: u64, body: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn put(to: &mut Vec<u8>, kind: u8, card: u8, function: u16, time_ns: u64, body: impl FnOnce(&mut Vec<u8>)) {
     let at = to.len();
     to.extend([0; 4]);
     to.extend([kind, card]);
@@ -282,7 +278,7 @@ impl Entry {
     }
 }
 
-fn write_header(to: &mut impl Write, header: &Header) -> io::Result<()> {
+pub(super) fn write_header(to: &mut impl Write, header: &Header) -> io::Result<()> {
     let json = serde_json::to_vec(header)?;
     to.write_all(MAGIC)?;
     to.write_all(&VERSION.to_be_bytes())?;
@@ -366,153 +362,6 @@ pub fn read(mut from: impl Read) -> Result<Trace, Problem> {
     Ok(trace)
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    bytes: Vec<u8>,
-    records: u64,
-    lost: u64,
-    lost_now: u64,
-    done: bool,
-    error: Option<String>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    waiting: Mutex<Waiting>,
-    ring: Condvar,
-}
-
-/// Takes what happens and leaves the writing to a thread of its own. What the
-/// disk has no room or time for is lost and counted; the device never waits.
-#[derive(Debug)]
-struct FileRecorder(Arc<Shared>);
-
-impl Recorder for FileRecorder {
-    fn record(&self, at: Origin, what: &Record<'_>) {
-        let mut w = self.0.waiting.lock();
-        if w.error.is_some() || w.bytes.len() > MAX_WAITING {
-            w.lost += 1;
-            w.lost_now += 1;
-            return;
-        }
-        if w.lost_now > 0 {
-            let n = std::mem::take(&mut w.lost_now);
-            put(&mut w.bytes, 8, at.card, at.function, at.time_ns, |to| to.extend(n.to_be_bytes()));
-        }
-        w.records += 1;
-        let kind = match what {
-            Record::Command { .. } => 1,
-            Record::Event { .. } => 2,
-            Record::Doorbell { .. } => 3,
-            Record::Read { .. } => 4,
-            Record::Write { .. } => 5,
-            Record::Reset => 6,
-        };
-        put(&mut w.bytes, kind, at.card, at.function, at.time_ns, |to| match *what {
-            Record::Command { slot, delivery, input, output } => {
-                let flags = u8::from(!output.is_empty());
-                let halves = ((trimmed(input), input.len()), (trimmed(output), output.len()));
-                put_command(to, slot, delivery, flags, halves.0, halves.1);
-            }
-            Record::Event { eqn, entry } => {
-                to.push(eqn);
-                to.extend(entry);
-            }
-            Record::Doorbell { offset, data } | Record::Read { offset, data } | Record::Write { offset, data } => {
-                to.extend(offset.to_be_bytes());
-                to.extend(data);
-            }
-            Record::Reset => {}
-        });
-        let plenty = w.bytes.len() >= PLENTY;
-        drop(w);
-        if plenty {
-            self.0.ring.notify_one();
-        }
-    }
-}
-
-/// A recording under way.
-#[derive(Debug)]
-pub struct Recording {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What became of a recording.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// Records in the file.
-    pub records: u64,
-    /// Records that are not.
-    pub lost: u64,
-    /// Why nothing more could be written.
-    pub error: Option<String>,
-}
-
-impl Recording {
-    /// Creates the file and starts the thread that writes it.
-    ///
-    /// # Errors
-    /// The file or the thread cannot be had.
-    pub fn create(path: &Path, header: &Header) -> io::Result<Recording> {
-        let mut file = File::create(path)?;
-        write_header(&mut file, header)?;
-        let shared = Arc::new(Shared::default());
-        let theirs = shared.clone();
-        let thread = std::thread::Builder::new().name("trace".to_owned()).spawn(move || drain(&theirs, &mut file))?;
-        Ok(Recording { shared, thread: Some(thread) })
-    }
-
-    /// What the device is given.
-    pub fn recorder(&self) -> Arc<dyn Recorder> {
-        Arc::new(FileRecorder(self.shared.clone()))
-    }
-
-    /// Writes what is left and ends.
-    pub fn finish(mut self) -> Outcome {
-        self.end();
-        let w = self.shared.waiting.lock();
-        Outcome { records: w.records, lost: w.lost, error: w.error.clone() }
-    }
-
-    fn end(&mut self) {
-        self.shared.waiting.lock().done = true;
-        self.shared.ring.notify_one();
-        if let Some(t) = self.thread.take() {
-            let _ = t.join();
-        }
-    }
-}
-
-impl Drop for Recording {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn drain(shared: &Shared, file: &mut impl Write) {
-    let mut bytes = vec![];
-    loop {
-        let done = {
-            let mut w = shared.waiting.lock();
-            if w.bytes.len() < PLENTY && !w.done {
-                shared.ring.wait_for(&mut w, FLUSH);
-            }
-            bytes.clear();
-            std::mem::swap(&mut bytes, &mut w.bytes);
-            w.done
-        };
-        if let Err(e) = file.write_all(&bytes) {
-            shared.waiting.lock().error = Some(e.to_string());
-            return;
-        }
-        if done {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -583,22 +432,5 @@ mod tests {
         }
         assert!(read(&b"sfnic trace\n\0\x02\0\0\0\0"[..]).unwrap_err().contains("version 2"));
         assert!(read(&b"#!/bin/sh"[..]).is_err());
-    }
-
-    #[test]
-    fn a_recording_has_everything_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t");
-        let recording = Recording::create(&path, &sample().header).unwrap();
-        let recorder = recording.recorder();
-        for n in 0..10_000u64 {
-            let at = Origin { time_ns: n, card: 0, function: 0 };
-            recorder.record(at, &Record::Doorbell { offset: n, data: &[1, 2, 3, 4] });
-        }
-        let outcome = recording.finish();
-        assert_eq!((outcome.records, outcome.lost, outcome.error), (10_000, 0, None));
-        let trace = read(File::open(&path).unwrap()).unwrap();
-        assert_eq!(trace.entries.len(), 10_000);
-        assert!(trace.entries.iter().enumerate().all(|(i, e)| e.time_ns == i as u64));
     }
 }

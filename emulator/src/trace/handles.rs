@@ -208,12 +208,13 @@ impl Witnesses {
                 let life = lives.entry(h.scope).or_default();
                 match known {
                     Some((first, i)) => {
-                        if life.issued[i].1 == Witness::Unused && first == h.value {
+                        let back = matches!(does, Does::TakesBack(k) if k.is_none_or(|k| k == h.scope.kind));
+                        // Zero in any other command may be a field that is not set.
+                        let names = first == h.value && (h.value != 0 || back);
+                        if life.issued[i].1 == Witness::Unused && names {
                             life.issued[i].1 = Witness::Used;
                         }
-                        if matches!(does, Does::TakesBack(k) if k.is_none_or(|k| k == h.scope.kind))
-                            && let Some(l) = live.get_mut(&h.scope)
-                        {
+                        if back && let Some(l) = live.get_mut(&h.scope) {
                             l.remove(&first);
                         }
                     }

@@ -1,7 +1,7 @@
 //! Recorded commands: written by a running device or read from a kernel's
 //! log, shown, compared, replayed.
 //!
-//! * [`file`]: the format, and the recorder that writes it;
+//! * [`file`]: the format; [`record`]: the recorder that writes it;
 //! * [`import`]: kernel logs;
 //! * [`load`](load()): whichever of the two a path is;
 //! * [`text`]: fields by name; [`handles`]: which of them are numbers that a
@@ -16,6 +16,7 @@ mod guess;
 pub mod handles;
 pub mod import;
 mod memory;
+pub mod record;
 pub mod replay;
 pub mod text;
 
