@@ -26,6 +26,7 @@ pub(super) fn cards(trace: &Trace) -> Vec<CardConfig> {
             log_sf_window: known.log_sf_window,
             sf_base: known.sf_base,
             far: Far::None,
+            ..CardConfig::default()
         };
         // A file may say anything.
         if config.check().is_ok() {
