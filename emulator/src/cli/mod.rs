@@ -7,6 +7,7 @@ mod ctl;
 mod demo;
 mod device;
 mod kit;
+mod layout;
 mod list;
 mod matrix;
 mod output;
@@ -78,6 +79,7 @@ enum Command {
     Kit(kit::Args),
     List(list::Args),
     Matrix(Box<matrix::Args>),
+    Layout(layout::Args),
     Bench(crate::bench::Args),
 }
 
@@ -98,7 +100,10 @@ impl From<ConfigError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(e: anyhow::Error) -> Failure {
-        Failure::Other(e)
+        match e.downcast::<sfnic_qemu::kit::Wrong>() {
+            Ok(wrong) => Failure::Usage(wrong.to_string()),
+            Err(e) => Failure::Other(e),
+        }
     }
 }
 
@@ -115,6 +120,7 @@ impl Command {
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
             Command::Matrix(args) => matrix::run(*args),
+            Command::Layout(args) => layout::run(args),
             Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
         }
     }

@@ -32,6 +32,7 @@ use crate::config::Config;
   sfnic vm -- sh -c 'ethtool -i $(ls /sys/bus/pci/devices/$SFNIC_PF0/net)'
   sfnic vm --script test.sh --share . --strict
   sfnic vm --explain 'arp' --dmesg kernel.log -- ./in-the-guest
+  sfnic vm --with iputils-tracepath,tshark --kernel 6.12
   sfnic vm --kernel ~/linux -- dmesg    the kernel built there, and its modules
   sfnic vm --kernel /boot/vmlinuz-6.12 --modules /lib/modules/6.12
 
@@ -94,6 +95,9 @@ pub(super) struct Args {
     watch: Watch,
 
     #[command(flatten)]
+    with: kit::With,
+
+    #[command(flatten)]
     kit: kit::Place,
 
     /// The command and its arguments, after --.
@@ -143,7 +147,7 @@ pub(super) fn run(args: Args) -> Done {
         timeout: args.timeout.map(Duration::from_secs),
         ..Guest::default()
     };
-    let options = args.kit.options();
+    let options = args.kit.options_with(&args.with);
     let kit = match &args.kernel {
         Kernel::Line(line) => Kit::ensure(&options, line)?,
         Kernel::Path(path) => Kit::ensure_own(&options, path, args.modules.as_deref())?,
