@@ -137,7 +137,7 @@ class Result:
         self.status, self.out, self.err = status, out, err
 
 
-def attempt(command, ns=None, seconds=60, text=None):
+def attempt(command, ns=None, seconds=300, text=None):
     """Runs a command line (no shell) and returns what came of it."""
     words = shlex.split(command) if isinstance(command, str) else list(command)
     with inside(ns):
@@ -148,7 +148,7 @@ def attempt(command, ns=None, seconds=60, text=None):
     return Result(p.returncode, p.stdout, p.stderr)
 
 
-def run(command, ns=None, seconds=60, text=None):
+def run(command, ns=None, seconds=300, text=None):
     """Runs a command line that has to succeed, and returns its output."""
     r = attempt(command, ns, seconds, text)
     if r.status != 0:
