@@ -56,7 +56,7 @@ fn tests_and_kernels_are_listed() {
     let output = matrix(&["--list", "--json"]);
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(value["tests"].as_array().expect("tests").iter().any(|t| t["name"] == "story"));
-    assert!(value["kernels"].as_array().expect("kernels").iter().any(|k| k == "7.2" || k["name"] == "7.2"));
+    assert!(value["kernels"].as_array().expect("kernels").iter().any(|k| k["name"] == "7.2" && k["kind"] == "stock"));
 }
 
 /// Two guests: one with a sound device, one with a device that refuses a command.

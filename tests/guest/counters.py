@@ -46,7 +46,7 @@ def counted(send, src, dst, frames=None, length=None):
     deltas = [Delta(devs[ns], ns) for ns in (src, dst)]
     links = [link_of(devs[ns], ns)["stats64"] for ns in (src, dst)]
     send()
-    time.sleep(0.5)
+    settled((devs[src], src), (devs[dst], dst))
     tx, rx = (d.take() for d in deltas)
     seen = [[f for f in c.frames() if f[1][6:12].hex(":") == MAC[src]] for c in captures]
     t, r = totals(tx, "tx"), totals(rx, "rx")
@@ -174,7 +174,7 @@ def spread(name, key, table, symmetric):
             with contextlib.suppress(ConnectionError):
                 s.sendto(b"x", (dst, dport))
         s.close()
-    time.sleep(0.5)
+    settled((D0, A), (D1, B))
     c = before.take()
     got = {q: c[f"rx{q}_packets"] for q in range(4) if c[f"rx{q}_packets"]}
     equal(got, {q: n for q, n in sorted(expected.items())}, "packets of each queue")
@@ -245,7 +245,7 @@ with check("queues by addresses alone"):
     s = new_socket(socket.SOCK_DGRAM, V4 % 2, A)
     for port in range(30000, 30100):
         s.sendto(b"x", (V4 % 2, port))
-    time.sleep(0.3)
+    settled((D0, A), (D1, B))
     equal(before.take()[f"rx{queue}_packets"], 100, "packets of the queue")
     for kind in ("udp4", "udp6"):
         run(f"ethtool -N {D1} rx-flow-hash {kind} sdfn", B)

@@ -116,8 +116,9 @@ def equal(got, expected, what):
         raise Wrong(f"{what} is {got!r}, not {expected!r}")
 
 
-def until(condition, what, seconds=10):
-    """Waits until a condition holds, and returns what it returned."""
+def until(condition, what, seconds=60):
+    """Waits until a condition holds, and returns what it returned. The time is only there to
+    end what hangs: a busy machine may take long."""
     end = time.monotonic() + seconds
     while True:
         got = condition()
@@ -136,7 +137,7 @@ class Result:
         self.status, self.out, self.err = status, out, err
 
 
-def attempt(command, ns=None, seconds=60, text=None):
+def attempt(command, ns=None, seconds=300, text=None):
     """Runs a command line (no shell) and returns what came of it."""
     words = shlex.split(command) if isinstance(command, str) else list(command)
     with inside(ns):
@@ -147,7 +148,7 @@ def attempt(command, ns=None, seconds=60, text=None):
     return Result(p.returncode, p.stdout, p.stderr)
 
 
-def run(command, ns=None, seconds=60, text=None):
+def run(command, ns=None, seconds=300, text=None):
     """Runs a command line that has to succeed, and returns its output."""
     r = attempt(command, ns, seconds, text)
     if r.status != 0:
@@ -256,7 +257,7 @@ def set_up(dev, *addresses, ns=None, mtu=None):
 
 def ping(to, size=56, count=2, ns=None, more="", lost_ok=False):
     """Echo requests, whose data ping compares itself. Returns how many were answered."""
-    r = attempt(f"ping -n -s {size} -c {count} -i 0.02 -W 2 {more} {to}", ns)
+    r = attempt(f"ping -n -s {size} -c {count} -i 0.02 -W 10 {more} {to}", ns)
     received = next((int(l.split(",")[1].split()[0]) for l in r.out.splitlines() if "received" in l), None)
     require(received is not None, f"ping {to}: {r.err.strip() or r.out.strip()}")
     require("wrong data" not in r.out, f"ping {to} of {size}: {r.out}")
@@ -333,7 +334,7 @@ def udp(to, sizes, src=None, dst=None, tries=1):
     """Sends datagrams one by one and compares each."""
     a, b = new_socket(socket.SOCK_DGRAM, to, src), new_socket(socket.SOCK_DGRAM, to, dst)
     for s in (a, b):
-        s.settimeout(3)
+        s.settimeout(20)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     b.bind((to, next(_ports)))
@@ -471,6 +472,21 @@ class Delta:
     def take(self):
         after = counters(self.dev, self.ns)
         return {k: v - self.before.get(k, 0) for k, v in after.items()}
+
+
+def settled(*netdevs):
+    """Waits until the packet counters of (netdev, namespace) do not change any more: what was
+    sent may still be on its way on a busy machine."""
+    def now():
+        return [{k: v for k, v in counters(*n).items() if k.endswith("_packets")} for n in netdevs]
+
+    last = now()
+    for _ in range(60):
+        time.sleep(0.3)
+        last, before = now(), last
+        if last == before:
+            return
+    raise Wrong("packet counters do not settle")
 
 
 def toeplitz(key, data):

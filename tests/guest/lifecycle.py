@@ -9,7 +9,7 @@ FOUR, SIX = "10.0.0.%d", "fd00::%d"
 def netdevs():
     """Both netdevs, once they are there."""
     for pci in PF:
-        until(lambda: os.path.isdir(f"/sys/bus/pci/devices/{pci}/net"), f"a netdev of {pci}", 30)
+        until(lambda: os.path.isdir(f"/sys/bus/pci/devices/{pci}/net"), f"a netdev of {pci}")
     return [netdev_of(pci) for pci in PF]
 
 

@@ -116,7 +116,7 @@ with check("deleted while it is active, attached and in use"):
     until(lambda: not os.path.exists(f"{AUX}/devices/{aux}"), "the end of the auxiliary device")
     # Its number is free once the driver has heard that the function is detached.
     add = f"devlink port add pci/{PF[0]} flavour pcisf pfnum 0 sfnum 88"
-    until(lambda: attempt(add).status == 0, "the end of the SF", 3)
+    until(lambda: attempt(add).status == 0, "the end of the SF")
     Sf.found(PF[0], 88).delete()
 
 # ------------------------------------------------------------ traffic
@@ -145,7 +145,7 @@ with check("counters of SF and representor agree"):
     for src, dst, to in (("x", None, "10.0.1.1"), (None, "x", "10.0.1.2")):
         sf, rep = Delta(x.dev, "x"), Delta(x.rep)
         udp(to, [0, 17, 18, 500, 1472] * 40, src, dst)
-        time.sleep(0.3)
+        settled((x.dev, "x"), (x.rep, None))
         sf, rep = sf.take(), rep.take()
         expected = (200, sum(max(60, n + 42) for n in (0, 17, 18, 500, 1472)) * 40)
         one, other = ("tx", "rx") if src == "x" else ("rx", "tx")

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use sfnic_ci::report::{json, junit, markdown, table, tap};
-use sfnic_ci::{Cell, Matrix, Status, Suite, suite, suites};
+use serde_json::{Value, json};
+use sfnic_ci::report::{json as as_json, junit, markdown, table, tap};
+use sfnic_ci::{Cell, Matrix, Status, Suite, suite};
 use sfnic_firmware_cmds::Opcode;
 use sfnic_qemu::Kit;
-use sfnic_qemu::kit::DEFAULT_LINE;
+use sfnic_qemu::kit::{DEFAULT_LINE, KernelLine, Origin, line};
 
 use super::output::Output;
 use super::value::Kernel as Named;
@@ -106,7 +107,9 @@ fn chosen(text: &str) -> Result<Chosen, String> {
 
 impl Chosen {
     fn kernels(&self) -> Vec<Named> {
-        let lines = Kit::lines().filter(|line| !matches!(self, Chosen::Others) || *line != DEFAULT_LINE);
+        let is_stock = |name: &&str| line(name).is_some_and(|l| l.origin() == Origin::Stock);
+        let lines = Kit::lines().filter(is_stock);
+        let lines = lines.filter(|line| !matches!(self, Chosen::Others) || *line != DEFAULT_LINE);
         match self {
             Chosen::One(kernel) => vec![kernel.clone()],
             Chosen::Stock | Chosen::Others => lines.map(|line| Named::Line(line.to_owned())).collect(),
@@ -160,7 +163,7 @@ pub(super) fn run(args: Args) -> Done {
         file.write(&matrix)?;
     }
     print(&match (args.json, args.tap) {
-        (true, _) => json::json(&matrix),
+        (true, _) => as_json::json(&matrix),
         (_, true) => tap::tap(&matrix),
         _ => table::table(&matrix, colours(&std::io::stdout())),
     })?;
@@ -201,9 +204,7 @@ fn kernels(named: &[Named], args: &Args) -> Result<Vec<Kernel>, Failure> {
     // The user's own first: what is wrong with them is said before anything is made.
     let mut own = vec![];
     for path in named.iter().filter_map(Named::path) {
-        let kit = Kit::ensure_own(&options, path, args.modules.as_deref())
-            .map_err(|e| Failure::Usage(format!("--kernels = {path:?}: {e:#}")))?;
-        own.push(kit);
+        own.push(Kit::ensure_own(&options, path, args.modules.as_deref())?);
     }
     let mut own = own.into_iter();
     let mut kernels: Vec<Kernel> = vec![];
@@ -219,7 +220,7 @@ fn kernels(named: &[Named], args: &Args) -> Result<Vec<Kernel>, Failure> {
         if let Err(why) = &kit {
             complain(&format!("kernel {name} cannot be made: {why}"));
         }
-        kernels.push(Kernel { name, kit, factor: 1.0 });
+        kernels.push(Kernel { name, kit });
     }
     Ok(kernels)
 }
@@ -278,20 +279,26 @@ fn ended(cell: &Cell, done: usize, total: usize, colour: bool) -> String {
 }
 
 fn list(args: &Args) -> Done {
-    let lines: Vec<&str> = Kit::lines().collect();
+    let lines: Vec<&KernelLine> = Kit::lines().filter_map(line).collect();
+    let tests = &args.tests.0;
     if args.json {
-        let tests: Vec<serde_json::Value> =
-            suites().iter().map(|s| serde_json::json!({ "name": s.name, "about": s.about })).collect();
-        let value = serde_json::json!({ "kernels": lines, "tests": tests });
-        print(&format!("{value:#}\n"))?;
+        let kernel = |l: &&KernelLine| json!({ "name": l.name(), "kind": l.origin().word(), "about": l.about() });
+        let test = |s: &&Suite| json!({ "name": s.name, "about": s.about });
+        let kernels: Vec<Value> = lines.iter().map(kernel).collect();
+        let tests: Vec<Value> = tests.iter().map(test).collect();
+        print(&format!("{:#}\n", json!({ "kernels": kernels, "tests": tests })))?;
         return Ok(0);
     }
-    let width = suites().iter().map(|s| s.name.len()).max().unwrap_or(0);
+    let names = tests.iter().map(|s| s.name.as_str()).chain(lines.iter().map(|l| l.name()));
+    let width = names.map(str::len).max().unwrap_or(0);
     let mut text = String::from("tests:\n");
-    for suite in &args.tests.0 {
+    for suite in tests {
         text += &format!("  {:width$}  {}\n", suite.name, suite.about);
     }
-    text += &format!("kernels of the kit: {}\n", lines.join(", "));
+    text += "kernels:\n";
+    for line in lines {
+        text += &format!("  {:width$}  {}: {}\n", line.name(), line.origin().word(), line.about());
+    }
     print(&text)?;
     Ok(0)
 }

@@ -19,8 +19,6 @@ pub struct Kernel {
     pub name: String,
     /// What it boots from, or why it cannot be had.
     pub kit: Result<Kit, String>,
-    /// By how much longer than the suites say its guests may take.
-    pub factor: f64,
 }
 
 /// What to run.
@@ -123,7 +121,7 @@ impl Run<'_> {
             return Ok(Some(Cell::skipped(&kernel.name, suite, reason)));
         }
         let lab = Lab {
-            timeout: suite.timeout.mul_f64(kernel.factor),
+            timeout: suite.timeout.mul_f64(kit.timeout_factor()),
             refuse: self.plan.refuse.clone(),
             places: self.plan.jobs,
             ..Lab::of(suite)
