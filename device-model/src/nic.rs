@@ -27,10 +27,12 @@ use crate::fabric::plane::FunctionPlane;
 use crate::fabric::port::{Far, Port};
 use crate::fabric::tir::Tir;
 use crate::fabric::vport::UPLINK;
+use crate::faults::Faults;
 use crate::irq::IrqLine;
 use crate::pci::{Config, MSIX_MAX};
 use crate::slice::Slices;
 use crate::steering::{Limits, Steering};
+use crate::trace::{Noise, Record, Recorder, Trace};
 use crate::unmodelled::Unmodelled;
 use crate::work::WorkQueue;
 use crate::world::{Clock, Waker};
@@ -93,6 +95,8 @@ pub struct Nic {
     pub unmodelled: Unmodelled,
     /// Frames that are explained.
     pub explainer: Explainer,
+    /// What it does wrong on purpose.
+    pub faults: Faults,
     /// Send queues that have work.
     pub work: WorkQueue,
     /// What workers know of flows.
@@ -103,6 +107,10 @@ pub struct Nic {
     pub timer_khz: u32,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Who records what happens.
+    pub trace: Trace,
+    /// What fills bits that mean nothing.
+    pub noise: Noise,
 }
 
 /// One physical function with its sub-functions, port and eswitch.
@@ -144,11 +152,35 @@ impl Nic {
             cards,
             unmodelled: Unmodelled::default(),
             explainer: Explainer::default(),
+            faults: Faults::default(),
             work: WorkQueue::new(waker),
             flows: Flows::default(),
             slices: Slices::default(),
             clock,
+            trace: Trace::default(),
+            noise: Noise::default(),
         })
+    }
+
+    /// Records what happens from here on; once, before the first driver.
+    pub fn record(&self, recorder: Arc<dyn Recorder>) {
+        self.trace.start(recorder, self.clock.clone());
+    }
+
+    /// Executes one command as its function's command queue would, without
+    /// one: `input` as the driver sends it, the answer has `out_len` bytes.
+    pub fn command(&self, card: &Card, function: u16, input: &[u8], out_len: usize) -> Vec<u8> {
+        let mut out = vec![0; out_len];
+        let mut ctl = card.control.lock();
+        let answer = crate::cmd::execute(self, card, &mut ctl, function, input, &mut out);
+        if let Some(f) = ctl.functions.get_mut(&function) {
+            f.stats.executed += 1;
+            f.stats.refused += u64::from(answer.is_err());
+        }
+        let after = std::mem::take(&mut ctl.after);
+        drop(ctl);
+        self.finish(&after);
+        out
     }
 
     /// The internal timer now: what time stamps of completions count.
@@ -160,6 +192,7 @@ impl Nic {
     /// function level reset do. Sub-functions go with their physical function.
     pub fn reset(&self, card: &Card) {
         let mut ctl = card.control.lock();
+        self.trace.record(card.index, PF, &Record::Reset);
         self.reset_locked(card, &mut ctl);
         drop(ctl);
         card.pci.lock().reset();
@@ -181,6 +214,7 @@ impl Nic {
             v.publish_reg_c();
             v.forget_driver();
         }
+        ctl.l2_table.clear();
         ctl.port_regs = Default::default();
         card.port.admin_up.store(false, Relaxed);
         card.port.mtu.store(crate::fabric::port::MAX_FRAME, Relaxed);
@@ -274,6 +308,9 @@ impl Nic {
         let Some(f) = ctl.functions.get_mut(&id) else { return };
         f.plane.vport.function.store(None);
         f.clear_objects();
+        if id == PF {
+            ctl.l2_table.clear();
+        }
         if let Some(v) = ctl.vports.get_mut(&id) {
             v.forget_driver();
         }
@@ -427,6 +464,7 @@ impl Card {
                 sfs: vec![SfSlot::default(); config.max_sfs.into()],
                 sf_base: config.sf_base,
                 vports: BTreeMap::new(),
+                l2_table: Default::default(),
                 port_regs: Default::default(),
                 after: vec![],
             }),

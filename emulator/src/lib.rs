@@ -6,6 +6,8 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod inspect;
+pub mod lab;
 pub mod tapbench;
+pub mod trace;
 pub mod vfio_user;
 pub mod wire;

@@ -1,8 +1,10 @@
 //! The command interface. [`table`] has one row a command; a handler takes the
 //! row's input layout and fills its output layout.
 
+pub mod fields;
 pub mod flow;
 pub mod hca;
+pub mod l2_table;
 pub mod queue;
 pub mod regs;
 pub mod sf;
@@ -84,6 +86,10 @@ pub fn execute(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, input: &[u8]
     if let Some(b) = out.first_mut() {
         *b = status as u8;
     }
+    if status == Status::Ok && nic.noise.seed().is_some() {
+        let executed = ctl.functions.get(&fid).map_or(0, |f| f.stats.executed);
+        nic.noise.answer(input, out, executed << 24 | (card.index as u64) << 16 | u64::from(fid));
+    }
     tracing::trace!(card = card.index, function = fid, %opcode, op_mod = head(6), ?status, "command");
     answer
 }
@@ -136,6 +142,9 @@ fn dispatch(
     };
     if !allowed {
         return Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN));
+    }
+    if nic.faults.refuses(opcode) {
+        return Err(Refusal::new(Status::Internal, Syndrome::INJECTED));
     }
     (row.run)(&mut cx, input, out)
 }

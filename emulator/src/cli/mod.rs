@@ -9,7 +9,11 @@ mod device;
 mod kit;
 mod layout;
 mod list;
+mod matrix;
+mod output;
+mod profile;
 mod run;
+mod trace;
 mod usage;
 mod value;
 mod vm;
@@ -26,6 +30,8 @@ use crate::config::ConfigError;
 
 /// The status of wrong flags and wrong configurations.
 const STATUS_USAGE: u8 = 2;
+/// The status where a guest failed, not its command.
+const VM_FAILED: u8 = sfnic_qemu::vm::STATUS_FAILURE as u8;
 /// The environment variable that chooses what is logged.
 const LOG_VARIABLE: &str = "SFNIC_LOG";
 
@@ -64,6 +70,7 @@ const EXAMPLES: &str = "\u{1b}[1;4mExamples:\u{1b}[0m
   sfnic run                             the device alone, for a QEMU of yours
   sfnic ctl slice show                  what a running device has
   sfnic list commands                   what is implemented
+  sfnic matrix                          all guest tests on all kernels
 
 The first guest needs the guest kit (QEMU, kernel, tools), which takes minutes to make once.";
 
@@ -75,7 +82,10 @@ enum Command {
     Ctl(ctl::Args),
     Kit(kit::Args),
     List(list::Args),
+    Matrix(Box<matrix::Args>),
     Layout(layout::Args),
+    Trace(trace::Args),
+    Profile(profile::Args),
     Bench(crate::bench::Args),
 }
 
@@ -115,7 +125,10 @@ impl Command {
             Command::Ctl(args) => ctl::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
+            Command::Matrix(args) => matrix::run(*args),
             Command::Layout(args) => layout::run(args),
+            Command::Trace(args) => trace::run(args),
+            Command::Profile(args) => profile::run(args),
             Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
         }
     }
@@ -123,7 +136,8 @@ impl Command {
     /// The status of failures that are not the user's.
     fn failure_status(&self) -> u8 {
         match self {
-            Command::Vm(_) => u8::try_from(sfnic_qemu::vm::STATUS_FAILURE).unwrap_or(u8::MAX),
+            Command::Vm(_) => VM_FAILED,
+            Command::Trace(args) if args.is_vm() => VM_FAILED,
             _ => 1,
         }
     }
