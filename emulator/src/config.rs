@@ -442,7 +442,10 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named_with_the_known_ones() {
-        assert_eq!(error("worker = 2"), "worker = 2: no such key; there is profile, workers, eswitch, handle, pf");
+        assert_eq!(
+            error("worker = 2"),
+            "worker = 2: no such key; there is profile, workers, eswitch, handle, noise, pf"
+        );
         let keys = PF_KEYS.join(", ");
         assert_eq!(
             error("[[pf]]\n[[pf]]\nmacc = 'x\ny'").split_once(": ").unwrap().0.lines().count(),

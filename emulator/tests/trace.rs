@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use sfnic_device_model::cmd::fields::{Side, set_bits, walk};
-use sfnic_emulator::trace::{self, Trace, What, file, import, replay};
+use sfnic_emulator::trace::{self, Trace, What, caps, file, import, replay};
 use sfnic_firmware_cmds::profile::Profile;
 
 /// The recording.
@@ -19,8 +19,15 @@ fn recording() -> Trace {
     file::read(&raw[..]).unwrap()
 }
 
+/// The capabilities of the device that was recorded: the model's grow.
+fn profile() -> Profile {
+    static RECORDED: std::sync::LazyLock<Profile> =
+        std::sync::LazyLock::new(|| Profile::parse(&caps::import(&recording(), "recorded").unwrap().text).unwrap());
+    RECORDED.clone()
+}
+
 fn replayed(t: &Trace) -> replay::Report {
-    replay::replay(t, Profile::builtin("connectx6dx").unwrap(), None)
+    replay::replay(t, profile(), None)
 }
 
 /// How a kernel's log looks.
@@ -338,14 +345,14 @@ fn the_commands_do_what_they_say() {
     assert!(commands[0]["output"]["cqn"].as_u64().unwrap() > 0);
     let text = String::from_utf8(sfnic(&["trace", "show", &log, "--opcode", "0x805"]).stdout).unwrap();
     assert!(text.contains("ACCESS_REG(0x805)") && text.contains("register_data.PAOS."), "{text}");
-    let replay = sfnic(&["trace", "replay", &out, "--json"]);
+    let profile = dir.path().join("p.toml").to_str().unwrap().to_owned();
+    assert!(sfnic(&["profile", "import", &log, "--output", &profile, "--json"]).status.success());
+    let replay = sfnic(&["trace", "replay", &out, "--profile", &profile, "--json"]);
     assert_eq!(replay.status.code(), Some(0));
     let report: serde_json::Value = serde_json::from_slice(&replay.stdout).unwrap();
     assert_eq!(report["summary"]["same_status_percent"], 100.0);
     assert_eq!(report["summary"]["fields_unexplained"], 0);
     assert_eq!(sfnic(&["trace", "diff", &out, &log]).status.code(), Some(0));
-    let profile = dir.path().join("p.toml").to_str().unwrap().to_owned();
-    assert!(sfnic(&["profile", "import", &log, "--output", &profile, "--json"]).status.success());
     assert_eq!(sfnic(&["trace", "replay", &log, "--profile", &profile]).status.code(), Some(0));
     // A trace whose writer was killed.
     let raw = std::fs::read(&out).unwrap();
