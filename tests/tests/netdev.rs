@@ -10,3 +10,9 @@ fn traffic_and_settings() {
 fn counters_and_queues() {
     sfnic_tests::run("counters");
 }
+
+#[test]
+fn receive_flow_steering() {
+    // A queue that is not there, a field that the driver cannot match, a location too high.
+    Lab { cpus: 4, ..Lab::new() }.run("ntuple.py").provokes("mlx5e_ethtool_flow_replace: flow is not valid").ok();
+}
