@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 
 use sfnic_ci::suite;
+use sfnic_emulator::lab::Lab;
 use sfnic_emulator::trace::file::Header;
 use sfnic_emulator::trace::record::Recording;
 use sfnic_emulator::trace::replay::{Report, replay};
 use sfnic_emulator::trace::{Trace, file, import};
-use sfnic_emulator::lab::Lab;
 use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::kit::DEFAULT_LINE;
 use sfnic_qemu::{Kit, KitOptions};
