@@ -22,16 +22,35 @@ use crate::control::{After, Control, PF};
 use crate::dma::Dma;
 use crate::explain::Explainer;
 use crate::fabric::Fabric;
+use crate::fabric::flows::Flows;
 use crate::fabric::plane::FunctionPlane;
 use crate::fabric::port::{Far, Port};
 use crate::fabric::tir::Tir;
 use crate::fabric::vport::UPLINK;
+use crate::faults::Faults;
 use crate::irq::IrqLine;
 use crate::pci::{Config, MSIX_MAX};
+use crate::slice::Slices;
 use crate::steering::{Limits, Steering};
+use crate::trace::{Noise, Record, Recorder, Trace};
 use crate::unmodelled::Unmodelled;
 use crate::work::WorkQueue;
 use crate::world::{Clock, Waker};
+
+/// Who manages the eswitch of a card, and with it the sub-functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manager {
+    /// The driver of the physical function.
+    #[default]
+    Host,
+    /// The device itself: slices are added from outside, the host sees them
+    /// come and go.
+    Embedded,
+    /// As embedded, but without an eswitch: each slice goes straight to the
+    /// physical port.
+    None,
+}
 
 /// What one physical function is made of.
 #[derive(Debug, Clone)]
@@ -48,6 +67,8 @@ pub struct CardConfig {
     pub sf_base: u16,
     /// What the physical port is connected to.
     pub far: Far,
+    /// Who manages the eswitch.
+    pub manager: Manager,
 }
 
 impl Default for CardConfig {
@@ -59,6 +80,7 @@ impl Default for CardConfig {
             log_sf_window: 18,
             sf_base: 0x8000,
             far: Far::None,
+            manager: Manager::Host,
         }
     }
 }
@@ -73,12 +95,22 @@ pub struct Nic {
     pub unmodelled: Unmodelled,
     /// Frames that are explained.
     pub explainer: Explainer,
+    /// What it does wrong on purpose.
+    pub faults: Faults,
     /// Send queues that have work.
     pub work: WorkQueue,
+    /// What workers know of flows.
+    pub flows: Flows,
+    /// Slices that somebody added from outside.
+    pub slices: Slices,
     /// Rate of the internal timer in kHz.
     pub timer_khz: u32,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Who records what happens.
+    pub trace: Trace,
+    /// What fills bits that mean nothing.
+    pub noise: Noise,
 }
 
 /// One physical function with its sub-functions, port and eswitch.
@@ -120,9 +152,35 @@ impl Nic {
             cards,
             unmodelled: Unmodelled::default(),
             explainer: Explainer::default(),
+            faults: Faults::default(),
             work: WorkQueue::new(waker),
+            flows: Flows::default(),
+            slices: Slices::default(),
             clock,
+            trace: Trace::default(),
+            noise: Noise::default(),
         })
+    }
+
+    /// Records what happens from here on; once, before the first driver.
+    pub fn record(&self, recorder: Arc<dyn Recorder>) {
+        self.trace.start(recorder, self.clock.clone());
+    }
+
+    /// Executes one command as its function's command queue would, without
+    /// one: `input` as the driver sends it, the answer has `out_len` bytes.
+    pub fn command(&self, card: &Card, function: u16, input: &[u8], out_len: usize) -> Vec<u8> {
+        let mut out = vec![0; out_len];
+        let mut ctl = card.control.lock();
+        let answer = crate::cmd::execute(self, card, &mut ctl, function, input, &mut out);
+        if let Some(f) = ctl.functions.get_mut(&function) {
+            f.stats.executed += 1;
+            f.stats.refused += u64::from(answer.is_err());
+        }
+        let after = std::mem::take(&mut ctl.after);
+        drop(ctl);
+        self.finish(&after);
+        out
     }
 
     /// The internal timer now: what time stamps of completions count.
@@ -134,6 +192,7 @@ impl Nic {
     /// function level reset do. Sub-functions go with their physical function.
     pub fn reset(&self, card: &Card) {
         let mut ctl = card.control.lock();
+        self.trace.record(card.index, PF, &Record::Reset);
         self.reset_locked(card, &mut ctl);
         drop(ctl);
         card.pci.lock().reset();
@@ -141,7 +200,7 @@ impl Nic {
     }
 
     fn reset_locked(&self, card: &Card, ctl: &mut Control) {
-        self.free_all_sfs(card, ctl);
+        self.host_gone(card, ctl);
         if let Some(f) = ctl.functions.get_mut(&PF) {
             f.plane.vport.function.store(None);
             f.clear_objects();
@@ -155,9 +214,28 @@ impl Nic {
             v.publish_reg_c();
             v.forget_driver();
         }
+        ctl.l2_table.clear();
         ctl.port_regs = Default::default();
         card.port.admin_up.store(false, Relaxed);
         card.port.mtu.store(crate::fabric::port::MAX_FRAME, Relaxed);
+        self.flows.changed();
+    }
+
+    /// The physical function was reset: SFs of its own go with it, slices that
+    /// somebody else manages lose their drivers.
+    fn host_gone(&self, card: &Card, ctl: &mut Control) {
+        if card.config.manager == Manager::Host {
+            return self.free_all_sfs(card, ctl);
+        }
+        let ids: Vec<u16> = ctl.functions.keys().copied().filter(|id| *id != PF).collect();
+        for id in ids {
+            if ctl.sf_transition(id, Cause::HostReset).is_ok() {
+                self.sf_detached(card, ctl, id);
+            }
+        }
+        for s in &mut ctl.sfs {
+            s.observer = Observer::new(s.state);
+        }
     }
 
     fn free_all_sfs(&self, card: &Card, ctl: &mut Control) {
@@ -219,6 +297,7 @@ impl Nic {
         ctl.functions.remove(&id);
         card.fabric.vports.pin().remove(&id);
         ctl.vports.remove(&id);
+        self.flows.changed();
         if let Some(s) = ctl.sf_mut(id) {
             s.sw_function_id = 0;
         }
@@ -229,9 +308,13 @@ impl Nic {
         let Some(f) = ctl.functions.get_mut(&id) else { return };
         f.plane.vport.function.store(None);
         f.clear_objects();
+        if id == PF {
+            ctl.l2_table.clear();
+        }
         if let Some(v) = ctl.vports.get_mut(&id) {
             v.forget_driver();
         }
+        self.flows.changed();
     }
 
     /// The function's own DISABLE_HCA.
@@ -242,7 +325,9 @@ impl Nic {
         f.issi = 0;
         if id == PF {
             // Without a driver there is no manager: its SFs cannot live on.
-            self.free_all_sfs(card, ctl);
+            if card.config.manager == Manager::Host {
+                self.free_all_sfs(card, ctl);
+            }
             if let Some(f) = ctl.functions.get_mut(&PF) {
                 f.caps = card.pf_caps(&self.profile);
             }
@@ -274,6 +359,7 @@ impl Nic {
         let Some(v) = ctl.vports.get_mut(&number) else { return };
         let up = v.link(port_up);
         v.plane.link.store(up, Relaxed);
+        self.flows.changed();
         if std::mem::replace(&mut v.link_told, up) == up {
             return;
         }
@@ -300,6 +386,7 @@ impl Nic {
                 card.port.link_down_events.add(1);
             }
         }
+        self.flows.changed();
         for card in &self.cards {
             let mut ctl = card.control.lock();
             let numbers: Vec<u16> = ctl.vports.keys().copied().collect();
@@ -377,6 +464,7 @@ impl Card {
                 sfs: vec![SfSlot::default(); config.max_sfs.into()],
                 sf_base: config.sf_base,
                 vports: BTreeMap::new(),
+                l2_table: Default::default(),
                 port_regs: Default::default(),
                 after: vec![],
             }),
@@ -422,6 +510,14 @@ impl Card {
         c.fix(CmdHcaCap::sf_base_id, self.config.sf_base.into());
         c.fix_in(0x09, ESwitchCap::log_max_esw_sf, n.next_power_of_two().ilog2());
         c.fix_in(0x09, ESwitchCap::esw_sf_base_id, self.config.sf_base.into());
+        if self.config.manager != Manager::Host {
+            for f in [CmdHcaCap::eswitch_manager, CmdHcaCap::vport_group_manager, CmdHcaCap::vhca_resource_manager] {
+                c.fix(f, 0);
+            }
+            for group in [0x08, 0x09] {
+                c.remove(group);
+            }
+        }
         c
     }
 }

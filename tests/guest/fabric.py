@@ -2,6 +2,8 @@
 
 from lab import *
 
+needs_sfs()
+
 PEER = "peer"
 SFS = 4
 
@@ -14,7 +16,7 @@ class Fabric:
             if not os.path.exists(f"/run/netns/{ns}"):
                 add_ns(ns)
         for pci in PF:
-            until(lambda: os.path.isdir(f"/sys/bus/pci/devices/{pci}/net"), f"a netdev of {pci}", 30)
+            until(lambda: os.path.isdir(f"/sys/bus/pci/devices/{pci}/net"), f"a netdev of {pci}")
         dev = netdev_of(PF[1])
         run(f"ip link set {dev} netns {PEER}")
         set_up(dev, "10.0.0.100/24", ns=PEER)

@@ -1,7 +1,7 @@
 """What the scripts of the lab share: checks, namespaces, traffic, counters, devlink.
 
-A check is `with check("its name"): ...`; it prints one line for the host, `ok NAME` or
-`not ok NAME: WHY`, and the script goes on. `finish()` ends the script.
+A check is `with check("its name"): ...`; it prints one line for the host, `ok NAME`,
+`not ok NAME: WHY` or `skip NAME: WHY`, and the script goes on. `finish()` ends the script.
 """
 
 import contextlib
@@ -31,11 +31,17 @@ class Wrong(Exception):
     """Something is not as it should be."""
 
 
+class Skip(Exception):
+    """This kernel cannot be checked for it."""
+
+
 @contextlib.contextmanager
 def check(name):
     start = time.monotonic()
     try:
         yield
+    except Skip as e:
+        print(f"skip {name}: {e}", flush=True)
     except Exception as e:  # whatever it is, the check is what failed
         place = traceback.extract_tb(e.__traceback__)[1:]
         where = " < ".join(f"line {f.lineno}" for f in reversed(place) if f.filename.startswith("/host/"))
@@ -46,6 +52,43 @@ def check(name):
     else:
         print(f"ok {name}", flush=True)
     say(f"{name}: {time.monotonic() - start:.2f} s")
+
+
+def skip(why):
+    """Ends the check: this kernel cannot be checked for it. Only what the kernel is decides
+    that, never what the device offers."""
+    raise Skip(why)
+
+
+def skip_all(why):
+    """Ends the script before its first check."""
+    print(f"skip everything: {why}", flush=True)
+    finish()
+
+
+KERNEL = tuple(int(n) for n in os.uname().release.replace("-", ".").split(".")[:2])
+_symbols = set()
+
+
+def kernel_has(function):
+    """Is there such a function in the kernel or a loaded module? What the compiler made of it
+    may have a suffix."""
+    if not _symbols:
+        with open("/proc/kallsyms") as f:
+            _symbols.update(line.split()[2].split(".")[0] for line in f)
+    return function in _symbols
+
+
+def needs(function, what):
+    """Skips the check unless the kernel has the function."""
+    if not kernel_has(function):
+        skip(f"{os.uname().release} has no {what}")
+
+
+def needs_sfs():
+    """Skips everything on a kernel whose mlx5_core was built without SFs."""
+    if not kernel_has("mlx5_sf_table_init"):
+        skip_all("mlx5_core was built without CONFIG_MLX5_SF_MANAGER")
 
 
 def say(text):
@@ -73,8 +116,9 @@ def equal(got, expected, what):
         raise Wrong(f"{what} is {got!r}, not {expected!r}")
 
 
-def until(condition, what, seconds=10):
-    """Waits until a condition holds, and returns what it returned."""
+def until(condition, what, seconds=60):
+    """Waits until a condition holds, and returns what it returned. The time is only there to
+    end what hangs: a busy machine may take long."""
     end = time.monotonic() + seconds
     while True:
         got = condition()
@@ -93,7 +137,7 @@ class Result:
         self.status, self.out, self.err = status, out, err
 
 
-def attempt(command, ns=None, seconds=60, text=None):
+def attempt(command, ns=None, seconds=300, text=None):
     """Runs a command line (no shell) and returns what came of it."""
     words = shlex.split(command) if isinstance(command, str) else list(command)
     with inside(ns):
@@ -104,7 +148,7 @@ def attempt(command, ns=None, seconds=60, text=None):
     return Result(p.returncode, p.stdout, p.stderr)
 
 
-def run(command, ns=None, seconds=60, text=None):
+def run(command, ns=None, seconds=300, text=None):
     """Runs a command line that has to succeed, and returns its output."""
     r = attempt(command, ns, seconds, text)
     if r.status != 0:
@@ -213,7 +257,7 @@ def set_up(dev, *addresses, ns=None, mtu=None):
 
 def ping(to, size=56, count=2, ns=None, more="", lost_ok=False):
     """Echo requests, whose data ping compares itself. Returns how many were answered."""
-    r = attempt(f"ping -n -s {size} -c {count} -i 0.02 -W 2 {more} {to}", ns)
+    r = attempt(f"ping -n -s {size} -c {count} -i 0.02 -W 10 {more} {to}", ns)
     received = next((int(l.split(",")[1].split()[0]) for l in r.out.splitlines() if "received" in l), None)
     require(received is not None, f"ping {to}: {r.err.strip() or r.out.strip()}")
     require("wrong data" not in r.out, f"ping {to} of {size}: {r.out}")
@@ -290,7 +334,7 @@ def udp(to, sizes, src=None, dst=None, tries=1):
     """Sends datagrams one by one and compares each."""
     a, b = new_socket(socket.SOCK_DGRAM, to, src), new_socket(socket.SOCK_DGRAM, to, dst)
     for s in (a, b):
-        s.settimeout(3)
+        s.settimeout(20)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     b.bind((to, next(_ports)))
@@ -430,6 +474,21 @@ class Delta:
         return {k: v - self.before.get(k, 0) for k, v in after.items()}
 
 
+def settled(*netdevs):
+    """Waits until the packet counters of (netdev, namespace) do not change any more: what was
+    sent may still be on its way on a busy machine."""
+    def now():
+        return [{k: v for k, v in counters(*n).items() if k.endswith("_packets")} for n in netdevs]
+
+    last = now()
+    for _ in range(60):
+        time.sleep(0.3)
+        last, before = now(), last
+        if last == before:
+            return
+    raise Wrong("packet counters do not settle")
+
+
 def toeplitz(key, data):
     """The RSS hash, bit by bit as it is defined: for each set bit of the data, the 32 bits
     of the key that start at its position."""
@@ -467,6 +526,10 @@ def rss_config(dev, ns=None, context=None):
 
 
 # ---------------------------------------------------------------- devlink and SFs
+
+
+# mlx5_core registers max_local_SFs.
+SF_RESOURCES = KERNEL >= (6, 2)
 
 
 def devlink(command):

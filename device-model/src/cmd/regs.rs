@@ -8,9 +8,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use bitflags::bitflags;
-use sfnic_firmware_cmds::layout::{Field, Layout};
+use sfnic_firmware_cmds::layout::{Field, Info, Layout};
 use sfnic_firmware_cmds::layouts::*;
-use sfnic_firmware_cmds::{Refusal, Status, Syndrome, View, ViewMut, prm};
+use sfnic_firmware_cmds::{Refusal, Status, Syndrome, View, ViewMut};
 
 use super::regs_firmware;
 use super::{Answer, Cx, ppcnt};
@@ -36,6 +36,8 @@ type Write = fn(&mut Cx<'_>, &[u8]) -> Answer;
 /// A register: what `sfnic list registers` shows, and its handlers.
 #[derive(Debug, Clone, Copy)]
 pub struct RegisterRow {
+    /// The structure.
+    pub layout: fn() -> Info,
     /// Id (`MLX5_REG_*`, `include/linux/mlx5/driver.h`).
     pub id: u16,
     /// The manual's name.
@@ -61,6 +63,7 @@ macro_rules! register {
         RegisterRow {
             id: $id,
             name: $name,
+            layout: <$layout as Layout>::info,
             size: <$layout as Layout>::SIZE,
             least: { let n = <$layout as Layout>::SIZE; $(let n = if $least < n { $least } else { n };)? n },
             writable: $writable,
@@ -455,25 +458,6 @@ fn mnvda_read(_: &mut Cx<'_>, i: View<'_, MnvdaReg>, o: &mut ViewMut<'_, MnvdaRe
         o.set(f, i.get(f));
     }
     Ok(())
-}
-
-prm! {
-    /// PDDR with its troubleshooting page.
-    pddr_reg / PddrReg : 0x100 {
-        0x00 [23:16] local_port;
-        0x00 [15:14] pnat;
-        0x04 [7:0] page_select;
-        0x08 [15:0] group_opcode;
-        0x0c [15:0] monitor_opcode;
-    }
-    /// MNVDA with its header (`struct mlx5_ifc_mnvda_reg_bits`, `lib/nv_param.c`).
-    mnvda_reg / MnvdaReg : 0x10c {
-        0x00 [23:22] access_mode;
-        0x00 [8:0] length;
-        0x04 [31:24] type_class;
-        0x04 [23:0] parameter_index;
-        0x04 [9:0] pf_parameter_index;
-    }
 }
 
 #[cfg(test)]

@@ -5,12 +5,18 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde_json::json;
+use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::nic::Nic;
 use tempfile::TempDir;
 
 use super::{Failure, complain, value};
 use crate::board::Board;
 use crate::config::Config;
+use crate::control::server::Server;
+use crate::control::{Target, place};
+use crate::inspect;
+use crate::trace::file::{Card, Header};
+use crate::trace::record::Recording;
 
 /// What the user wants to see of a device.
 #[derive(Debug, clap::Args)]
@@ -29,6 +35,34 @@ pub(super) struct Watch {
     /// How many frames are explained.
     #[arg(long, value_name = "N", default_value = "10", requires = "explain", value_parser = value::count)]
     pub(super) explain_count: u32,
+
+    /// Record every command, event, doorbell and access, for `sfnic trace`.
+    #[arg(long, value_name = "FILE")]
+    pub(super) trace: Option<PathBuf>,
+}
+
+/// What changes the configured device.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Variant {
+    /// The capabilities: a built-in profile, or the path of one (`sfnic profile import`).
+    #[arg(long, value_name = "NAME|FILE")]
+    profile: Option<String>,
+
+    /// Fill bits of answers and events that mean nothing with noise, to find drivers that
+    /// read them; the same seed is the same noise.
+    #[arg(long, value_name = "SEED")]
+    noise: Option<u64>,
+}
+
+impl Variant {
+    /// Changes the configuration.
+    pub(super) fn apply(&self, config: &mut Config) -> Result<(), Failure> {
+        if let Some(name) = &self.profile {
+            config.profile = super::trace::named_profile(name)?;
+        }
+        config.noise = self.noise.or(config.noise);
+        Ok(())
+    }
 }
 
 impl Watch {
@@ -37,6 +71,36 @@ impl Watch {
         if let Some(filter) = &self.explain {
             nic.explainer.start(filter, self.explain_count, Arc::new(|text: &str| eprintln!("{text}")));
         }
+    }
+
+    /// Refuses a trace that cannot be written.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        Later::create("--trace", self.trace.clone()).map(|_| ())
+    }
+
+    /// Starts the recording that was asked for.
+    fn record(&self, nic: &Nic) -> Result<Option<Recording>> {
+        let Some(path) = &self.trace else { return Ok(None) };
+        let cards = nic.cards.iter().map(|c| Card {
+            mac: c.config.mac,
+            vectors: c.config.vectors,
+            max_sfs: c.config.max_sfs,
+            log_sf_window: c.config.log_sf_window,
+            sf_base: c.config.sf_base,
+            wire: match c.config.far {
+                Far::None => "none",
+                Far::Loopback => "loopback",
+                Far::Port(_) => "cable",
+                Far::Outside(_) => "outside",
+            }
+            .to_owned(),
+        });
+        let header =
+            Header { source: "device".to_owned(), profile: Some(nic.profile.name.clone()), cards: cards.collect() };
+        let recording =
+            Recording::create(path, &header).with_context(|| format!("--trace: cannot write {}", path.display()))?;
+        nic.record(recording.recorder());
+        Ok(Some(recording))
     }
 
     /// Prints what is not modelled; the status that follows.
@@ -61,25 +125,53 @@ pub(super) struct Device {
     board: Board,
     nic: Arc<Nic>,
     sockets: Vec<PathBuf>,
+    recording: Option<Recording>,
     /// Where the sockets are, if they are private.
     dir: Option<TempDir>,
+    control: Option<Server>,
+}
+
+/// Where a device is to be talked to.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    /// The socket; the usual place if none is named.
+    pub(super) path: Option<PathBuf>,
+    /// Whether the device is of no use without it.
+    pub(super) required: bool,
+}
+
+impl Control {
+    fn serve(&self, target: Target) -> Result<Option<Server>> {
+        let place = self.path.clone().map_or_else(place::own, Ok);
+        match place.and_then(|path| Server::start(target, &path)) {
+            Ok(server) => Ok(Some(server)),
+            Err(e) if self.required || self.path.is_some() => Err(e.context("cannot offer the control socket")),
+            Err(e) => {
+                tracing::info!("no control socket: {e:#}");
+                Ok(None)
+            }
+        }
+    }
 }
 
 impl Device {
     /// Starts a device on these sockets, one a physical function.
-    pub(super) fn start(config: Config, sockets: Vec<PathBuf>, watch: &Watch) -> Result<Device> {
+    pub(super) fn start(config: Config, sockets: Vec<PathBuf>, control: &Control, watch: &Watch) -> Result<Device> {
+        let handle: Arc<str> = config.handle.as_str().into();
         let board = Board::new(config.into_board()).context("cannot build the device")?;
         let nic = board.nic.clone();
         watch.begin(&nic);
+        let recording = watch.record(&nic)?;
         board.serve(&sockets).context("cannot offer the device")?;
-        Ok(Device { board, nic, sockets, dir: None })
+        let control = control.serve(Target { nic: nic.clone(), handle })?;
+        Ok(Device { board, nic, sockets, recording, dir: None, control })
     }
 
     /// Starts a device on sockets that nobody else has and that go with it.
-    pub(super) fn start_private(config: Config, watch: &Watch) -> Result<Device> {
+    pub(super) fn start_private(config: Config, control: &Control, watch: &Watch) -> Result<Device> {
         let dir = private_dir()?;
         let sockets = (0..config.pfs.len()).map(|i| dir.path().join(socket_name(i))).collect();
-        let device = Device::start(config, sockets, watch)?;
+        let device = Device::start(config, sockets, control, watch)?;
         Ok(Device { dir: Some(dir), ..device })
     }
 
@@ -91,8 +183,16 @@ impl Device {
     /// Ends it: the guests are disconnected and nothing runs any more. What the device
     /// counted stays.
     pub(super) fn stop(self) -> Arc<Nic> {
+        drop(self.control);
         drop(self.dir); // first: a signal from here on leaves nothing behind
         self.board.stop();
+        if let Some(outcome) = self.recording.map(Recording::finish) {
+            if let Some(e) = outcome.error {
+                complain(&format!("the trace is incomplete, {} records are missing: {e}", outcome.lost));
+            } else if outcome.lost > 0 {
+                complain(&format!("{} records of the trace were lost: the disk was too slow", outcome.lost));
+            }
+        }
         self.nic
     }
 }
@@ -102,15 +202,10 @@ pub(super) fn socket_name(index: usize) -> String {
     format!("pf{index}.sock")
 }
 
-/// Where programs of this user keep their sockets.
-pub(super) fn runtime_dir() -> Option<PathBuf> {
-    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute() && dir.is_dir())
-}
-
 /// A new directory for this user alone. A socket's path has at most 107 bytes.
 fn private_dir() -> Result<TempDir> {
     let short = |dir: &PathBuf| dir.as_os_str().len() <= 60;
-    let places = [runtime_dir(), Some(std::env::temp_dir()), Some("/tmp".into())];
+    let places = [place::runtime_dir(), Some(std::env::temp_dir()), Some("/tmp".into())];
     let mut made = Err(std::io::ErrorKind::NotFound.into());
     for place in places.into_iter().flatten().filter(short) {
         made = tempfile::Builder::new().prefix("sfnic-").tempdir_in(place);
@@ -123,14 +218,6 @@ fn private_dir() -> Result<TempDir> {
 
 /// The physical functions and SFs, their objects, commands and frames, as data.
 pub(super) fn dump(nic: &Nic) -> serde_json::Value {
-    let mut functions = serde_json::Map::new();
-    for card in &nic.cards {
-        let control = card.control.lock();
-        for f in control.functions.values() {
-            let value = json!({ "kind": f.kind, "vhca_id": f.vhca_id, "enabled": f.enabled, "commands": f.stats });
-            functions.insert(format!("pf{}/{:#x}", card.index, f.id), value);
-        }
-    }
     let ports: Vec<serde_json::Value> = nic
         .cards
         .iter()
@@ -142,9 +229,10 @@ pub(super) fn dump(nic: &Nic) -> serde_json::Value {
             })
         })
         .collect();
-    let unmodelled: Vec<serde_json::Value> =
-        nic.unmodelled.list().iter().map(|(a, n)| json!({ "access": a, "text": a.to_string(), "count": n })).collect();
-    json!({ "objects": nic.object_counts(), "functions": functions, "ports": ports, "unmodelled": unmodelled })
+    json!({
+        "objects": nic.object_counts(), "functions": inspect::functions(nic), "ports": ports,
+        "unmodelled": inspect::unmodelled(nic),
+    })
 }
 
 /// A file to write at the end, created now so that a wrong path is known before the work.

@@ -3,12 +3,18 @@
 //! A wrong flag or a wrong configuration is one line on stderr that says which and what is
 //! allowed, and status 2. What else fails has the status that each command documents.
 
+mod ctl;
 mod demo;
 mod device;
 mod kit;
+mod layout;
 mod list;
+mod matrix;
+mod output;
+mod profile;
 mod run;
 mod suite;
+mod trace;
 mod usage;
 mod value;
 mod vm;
@@ -25,6 +31,8 @@ use crate::config::ConfigError;
 
 /// The status of wrong flags and wrong configurations.
 const STATUS_USAGE: u8 = 2;
+/// The status where a guest failed, not its command.
+const VM_FAILED: u8 = sfnic_qemu::vm::STATUS_FAILURE as u8;
 /// The environment variable that chooses what is logged.
 const LOG_VARIABLE: &str = "SFNIC_LOG";
 
@@ -61,7 +69,9 @@ const EXAMPLES: &str = "\u{1b}[1;4mExamples:\u{1b}[0m
   sfnic vm                              a shell in a guest with two functions of the NIC
   sfnic vm -- devlink dev show          one command in the guest; its status is ours
   sfnic run                             the device alone, for a QEMU of yours
+  sfnic ctl slice show                  what a running device has
   sfnic list commands                   what is implemented
+  sfnic matrix                          all guest tests on all kernels
 
 The first guest needs the guest kit (QEMU, kernel, tools), which takes minutes to make once.";
 
@@ -70,8 +80,13 @@ enum Command {
     Demo(demo::Args),
     Vm(Box<vm::Args>),
     Run(run::Args),
+    Ctl(ctl::Args),
     Kit(kit::Args),
     List(list::Args),
+    Matrix(Box<matrix::Args>),
+    Layout(layout::Args),
+    Trace(trace::Args),
+    Profile(profile::Args),
     Bench(crate::bench::Args),
     Suite(suite::Args),
 }
@@ -93,7 +108,10 @@ impl From<ConfigError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(e: anyhow::Error) -> Failure {
-        Failure::Other(e)
+        match e.downcast::<sfnic_qemu::kit::Wrong>() {
+            Ok(wrong) => Failure::Usage(wrong.to_string()),
+            Err(e) => Failure::Other(e),
+        }
     }
 }
 
@@ -106,9 +124,14 @@ impl Command {
             Command::Demo(args) => demo::run(args),
             Command::Vm(args) => vm::run(*args),
             Command::Run(args) => run::run(args),
+            Command::Ctl(args) => ctl::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
             Command::Suite(args) => suite::run(args),
+            Command::Matrix(args) => matrix::run(*args),
+            Command::Layout(args) => layout::run(args),
+            Command::Trace(args) => trace::run(args),
+            Command::Profile(args) => profile::run(args),
             Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
         }
     }
@@ -116,7 +139,8 @@ impl Command {
     /// The status of failures that are not the user's.
     fn failure_status(&self) -> u8 {
         match self {
-            Command::Vm(_) => u8::try_from(sfnic_qemu::vm::STATUS_FAILURE).unwrap_or(u8::MAX),
+            Command::Vm(_) => VM_FAILED,
+            Command::Trace(args) if args.is_vm() => VM_FAILED,
             _ => 1,
         }
     }

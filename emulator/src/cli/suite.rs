@@ -1,17 +1,17 @@
 //! `sfnic suite`: the kernel's own tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use sfnic_qemu::kit::DEFAULT_LINE;
-use sfnic_qemu::{Guest, Kit, What};
+use sfnic_qemu::{Guest, Kit, KitOptions, What};
 
-use super::device::{Later, Watch};
+use super::device::{Control, Later, Watch};
 use super::{Done, Failure, kit, print, value, vm};
 use crate::config::Config;
 use crate::suite::data::Data;
-use crate::suite::{PACKAGES, SCRIPT, report};
+use crate::suite::{NEEDED, PACKAGES, SCRIPT, report};
 
 /// Run the kernel's own tests in a guest.
 #[derive(Debug, clap::Args)]
@@ -115,13 +115,12 @@ fn kselftest(args: Kselftest) -> Done {
     let log = Later::create("--log", args.log)?;
     let dmesg = Later::create("--dmesg", args.dmesg)?;
 
-    let options = args.kit.options();
+    let with = PACKAGES.iter().map(ToString::to_string).collect();
+    let options = KitOptions { with, ..args.kit.options() };
     let kit = Kit::ensure(&options, &args.kernel)?;
-    let tests = Kit::selftests(&options, &args.kernel)?;
-    let packages = Kit::packages(&options, "kselftest", PACKAGES)?;
+    let tests = kit.selftests(&options)?;
     let share = tempfile::Builder::new().prefix("sfnic-suite-").tempdir().context("cannot make a folder")?;
     copy(&tests, &share.path().join("linux"))?;
-    copy(&packages, &share.path().join("packages"))?;
     std::fs::write(share.path().join("suite.py"), SCRIPT).context("cannot write the script")?;
 
     let seconds: u64 = programs.iter().map(|p| u64::from(p.seconds) * u64::from(args.retries + 1)).sum();
@@ -138,9 +137,9 @@ fn kselftest(args: Kselftest) -> Done {
         timeout: Some(Duration::from_secs(seconds + 300)),
         ..Guest::default()
     };
-    let watch = Watch { strict: false, explain: None, explain_count: 0 };
+    let watch = Watch { strict: false, explain: None, explain_count: 0, trace: None };
     // What the tests say is on the share: the console is for progress.
-    let ran = vm::boot(&kit, Config::default(), guest, &watch)?;
+    let ran = vm::boot(&kit, Config::default(), guest, &Control::default(), &watch)?;
     let said = std::fs::read(share.path().join("suite.log")).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     if let Some(file) = log {
@@ -161,14 +160,14 @@ fn kselftest(args: Kselftest) -> Done {
     Ok(watch.report(&ran.nic, u8::from(report::failed(&all))))
 }
 
-/// Copies a tree, links as links.
-fn copy(from: &std::path::Path, to: &std::path::Path) -> anyhow::Result<()> {
-    let out = std::process::Command::new("cp").arg("-a").arg(from).arg(to).output().context("cannot run cp")?;
-    anyhow::ensure!(
-        out.status.success(),
-        "cannot copy {}: {}",
-        from.display(),
-        String::from_utf8_lossy(&out.stderr).trim()
-    );
+/// Copies what the tests read and run.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    for part in NEEDED.iter().filter(|part| from.join(part).exists()) {
+        let (from, to) = (from.join(part), to.join(part));
+        std::fs::create_dir_all(to.parent().unwrap_or(&to)).with_context(|| format!("cannot make {}", to.display()))?;
+        let out = std::process::Command::new("cp").arg("-a").arg(&from).arg(&to).output().context("cannot run cp")?;
+        let why = String::from_utf8_lossy(&out.stderr);
+        anyhow::ensure!(out.status.success(), "cannot copy {}: {}", from.display(), why.trim());
+    }
     Ok(())
 }

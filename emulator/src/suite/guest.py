@@ -95,7 +95,6 @@ def attempt(program, words, folder, seconds, env):
 def main():
     dev, far = netdev_of(os.environ["SFNIC_PF0"]), netdev_of(os.environ["SFNIC_PF1"])
     shutil.copytree(f"{HERE}/linux", TREE, symlinks=True)
-    run("cp", "-a", f"{HERE}/packages/.", "/")
     env = dict(
         os.environ,
         NETIF=dev,

@@ -9,4 +9,14 @@ pub mod report;
 /// Runs the programs in the guest; `/host/suite.py` there.
 pub const SCRIPT: &str = include_str!("guest.py");
 /// Packages that the tests need and the guest's root file system lacks.
-pub const PACKAGES: &[&str] = &["python3-yaml", "libyaml-0-2"];
+pub const PACKAGES: &[&str] = &["python3-yaml"];
+/// The parts of the kernel's source that the tests read in the guest.
+pub const NEEDED: &[&str] = &[
+    "Documentation/netlink",
+    "tools/net/ynl",
+    "tools/testing/selftests/drivers/net",
+    "tools/testing/selftests/kselftest",
+    "tools/testing/selftests/net/forwarding",
+    "tools/testing/selftests/net/lib",
+    "tools/testing/selftests/net/lib.sh",
+];

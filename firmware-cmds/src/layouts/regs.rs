@@ -359,4 +359,20 @@ prm! {
         0x18 [31:0] build_tool_version;
         0x20 [u8; 92] version_string;
     }
+    /// PDDR with its troubleshooting page.
+    pddr_reg / PddrReg : 0x100 {
+        0x00 [23:16] local_port;
+        0x00 [15:14] pnat;
+        0x04 [7:0] page_select;
+        0x08 [15:0] group_opcode;
+        0x0c [15:0] monitor_opcode;
+    }
+    /// MNVDA with its header (`struct mlx5_ifc_mnvda_reg_bits`, `lib/nv_param.c`).
+    mnvda_reg / MnvdaReg : 0x10c {
+        0x00 [23:22] access_mode;
+        0x00 [8:0] length;
+        0x04 [31:24] type_class;
+        0x04 [23:0] parameter_index;
+        0x04 [9:0] pf_parameter_index;
+    }
 }
