@@ -293,7 +293,7 @@ impl Nic {
                 Far::None => false,
                 Far::Loopback => card.port.admin_up.load(Relaxed),
                 Far::Port(other) => self.cards.get(*other).is_some_and(|c| c.port.admin_up.load(Relaxed)),
-                Far::Outside(_) => true,
+                Far::Outside(wire) => wire.carrier(),
             };
             let was = card.port.carrier.swap(carrier, Relaxed);
             if was && !carrier {

@@ -10,7 +10,7 @@
 //! max_sfs = 64
 //! sf_window = "256K"          # or log_sf_window = 18
 //! sf_base = 0x8000            # function id of the first SF
-//! wire = "cable"              # "cable", "loopback", "tap:NAME" or "none"
+//! wire = "cable"              # see [`WIRES`]
 //! ```
 //!
 //! Everything may be left out. An error is one line that names the file, the key, the
@@ -25,6 +25,7 @@ use sfnic_firmware_cmds::profile::{Profile, ProfileError};
 use toml::{Table, Value};
 
 use crate::board::{BoardConfig, WireKind};
+use crate::wire::vhost::Meeting;
 
 /// The profile that is used when none is named.
 pub const DEFAULT_PROFILE: &str = "connectx6dx";
@@ -40,6 +41,10 @@ const LOG_WINDOW: (i64, i64) = (14, 24);
 const SF_BASE: (i64, i64) = (0x100, 0xf000);
 /// Most SFs of a physical function.
 const MAX_SFS: i64 = 256;
+/// What a port may be connected to.
+pub const WIRES: &str = "\"cable\", \"loopback\", \"tap:NAME\", \"vhost-user:PATH[,client]\" or \"none\"";
+/// Longest path of a socket in bytes (`sun_path` less its NUL).
+const MAX_SOCKET_PATH: usize = 107;
 /// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
@@ -184,10 +189,9 @@ fn distinct(pfs: &[PfConfig]) -> Parsed<()> {
                     "pf[{index}].mac = \"{mac}\": allowed is an address that pf[{other}] does not have"
                 ));
             }
-            if let (WireKind::Tap(name), true) = (&pf.wire, pf.wire == earlier.wire) {
-                return Err(format!(
-                    "pf[{index}].wire = \"tap:{name}\": allowed is an interface that pf[{other}] does not have"
-                ));
+            let outside = matches!(pf.wire, WireKind::Tap(_) | WireKind::Vhost(_));
+            if outside && pf.wire == earlier.wire {
+                return Err(format!("pf[{index}].wire: allowed is a wire that pf[{other}] does not have"));
             }
         }
     }
@@ -292,19 +296,28 @@ impl<'a> Section<'a> {
     }
 
     fn wire(&self) -> Parsed<Option<WireKind>> {
-        let allowed = "\"cable\", \"loopback\", \"tap:NAME\" or \"none\"";
-        let Some(text) = self.text("wire", allowed)? else { return Ok(None) };
+        let Some(text) = self.text("wire", WIRES)? else { return Ok(None) };
         let wrong = |allowed: &str| format!("{} = {text:?}: allowed is {allowed}", self.key("wire"));
         Ok(Some(match text {
             "cable" => WireKind::Cable,
             "loopback" => WireKind::Loopback,
             "none" => WireKind::None,
-            _ => match text.strip_prefix("tap:") {
-                Some(name) if is_interface(name) => WireKind::Tap(name.to_owned()),
-                Some(_) => {
+            _ => match text.split_once(':') {
+                Some(("tap", name)) if is_interface(name) => WireKind::Tap(name.to_owned()),
+                Some(("tap", _)) => {
                     return Err(wrong(&format!("\"tap:\" and an interface of 1 to {MAX_INTERFACE_NAME} characters")));
                 }
-                None => return Err(wrong(allowed)),
+                Some(("vhost-user", rest)) => {
+                    let (path, client) = rest.strip_suffix(",client").map_or((rest, false), |path| (path, true));
+                    if !(1..=MAX_SOCKET_PATH).contains(&path.len()) || path.contains([',', '\0']) {
+                        return Err(wrong(&format!(
+                            "\"vhost-user:\", the path of a socket of 1 to {MAX_SOCKET_PATH} bytes without a comma, and \
+                             perhaps \",client\""
+                        )));
+                    }
+                    WireKind::Vhost(if client { Meeting::Client(path.into()) } else { Meeting::Server(path.into()) })
+                }
+                _ => return Err(wrong(WIRES)),
             },
         }))
     }
@@ -474,7 +487,14 @@ mod tests {
 
     #[test]
     fn wires_are_known_and_cables_have_two_ends() {
-        let allowed = "allowed is \"cable\", \"loopback\", \"tap:NAME\" or \"none\"";
+        let allowed = format!("allowed is {WIRES}");
+        assert_eq!(
+            config("[[pf]]\nwire = 'vhost-user:/a'\n[[pf]]\nwire = 'vhost-user:/a,client'").pfs[1].wire,
+            WireKind::Vhost(Meeting::Client("/a".into()))
+        );
+        for bad in ["vhost-user:", "vhost-user:,client", "vhost-user:/a,b"] {
+            assert!(error(&format!("[[pf]]\nwire = '{bad}'")).contains("allowed is \"vhost-user:\", the path"));
+        }
         assert_eq!(error("[[pf]]\nwire = 'fibre'"), format!("pf[0].wire = \"fibre\": {allowed}"));
         assert_eq!(error("[[pf]]\nwire = 3"), format!("pf[0].wire = 3: {allowed}"));
         for bad in ["tap:", "tap:a/b", "tap:0123456789abcdef", "tap:eth%d"] {
@@ -490,7 +510,7 @@ mod tests {
         assert_eq!(error("[[pf]]\nwire = 'cable'\n[[pf]]\n[[pf]]"), format!("pf[0].{cable}"));
         assert_eq!(
             error("[[pf]]\nwire = 'tap:a'\n[[pf]]\nwire = 'tap:a'"),
-            "pf[1].wire = \"tap:a\": allowed is an interface that pf[0] does not have"
+            "pf[1].wire: allowed is a wire that pf[0] does not have"
         );
     }
 

@@ -5,5 +5,6 @@ pub mod board;
 pub mod cli;
 pub mod config;
 pub mod tapbench;
+pub mod unix_socket;
 pub mod vfio_user;
 pub mod wire;
