@@ -11,6 +11,7 @@ use sfnic_firmware_cmds::layout::ViewMut;
 use sfnic_firmware_cmds::layouts::{CmdHcaCap, CmdHcaCap2, ESwitchCap};
 use sfnic_firmware_cmds::profile::Profile;
 
+use crate::capture::Capture;
 use crate::control::caps::Caps;
 use crate::control::function::{CommandStats, Function, FunctionKind};
 use crate::control::iseg::Iseg;
@@ -73,6 +74,8 @@ pub struct Nic {
     pub unmodelled: Unmodelled,
     /// Frames that are explained.
     pub explainer: Explainer,
+    /// Frames that somebody wants to see.
+    pub capture: Capture,
     /// Send queues that have work.
     pub work: WorkQueue,
     /// Rate of the internal timer in kHz.
@@ -120,6 +123,7 @@ impl Nic {
             cards,
             unmodelled: Unmodelled::default(),
             explainer: Explainer::default(),
+            capture: Capture::default(),
             work: WorkQueue::new(waker),
             clock,
         })

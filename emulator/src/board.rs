@@ -15,6 +15,7 @@ use sfnic_device_model::pci::Effect;
 use sfnic_device_model::world::{Clock, Interrupts, Waker};
 use sfnic_firmware_cmds::profile::Profile;
 
+use crate::capture::Captures;
 use crate::vfio_user::{DmaMap, PciDevice, Server, StopHandle};
 use crate::wire::vhost::Meeting;
 use crate::wire::{self, Link, PortInlet, Wire, WirePort};
@@ -51,6 +52,8 @@ pub struct BoardConfig {
 pub struct Board {
     /// The chip.
     pub nic: Arc<Nic>,
+    /// Frames that are written to files.
+    pub captures: Captures,
     /// The wires that leave the device, with the ports that they are at.
     pub wires: Vec<(usize, Arc<Link>)>,
     bell: Arc<Bell>,
@@ -132,7 +135,8 @@ impl Board {
         nic.update_links();
         let stop = StopHandle::new().context("cannot create the stop handle")?;
         let wires = outside.iter().map(|(i, wire)| (*i, wire.link.clone())).collect();
-        let board = Self { nic, wires, bell, stop, threads: Mutex::default(), inline: c.workers == 0 };
+        let captures = Captures::new(&nic);
+        let board = Self { nic, captures, wires, bell, stop, threads: Mutex::default(), inline: c.workers == 0 };
         for n in 0..c.workers {
             let (nic, bell) = (board.nic.clone(), board.bell.clone());
             board.spawn(format!("worker-{n}"), move || work(&nic, &bell, n))?;
@@ -171,10 +175,11 @@ impl Board {
 
     /// Stops every thread; clients are disconnected.
     pub fn stop(self) {
-        self.shut();
+        self.halt();
     }
 
-    fn shut(&self) {
+    /// As [`Self::stop`]; what was counted can still be read.
+    pub fn halt(&self) {
         self.stop.stop();
         self.bell.finish();
         for t in std::mem::take(&mut *self.threads.lock()) {
@@ -185,7 +190,7 @@ impl Board {
 
 impl Drop for Board {
     fn drop(&mut self) {
-        self.shut();
+        self.halt();
     }
 }
 

@@ -75,8 +75,10 @@ pub struct PfConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {problem}")]
 pub struct ConfigError {
-    file: String,
-    problem: String,
+    /// The file's path.
+    pub(crate) file: String,
+    /// What is wrong in it, and what is allowed.
+    pub(crate) problem: String,
 }
 
 impl Default for Config {
@@ -130,8 +132,13 @@ pub fn profile(name: &str, base: Option<&Path>) -> Result<Profile, String> {
 
 fn read(text: &str, file: &str, base: Option<&Path>) -> Result<Config, ConfigError> {
     let fail = |problem| ConfigError { file: file.to_owned(), problem };
-    let table: Table = toml::from_str(text).map_err(|e| fail(syntax(&e, text)))?;
+    let table = table(text).map_err(fail)?;
     parse(&table, base).map_err(fail)
+}
+
+/// The tables of a text.
+pub(crate) fn table(text: &str) -> Parsed<Table> {
+    toml::from_str(text).map_err(|e| syntax(&e, text))
 }
 
 /// A syntax error with its line.
@@ -141,9 +148,10 @@ fn syntax(e: &toml::de::Error, text: &str) -> String {
     format!("line {}: {}", before.matches('\n').count() + 1, message.join("; "))
 }
 
-type Parsed<T> = Result<T, String>;
+pub(crate) type Parsed<T> = Result<T, String>;
 
-fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
+/// A device from its table.
+pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     let top = Section { at: String::new(), table };
     top.only(TOP_KEYS)?;
     let name = top.text("profile", "a name or a path in quotes")?.unwrap_or(DEFAULT_PROFILE);
@@ -221,30 +229,31 @@ impl Mac {
 }
 
 /// A table of the file and where it stands.
-struct Section<'a> {
-    at: String,
-    table: &'a Table,
+pub(crate) struct Section<'a> {
+    /// What its keys begin with in messages.
+    pub(crate) at: String,
+    pub(crate) table: &'a Table,
 }
 
 impl<'a> Section<'a> {
-    fn key(&self, key: &str) -> String {
+    pub(crate) fn key(&self, key: &str) -> String {
         format!("{}{key}", self.at)
     }
 
     /// Refuses keys that do not exist.
-    fn only(&self, known: &[&str]) -> Parsed<()> {
+    pub(crate) fn only(&self, known: &[&str]) -> Parsed<()> {
         match self.table.iter().find(|(k, _)| !known.contains(&k.as_str())) {
             Some((k, v)) => Err(format!("{} = {}: no such key; there is {}", self.key(k), short(v), known.join(", "))),
             None => Ok(()),
         }
     }
 
-    fn text(&self, key: &str, allowed: &str) -> Parsed<Option<&'a str>> {
+    pub(crate) fn text(&self, key: &str, allowed: &str) -> Parsed<Option<&'a str>> {
         let Some(value) = self.table.get(key) else { return Ok(None) };
         value.as_str().map(Some).ok_or_else(|| refuse(&self.key(key), value, allowed))
     }
 
-    fn number(&self, key: &str, (low, high): (i64, i64)) -> Parsed<Option<i64>> {
+    pub(crate) fn number(&self, key: &str, (low, high): (i64, i64)) -> Parsed<Option<i64>> {
         let Some(value) = self.table.get(key) else { return Ok(None) };
         let fits = value.as_integer().filter(|n| (low..=high).contains(n));
         fits.map(Some).ok_or_else(|| refuse(&self.key(key), value, &format!("{low} to {high}")))
@@ -341,7 +350,7 @@ fn bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-fn refuse(key: &str, value: &Value, allowed: &str) -> String {
+pub(crate) fn refuse(key: &str, value: &Value, allowed: &str) -> String {
     format!("{key} = {}: allowed is {allowed}", short(value))
 }
 

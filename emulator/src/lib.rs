@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod board;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod tapbench;

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::{Failure, complain, value};
 use crate::board::Board;
+use crate::capture::Spec;
 use crate::config::Config;
 
 /// What the user wants to see of a device.
@@ -25,6 +26,13 @@ pub(super) struct Watch {
     /// explanation begins; "" is every frame.
     #[arg(long, value_name = "FILTER")]
     pub(super) explain: Option<String>,
+
+    /// Write the frames that pass vports and ports to a file for Wireshark (pcapng).
+    ///
+    /// `FILE,port=uplink0,port=pf0sf88,snap=96` keeps so many bytes of the frames of these
+    /// only: uplinkN is a physical port, pfN a physical function, pfNsfM its SF number M.
+    #[arg(long, value_name = "FILE[,port=NAME]…", value_parser = value::capture)]
+    pub(super) capture: Vec<Spec>,
 
     /// How many frames are explained.
     #[arg(long, value_name = "N", default_value = "10", requires = "explain", value_parser = value::count)]
@@ -71,6 +79,10 @@ impl Device {
         let board = Board::new(config.into_board()).context("cannot build the device")?;
         let nic = board.nic.clone();
         watch.begin(&nic);
+        for spec in &watch.capture {
+            let file = spec.file.display().to_string();
+            board.captures.start(spec.clone()).with_context(|| format!("--capture: cannot write {file}"))?;
+        }
         board.serve(&sockets).context("cannot offer the device")?;
         Ok(Device { board, nic, sockets, dir: None })
     }
@@ -92,7 +104,15 @@ impl Device {
     /// counted stays.
     pub(super) fn stop(self) -> Arc<Nic> {
         drop(self.dir); // first: a signal from here on leaves nothing behind
-        self.board.stop();
+        let board = self.board;
+        board.halt();
+        for done in board.captures.stop_all() {
+            let ports = if done.ports.is_empty() { "no port".to_owned() } else { done.ports.join(", ") };
+            eprintln!("sfnic: {}: {} frames of {ports}", done.file.display(), done.frames);
+        }
+        for (port, link) in &board.wires {
+            tracing::info!("port {port}: {:?}", link.counters());
+        }
         self.nic
     }
 }
@@ -108,7 +128,7 @@ pub(super) fn runtime_dir() -> Option<PathBuf> {
 }
 
 /// A new directory for this user alone. A socket's path has at most 107 bytes.
-fn private_dir() -> Result<TempDir> {
+pub(super) fn private_dir() -> Result<TempDir> {
     let short = |dir: &PathBuf| dir.as_os_str().len() <= 60;
     let places = [runtime_dir(), Some(std::env::temp_dir()), Some("/tmp".into())];
     let mut made = Err(std::io::ErrorKind::NotFound.into());

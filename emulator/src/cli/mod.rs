@@ -8,6 +8,7 @@ mod device;
 mod kit;
 mod list;
 mod run;
+mod up;
 mod usage;
 mod value;
 mod vm;
@@ -60,6 +61,7 @@ const EXAMPLES: &str = "\u{1b}[1;4mExamples:\u{1b}[0m
   sfnic vm                              a shell in a guest with two functions of the NIC
   sfnic vm -- devlink dev show          one command in the guest; its status is ours
   sfnic run                             the device alone, for a QEMU of yours
+  sfnic up lab.toml                     several guests at one device
   sfnic list commands                   what is implemented
 
 The first guest needs the guest kit (QEMU, kernel, tools), which takes minutes to make once.";
@@ -69,6 +71,7 @@ enum Command {
     Demo(demo::Args),
     Vm(Box<vm::Args>),
     Run(run::Args),
+    Up(up::Args),
     Kit(kit::Args),
     List(list::Args),
     Bench(crate::bench::Args),
@@ -104,6 +107,7 @@ impl Command {
             Command::Demo(args) => demo::run(args),
             Command::Vm(args) => vm::run(*args),
             Command::Run(args) => run::run(args),
+            Command::Up(args) => up::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
             Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
@@ -113,7 +117,7 @@ impl Command {
     /// The status of failures that are not the user's.
     fn failure_status(&self) -> u8 {
         match self {
-            Command::Vm(_) => u8::try_from(sfnic_qemu::vm::STATUS_FAILURE).unwrap_or(u8::MAX),
+            Command::Vm(_) | Command::Up(_) => u8::try_from(sfnic_qemu::vm::STATUS_FAILURE).unwrap_or(u8::MAX),
             _ => 1,
         }
     }

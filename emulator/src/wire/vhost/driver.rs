@@ -1,14 +1,14 @@
 //! Waits for a front end, its messages and its kicks.
 
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smallvec::SmallVec;
-use vhost::vhost_user::{BackendReqHandler, Error};
 
+use super::message::{self, NoMessage};
 use super::session::Session;
 use super::{Guest, MAX_PAIRS, Meeting};
 use crate::unix_socket::Listening;
@@ -74,16 +74,12 @@ impl Driver {
     }
 
     fn serve(&self, stream: UnixStream, inlet: &mut dyn Inlet, done: &dyn Fn() -> bool) -> End {
-        if let Err(e) = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE))) {
+        if let Err(e) = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+        {
             return End::Fault(format!("the socket: {e}"));
         }
-        let socket = match stream.try_clone() {
-            Ok(socket) => socket,
-            Err(e) => return End::Fault(format!("the socket: {e}")),
-        };
         *self.guest.fault.lock() = None;
-        let session = Arc::new(Mutex::new(Session::new(self.guest.clone(), peer_pid(&stream))));
-        let mut handler = BackendReqHandler::from_stream(stream, session.clone());
+        let mut session = Session::new(self.guest.clone(), peer_pid(&stream));
         let mut buf = vec![0; LONGEST];
         let mut busy = [false; MAX_PAIRS];
         let mut was_wanted = inlet.wanted();
@@ -95,16 +91,10 @@ impl Driver {
                 (true, false) => return End::Unwanted,
                 (_, now) => was_wanted = now,
             }
-            let (message, kicked) = self.wait(&socket, &lock(&session), busy.contains(&true));
-            if message && let Err(e) = handler.handle_request() {
-                let said = lock(&session).fault();
-                return match (e, said) {
-                    (_, Some(why)) => End::Fault(why),
-                    (Error::Disconnected | Error::SocketBroken(_), None) => End::Left,
-                    (e, None) => End::Fault(format!("a message: {e}")),
-                };
+            let (message, kicked) = self.wait(&stream, &session, busy.contains(&true));
+            if message && let Err(end) = answer(&stream, &mut session) {
+                return end;
             }
-            let mut session = lock(&session);
             for ring in kicked {
                 if session.kicked(ring) {
                     busy[ring / 2] = true;
@@ -123,7 +113,6 @@ impl Driver {
                 return End::Fault(why);
             }
             let (up, link) = (session.is_up(), &self.guest.link);
-            drop(session);
             if if up { link.set_up() } else { link.is_up() && link.set_down("the guest's driver stopped") } {
                 inlet.link_changed();
             }
@@ -186,8 +175,17 @@ impl crate::wire::Driver for Driver {
     }
 }
 
-fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
-    session.lock().unwrap_or_else(PoisonError::into_inner)
+/// Takes a message and does what it says.
+fn answer(stream: &UnixStream, session: &mut Session) -> Result<(), End> {
+    let message = message::receive(stream).map_err(|e| match e {
+        NoMessage::Left => End::Left,
+        e => End::Fault(e.to_string()),
+    })?;
+    let request = message.request;
+    match session.follow(message).map_err(End::Fault)? {
+        Some(payload) => message::reply(stream, request, &payload).map_err(|_| End::Left),
+        None => Ok(()),
+    }
 }
 
 fn timespec(d: Duration) -> Timespec {

@@ -2,9 +2,10 @@
 //! virtual machine, or whoever else speaks the front end's part.
 //!
 //! Facts are from QEMU's `docs/interop/vhost-user.rst` and from the Virtual I/O Device
-//! specification, version 1.2, section 5.1 (network device). Messages are taken apart by the
-//! crate `vhost`; what they mean for us is in `session`, the rings are in [`ring`], and
-//! `driver` waits for clients, messages and kicks.
+//! specification, version 1.2, section 5.1 (network device). Messages are taken apart in
+//! `message`; what they mean is in `session`, the rings are in `ring`, and `driver` waits
+//! for clients, messages and kicks. The crate `vhost` is the front end in the tests only: its
+//! other side refuses QEMU, which enables rings before it sets features.
 //!
 //! | thread | does |
 //! |---|---|
@@ -28,6 +29,7 @@
 //! * Packed rings, in-flight records, dirty logging for migration.
 
 mod driver;
+mod message;
 mod ring;
 mod session;
 #[cfg(test)]

@@ -109,8 +109,7 @@ impl Ring {
     }
 
     fn load(&self, mem: &Memory, what: &'static str, at: u64) -> Result<u16, Fault> {
-        let value: u16 =
-            mem.load(GuestAddress(at), Ordering::Acquire).map_err(|_| Fault::Unmapped(what, at))?;
+        let value: u16 = mem.load(GuestAddress(at), Ordering::Acquire).map_err(|_| Fault::Unmapped(what, at))?;
         Ok(u16::from_le(value))
     }
 
@@ -244,7 +243,14 @@ pub(super) mod tests {
         Memory::from_ranges(&[(GuestAddress(0x1000), 0x1_0000)]).expect("memory")
     }
 
-    pub(in super::super) fn describe(mem: &Memory, table: u64, i: u16, (address, length): (u64, u32), flags: u16, next: u16) {
+    pub(in super::super) fn describe(
+        mem: &Memory,
+        table: u64,
+        i: u16,
+        (address, length): (u64, u32),
+        flags: u16,
+        next: u16,
+    ) {
         let mut b = address.to_le_bytes().to_vec();
         b.extend(length.to_le_bytes());
         b.extend(flags.to_le_bytes());

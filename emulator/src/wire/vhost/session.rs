@@ -1,20 +1,15 @@
 //! One front end: what its messages mean.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sfnic_device_model::dma::Memory;
 use smallvec::SmallVec;
-use vhost::vhost_user::message::{
-    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight, VhostUserLog,
-    VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
-    VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
-};
-use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 use vm_memory::{FileOffset, GuestRegionMmap, VolatileSlice};
 
+use super::message::request::*;
+use super::message::{Message, quads, words};
 use super::ring::{Fault, MAX_SIZE, Pieces, Place, Ring};
 use super::{Guest, MAX_PAIRS, Running};
 use crate::vfio_user::backing::Backing;
@@ -57,6 +52,10 @@ pub(super) const FEATURES: u64 = feature::CSUM
     | feature::PROTOCOL_FEATURES
     | feature::VERSION_1;
 
+/// Protocol features: several queues, acknowledgements, the MTU, resets.
+const PROTOCOL_FEATURES: u64 = 1 | REPLY_ACK | 1 << 4 | 1 << 13;
+const REPLY_ACK: u64 = 1 << 3;
+
 /// Rings in all: of each pair first the one to the guest.
 const RINGS: usize = 2 * MAX_PAIRS;
 
@@ -92,7 +91,9 @@ pub(super) struct Session {
     rings: [Vring; RINGS],
     /// Rings from the guest that run, by pair.
     from: [Option<Running>; MAX_PAIRS],
-    /// What the front end did wrong.
+    /// Requests without an answer of their own are acknowledged where wanted.
+    acknowledges: bool,
+    /// What is wrong with the guest's rings.
     fault: Option<String>,
 }
 
@@ -107,6 +108,7 @@ impl Session {
             memory: None,
             rings: Default::default(),
             from: Default::default(),
+            acknowledges: false,
             fault: None,
         }
     }
@@ -116,17 +118,9 @@ impl Session {
         self.fault.take()
     }
 
-    /// The front end did what it must not.
-    fn wrong<T>(&mut self, what: impl std::fmt::Display) -> Result<T> {
-        self.fault.get_or_insert(what.to_string());
-        Err(Error::InvalidParam)
-    }
-
-    fn ring(&mut self, index: u32) -> Result<&mut Vring> {
-        match usize::try_from(index).ok().filter(|i| *i < RINGS) {
-            Some(i) => Ok(&mut self.rings[i]),
-            None => self.wrong(format_args!("ring {index} (there are {RINGS})")),
-        }
+    fn ring(&mut self, index: u32) -> Followed<&mut Vring> {
+        let ring = usize::try_from(index).ok().and_then(|i| self.rings.get_mut(i));
+        ring.ok_or_else(|| format!("ring {index} (there are {RINGS})"))
     }
 
     fn has(&self, bit: u64) -> bool {
@@ -309,32 +303,77 @@ impl Drop for Session {
     }
 }
 
-impl VhostUserBackendReqHandlerMut for Session {
-    fn set_owner(&mut self) -> Result<()> {
-        Ok(())
+/// What is said when a request cannot be followed: what is wrong, in words.
+type Followed<T = ()> = std::result::Result<T, String>;
+
+impl Session {
+    /// Follows a request; the payload of its answer, if it has one.
+    pub(super) fn follow(&mut self, m: Message) -> Followed<Option<SmallVec<[u8; 8]>>> {
+        let size = match m.request {
+            GET_FEATURES | SET_OWNER | RESET_OWNER | GET_PROTOCOL_FEATURES | GET_QUEUE_NUM | RESET_DEVICE => 0,
+            SET_VRING_ADDR => 40,
+            SET_MEM_TABLE => 8 + 32 * m.fds.len(),
+            _ => 8,
+        };
+        if m.payload.len() != size {
+            return Err(format!("a message: request {} with {} bytes, not {size}", m.request, m.payload.len()));
+        }
+        let answer = |value: u64| Ok(Some(value.to_le_bytes().into()));
+        let [value] = quads(&m.payload);
+        let [index, number] = words(&m.payload);
+        match m.request {
+            SET_OWNER => {}
+            RESET_OWNER | RESET_DEVICE => self.reset(),
+            GET_FEATURES => return answer(FEATURES),
+            SET_FEATURES => self.set_features(value)?,
+            GET_PROTOCOL_FEATURES => return answer(PROTOCOL_FEATURES),
+            SET_PROTOCOL_FEATURES if value & !PROTOCOL_FEATURES != 0 => {
+                return Err(format!("protocol features {:#x} that were not offered", value & !PROTOCOL_FEATURES));
+            }
+            SET_PROTOCOL_FEATURES => self.acknowledges = value & REPLY_ACK != 0,
+            GET_QUEUE_NUM => return answer(MAX_PAIRS as u64),
+            SET_MEM_TABLE => self.set_memory(&m.payload, m.fds)?,
+            // What our frames have is the port's MTU; the front end limits its own.
+            NET_SET_MTU => {}
+            SET_VRING_NUM => {
+                let size = u16::try_from(number).ok().filter(|n| n.is_power_of_two() && *n <= MAX_SIZE);
+                self.ring(index)?.size = size.ok_or_else(|| format!("ring {index}: {}", Fault::Size(number)))?;
+            }
+            SET_VRING_ADDR => {
+                let [_, descriptors, used, available] = quads(&m.payload);
+                self.ring(index)?.places = Some([descriptors, available, used]);
+                self.apply(index as usize);
+            }
+            SET_VRING_BASE => {
+                self.ring(index)?;
+                self.halt(index as usize);
+                self.rings[index as usize].base =
+                    u16::try_from(number).map_err(|_| format!("ring {index} from position {number}"))?;
+                self.apply(index as usize);
+            }
+            GET_VRING_BASE => return Ok(Some(self.stop(index)?)),
+            SET_VRING_KICK | SET_VRING_CALL | SET_VRING_ERR => self.set_event(m.request, value, m.fds)?,
+            SET_VRING_ENABLE => {
+                self.ring(index)?.enabled = number != 0;
+                self.apply(index as usize);
+            }
+            other => return Err(format!("request {other}, which was not offered")),
+        }
+        Ok((m.needs_reply && self.acknowledges).then(|| 0u64.to_le_bytes().into()))
     }
 
-    fn reset_owner(&mut self) -> Result<()> {
-        self.reset_device()
-    }
-
-    fn reset_device(&mut self) -> Result<()> {
+    fn reset(&mut self) {
         for index in 0..RINGS {
             self.halt(index);
             self.rings[index] = Vring::default();
         }
         self.features = 0;
         self.update_live();
-        Ok(())
     }
 
-    fn get_features(&mut self) -> Result<u64> {
-        Ok(FEATURES)
-    }
-
-    fn set_features(&mut self, features: u64) -> Result<()> {
+    fn set_features(&mut self, features: u64) -> Followed {
         if features & !FEATURES != 0 {
-            return self.wrong(format_args!("features {:#x} that were not offered", features & !FEATURES));
+            return Err(format!("features {:#x} that were not offered", features & !FEATURES));
         }
         self.features = features;
         let [four, six] = &self.guest.joins;
@@ -348,210 +387,87 @@ impl VhostUserBackendReqHandlerMut for Session {
         Ok(())
     }
 
-    fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        Ok(VhostUserProtocolFeatures::MQ
-            | VhostUserProtocolFeatures::REPLY_ACK
-            | VhostUserProtocolFeatures::RESET_DEVICE)
-    }
-
-    fn set_protocol_features(&mut self, _features: u64) -> Result<()> {
-        Ok(()) // those that change anything here are the crate's
-    }
-
-    fn get_queue_num(&mut self) -> Result<u64> {
-        Ok(MAX_PAIRS as u64)
-    }
-
-    fn set_mem_table(
-        &mut self,
-        regions: &[VhostUserMemoryRegion],
-        files: Vec<File>,
-        _postcopy: Option<bool>,
-    ) -> Result<Option<Vec<u64>>> {
+    fn set_memory(&mut self, table: &[u8], fds: Vec<OwnedFd>) -> Followed {
+        let [count] = words(table);
+        if count as usize != fds.len() {
+            return Err(format!("{count} regions of memory with {} descriptors", fds.len()));
+        }
         let mut mapped = vec![];
         let mut windows = vec![];
-        for (region, file) in regions.iter().zip(files) {
-            let (guest, size) = (region.guest_phys_addr, region.memory_size);
-            let (user, offset) = (region.user_addr, region.mmap_offset);
+        for (region, fd) in table.get(8..).unwrap_or_default().chunks(32).zip(fds) {
+            let [guest, size, user, offset] = quads(region);
             let memory: std::result::Result<GuestRegionMmap, _> = self
                 .backing
-                .admit(OwnedFd::from(file), offset, size, true)
+                .admit(fd, offset, size, true)
                 .and_then(|file| map(FileOffset::from_arc(file, offset), guest, size, true));
-            match memory {
-                Ok(memory) => mapped.push(Arc::new(memory)),
-                Err(why) => return self.wrong(format_args!("guest memory {guest:#x}+{size:#x}: {why}")),
-            }
+            mapped.push(Arc::new(memory.map_err(|why| format!("guest memory {guest:#x}+{size:#x}: {why}"))?));
             windows.push(Window { user, guest, size });
         }
         mapped.sort_by_key(|r| vm_memory::GuestMemoryRegion::start_addr(&**r));
-        let memory = match Memory::from_arc_regions(mapped) {
-            Ok(memory) => Arc::new(memory),
-            Err(why) => return self.wrong(format_args!("the table of guest memory: {why}")),
+        let memory = match mapped.is_empty() {
+            true => Memory::new(),
+            false => Memory::from_arc_regions(mapped).map_err(|why| format!("the table of guest memory: {why}"))?,
         };
         // Rings that run go on in the new memory; nothing of the former is kept.
-        (0..RINGS).for_each(|index| self.halt(index));
+        let ran: Vec<usize> = (0..RINGS).filter(|index| self.runs(*index)).collect();
+        ran.iter().for_each(|index| self.halt(*index));
         self.windows = windows;
-        self.memory = Some(memory);
-        (0..RINGS).for_each(|index| self.apply(index));
-        Ok(None)
-    }
-
-    fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        let size = u16::try_from(num).ok().filter(|n| n.is_power_of_two() && *n <= MAX_SIZE);
-        let Some(size) = size else { return self.wrong(format_args!("ring {index}: {}", Fault::Size(num))) };
-        self.ring(index)?.size = size;
+        self.memory = Some(Arc::new(memory));
+        ran.into_iter().for_each(|index| self.apply(index));
         Ok(())
     }
 
-    fn set_vring_addr(
-        &mut self,
-        index: u32,
-        _flags: VhostUserVringAddrFlags,
-        descriptor: u64,
-        used: u64,
-        available: u64,
-        _log: u64,
-    ) -> Result<()> {
-        self.ring(index)?.places = Some([descriptor, available, used]);
-        self.apply(index as usize);
-        Ok(())
+    fn runs(&self, index: usize) -> bool {
+        match index % 2 {
+            0 => self.guest.queues[index / 2].lock().rings.is_some(),
+            _ => self.from[index / 2].is_some(),
+        }
     }
 
-    fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
-        let Ok(base) = u16::try_from(base) else {
-            return self.wrong(format_args!("ring {index} from position {base}"));
-        };
+    /// Stops a ring for good; index and position.
+    fn stop(&mut self, index: u32) -> Followed<SmallVec<[u8; 8]>> {
         self.ring(index)?;
         self.halt(index as usize);
-        self.rings[index as usize].base = base;
-        self.apply(index as usize);
-        Ok(())
-    }
-
-    fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
-        self.ring(index)?;
-        self.halt(index as usize);
-        let v = &mut self.rings[index as usize];
-        v.started = false;
-        v.kick = None;
-        v.call = None;
-        let base = v.base.into();
         self.update_live();
-        Ok(VhostUserVringState::new(index, base))
+        let v = &mut self.rings[index as usize];
+        (v.started, v.kick, v.call) = (false, None, None);
+        let mut answer: SmallVec<[u8; 8]> = index.to_le_bytes().into_iter().collect();
+        answer.extend(u32::from(v.base).to_le_bytes());
+        Ok(answer)
     }
 
-    fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let Some(kick) = self.eventfd(fd)? else {
-            return self.wrong(format_args!("ring {index} without a kick: polling is not supported"));
-        };
-        let v = self.ring(index.into())?;
-        // What is in the ring already has been kicked for before us, perhaps.
-        kick.signal();
-        v.kick = Some(kick);
-        v.started = true;
-        self.apply(index.into());
-        Ok(())
-    }
-
-    fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let call = self.eventfd(fd)?.map(Arc::new);
-        self.ring(index.into())?.call = call.clone();
-        let index = usize::from(index);
-        if index % 2 == 0 {
-            if let Some(r) = &mut self.guest.queues[index / 2].lock().rings {
-                r.call = call;
+    fn set_event(&mut self, request: u32, value: u64, mut fds: Vec<OwnedFd>) -> Followed {
+        const INDEX: u64 = 0xff;
+        const NONE: u64 = 1 << 8;
+        let index = (value & INDEX) as u32;
+        let fd = match (fds.pop(), value & NONE != 0) {
+            (fd, none) if fd.is_some() == none || !fds.is_empty() => {
+                return Err(format!("ring {index}: an event without its descriptor, or with several"));
             }
-        } else if let Some(r) = &mut self.from[index / 2] {
-            r.call = call;
+            (fd, _) => fd.map(EventFd::new).transpose().map_err(|why| format!("ring {index}: {why}"))?,
+        };
+        let v = self.ring(index)?;
+        match request {
+            SET_VRING_KICK => {
+                let kick = fd.ok_or_else(|| format!("ring {index} without a kick: polling is not supported"))?;
+                // What is in the ring already was kicked for before us, perhaps.
+                kick.signal();
+                v.kick = Some(kick);
+                v.started = true;
+                self.apply(index as usize);
+            }
+            SET_VRING_ERR => v.error = fd,
+            _ => {
+                let call = fd.map(Arc::new);
+                v.call = call.clone();
+                let index = index as usize;
+                let mut queue = self.guest.queues[index / 2].lock();
+                let running = if index % 2 == 0 { &mut queue.rings } else { &mut self.from[index / 2] };
+                if let Some(r) = running {
+                    r.call = call;
+                }
+            }
         }
         Ok(())
-    }
-
-    fn set_vring_err(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let error = self.eventfd(fd)?;
-        self.ring(index.into())?.error = error;
-        Ok(())
-    }
-
-    fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
-        self.ring(index)?.enabled = enable;
-        self.apply(index as usize);
-        Ok(())
-    }
-
-    fn get_config(&mut self, _offset: u32, _size: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {
-        self.unsupported()
-    }
-
-    fn set_config(&mut self, _offset: u32, _buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
-        self.unsupported()
-    }
-
-    fn set_gpu_socket(&mut self, _gpu: GpuBackend) -> Result<()> {
-        self.unsupported()
-    }
-
-    fn get_shared_object(&mut self, _uuid: VhostUserSharedMsg) -> Result<File> {
-        self.unsupported()
-    }
-
-    fn get_inflight_fd(&mut self, _inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        self.unsupported()
-    }
-
-    fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
-        self.unsupported()
-    }
-
-    fn get_max_mem_slots(&mut self) -> Result<u64> {
-        self.unsupported()
-    }
-
-    fn add_mem_region(
-        &mut self,
-        _region: &VhostUserSingleMemoryRegion,
-        _fd: File,
-        _postcopy: Option<bool>,
-    ) -> Result<Option<u64>> {
-        self.unsupported()
-    }
-
-    fn remove_mem_region(&mut self, _region: &VhostUserSingleMemoryRegion) -> Result<()> {
-        self.unsupported()
-    }
-
-    fn set_device_state_fd(
-        &mut self,
-        _direction: VhostTransferStateDirection,
-        _phase: VhostTransferStatePhase,
-        _fd: File,
-    ) -> Result<Option<File>> {
-        self.unsupported()
-    }
-
-    fn check_device_state(&mut self) -> Result<()> {
-        self.unsupported()
-    }
-
-    fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
-        self.unsupported()
-    }
-
-    fn set_log_base(&mut self, _log: &VhostUserLog, _file: File) -> Result<()> {
-        self.unsupported()
-    }
-}
-
-impl Session {
-    /// A request that needs a protocol feature we do not offer.
-    fn unsupported<T>(&mut self) -> Result<T> {
-        self.wrong("a request that was not offered")
-    }
-
-    fn eventfd(&mut self, fd: Option<File>) -> Result<Option<EventFd>> {
-        match fd.map(|fd| EventFd::new(fd.into())).transpose() {
-            Ok(fd) => Ok(fd),
-            Err(why) => self.wrong(why),
-        }
     }
 }
