@@ -17,6 +17,8 @@ use sfnic_firmware_cmds::profile::Profile;
 
 use crate::capture::Captures;
 use crate::vfio_user::{DmaMap, PciDevice, Server, StopHandle};
+use crate::wire::datagram::Ends;
+use crate::wire::pcap::Replay;
 use crate::wire::vhost::Meeting;
 use crate::wire::{self, Link, PortInlet, Wire, WirePort};
 
@@ -31,6 +33,12 @@ pub enum WireKind {
     Tap(String),
     /// A virtio network device, or whoever else has the front end's part of vhost-user.
     Vhost(Meeting),
+    /// A datagram socket, one frame a datagram.
+    Datagram(Ends),
+    /// A stream socket, frames behind their lengths.
+    Stream(Meeting),
+    /// A capture file as a link partner.
+    Replay(Replay),
     /// Nothing.
     None,
 }
@@ -123,8 +131,8 @@ impl Board {
                 WireKind::Loopback => Far::Loopback,
                 WireKind::Cable if count == 2 => Far::Port(1 - i),
                 WireKind::Cable => anyhow::bail!("a cable joins two ports; there are {count}"),
-                WireKind::Tap(_) | WireKind::Vhost(_) => {
-                    let wire = open(wire).with_context(|| format!("port {i}"))?;
+                outside_wire => {
+                    let wire = open(outside_wire).with_context(|| format!("port {i}"))?;
                     let port = WirePort::new(wire.outlet.clone(), wire.link.clone());
                     outside.push((i, wire));
                     Far::Outside(Arc::new(port))
@@ -199,7 +207,10 @@ fn open(kind: &WireKind) -> anyhow::Result<Wire> {
     Ok(match kind {
         WireKind::Tap(name) => wire::open_tap(name)?,
         WireKind::Vhost(meeting) => wire::open_vhost(meeting.clone())?,
-        _ => anyhow::bail!("no wire leaves the device there"),
+        WireKind::Datagram(ends) => wire::datagram::open_datagram(ends).with_context(|| format!("{ends:?}"))?,
+        WireKind::Stream(meeting) => wire::stream::open_stream(meeting.clone())?,
+        WireKind::Replay(replay) => wire::pcap::open_replay(replay.clone())?,
+        WireKind::Cable | WireKind::Loopback | WireKind::None => anyhow::bail!("no wire leaves the device there"),
     })
 }
 

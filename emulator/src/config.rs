@@ -25,7 +25,7 @@ use sfnic_firmware_cmds::profile::{Profile, ProfileError};
 use toml::{Table, Value};
 
 use crate::board::{BoardConfig, WireKind};
-use crate::wire::vhost::Meeting;
+use crate::wire::spec;
 
 /// The profile that is used when none is named.
 pub const DEFAULT_PROFILE: &str = "connectx6dx";
@@ -42,9 +42,8 @@ const SF_BASE: (i64, i64) = (0x100, 0xf000);
 /// Most SFs of a physical function.
 const MAX_SFS: i64 = 256;
 /// What a port may be connected to.
-pub const WIRES: &str = "\"cable\", \"loopback\", \"tap:NAME\", \"vhost-user:PATH[,client]\" or \"none\"";
-/// Longest path of a socket in bytes (`sun_path` less its NUL).
-const MAX_SOCKET_PATH: usize = 107;
+pub const WIRES: &str = "\"cable\", \"loopback\", \"tap:NAME\", \"vhost-user:PATH[,client]\", \"stream:PATH[,client]\", \
+     \"unix:PATH,PEER\", \"udp:HOST:PORT,PEER:PORT\", \"pcap:FILE[,record=FILE][,speed=max][,times=N]\" or \"none\"";
 /// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
@@ -197,7 +196,7 @@ fn distinct(pfs: &[PfConfig]) -> Parsed<()> {
                     "pf[{index}].mac = \"{mac}\": allowed is an address that pf[{other}] does not have"
                 ));
             }
-            let outside = matches!(pf.wire, WireKind::Tap(_) | WireKind::Vhost(_));
+            let outside = !matches!(pf.wire, WireKind::Cable | WireKind::Loopback | WireKind::None);
             if outside && pf.wire == earlier.wire {
                 return Err(format!("pf[{index}].wire: allowed is a wire that pf[{other}] does not have"));
             }
@@ -316,16 +315,11 @@ impl<'a> Section<'a> {
                 Some(("tap", _)) => {
                     return Err(wrong(&format!("\"tap:\" and an interface of 1 to {MAX_INTERFACE_NAME} characters")));
                 }
-                Some(("vhost-user", rest)) => {
-                    let (path, client) = rest.strip_suffix(",client").map_or((rest, false), |path| (path, true));
-                    if !(1..=MAX_SOCKET_PATH).contains(&path.len()) || path.contains([',', '\0']) {
-                        return Err(wrong(&format!(
-                            "\"vhost-user:\", the path of a socket of 1 to {MAX_SOCKET_PATH} bytes without a comma, and \
-                             perhaps \",client\""
-                        )));
-                    }
-                    WireKind::Vhost(if client { Meeting::Client(path.into()) } else { Meeting::Server(path.into()) })
-                }
+                Some(("vhost-user", rest)) => WireKind::Vhost(spec::meeting(rest).map_err(|e| wrong(&e))?),
+                Some(("stream", rest)) => WireKind::Stream(spec::meeting(rest).map_err(|e| wrong(&e))?),
+                Some(("unix", rest)) => WireKind::Datagram(spec::unix(rest).map_err(|e| wrong(&e))?),
+                Some(("udp", rest)) => WireKind::Datagram(spec::udp(rest).map_err(|e| wrong(&e))?),
+                Some(("pcap", rest)) => WireKind::Replay(spec::replay(rest).map_err(|e| wrong(&e))?),
                 _ => return Err(wrong(WIRES)),
             },
         }))
@@ -499,10 +493,10 @@ mod tests {
         let allowed = format!("allowed is {WIRES}");
         assert_eq!(
             config("[[pf]]\nwire = 'vhost-user:/a'\n[[pf]]\nwire = 'vhost-user:/a,client'").pfs[1].wire,
-            WireKind::Vhost(Meeting::Client("/a".into()))
+            WireKind::Vhost(crate::wire::vhost::Meeting::Client("/a".into()))
         );
         for bad in ["vhost-user:", "vhost-user:,client", "vhost-user:/a,b"] {
-            assert!(error(&format!("[[pf]]\nwire = '{bad}'")).contains("allowed is \"vhost-user:\", the path"));
+            assert!(error(&format!("[[pf]]\nwire = '{bad}'")).contains("allowed is PATH or PATH,client"));
         }
         assert_eq!(error("[[pf]]\nwire = 'fibre'"), format!("pf[0].wire = \"fibre\": {allowed}"));
         assert_eq!(error("[[pf]]\nwire = 3"), format!("pf[0].wire = 3: {allowed}"));

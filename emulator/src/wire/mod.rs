@@ -6,12 +6,18 @@
 //! vanishes, is a link that is down. [`port`] joins both to a port of the device.
 
 mod coalesce;
+pub mod datagram;
 pub mod interface;
 pub mod link;
 pub mod offload;
+pub mod pcap;
 pub mod port;
+pub(crate) mod spec;
+pub mod stream;
 pub mod tap;
 mod tap_driver;
+#[cfg(test)]
+mod tests;
 pub mod vhost;
 
 use std::fmt::Debug;
