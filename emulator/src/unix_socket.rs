@@ -109,8 +109,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("s");
         let first = Listening::bind(&path).expect("free");
-        assert!(matches!(Listening::bind(&path), Err(SocketError::InUse(_))));
         assert!(first.accept().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock));
+        assert!(matches!(Listening::bind(&path), Err(SocketError::InUse(_))));
         drop(first);
         assert!(!path.exists());
         // Nobody listens on what a dead process left.

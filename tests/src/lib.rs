@@ -185,7 +185,10 @@ impl Bench {
 }
 
 /// All scripts, for a guest to find at `/host`.
-fn copy_scripts(share: &Path) -> Result<()> {
+///
+/// # Errors
+/// The folder is there already, or a file cannot be copied.
+pub fn copy_scripts(share: &Path) -> Result<()> {
     std::fs::create_dir(share)?;
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest");
     for entry in std::fs::read_dir(&from).with_context(|| format!("cannot read {}", from.display()))? {
@@ -199,10 +202,14 @@ fn copy_scripts(share: &Path) -> Result<()> {
 
 /// The right to run a guest: a name that one socket of the machine can have at a time and
 /// that is free again when its process ends, however that is.
-struct Turn(#[expect(dead_code, reason = "holds the name")] UnixListener);
+pub struct Turn(#[expect(dead_code, reason = "holds the name")] UnixListener);
 
 impl Turn {
-    fn wait() -> Result<Self> {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// No socket is to be had.
+    pub fn wait() -> Result<Self> {
         let name = SocketAddr::from_abstract_name("sfnic-lab-turn")?;
         loop {
             match UnixListener::bind_addr(&name) {
@@ -226,7 +233,7 @@ pub struct Check {
 }
 
 /// The checks in a script's output.
-fn parse_checks(stdout: &str) -> Vec<Check> {
+pub fn parse_checks(stdout: &str) -> Vec<Check> {
     let check = |line: &str| {
         if let Some(name) = line.strip_prefix("ok ") {
             return Some(Check { name: name.trim().to_owned(), failure: None });
