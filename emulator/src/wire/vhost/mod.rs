@@ -57,6 +57,9 @@ use ring::{Fault, Pieces, Ring};
 pub(crate) const MAX_PAIRS: usize = 8;
 /// Bytes of a header with the number of buffers.
 const HEADER_1: usize = HEADER + 2;
+/// Most pieces of guest memory that a frame is put into: its sender, who is somebody else,
+/// does not work longer for a guest with tiny buffers.
+const MAX_PIECES: usize = 4096;
 /// Most frames that wait for buffers, in each queue.
 const MAX_WAITING: usize = 1000;
 /// Most bytes of them.
@@ -199,8 +202,8 @@ impl Running {
             let before = pieces.len();
             let chain = self.ring.chain(&self.mem, n, true, &mut pieces)?;
             let size = pieces.iter().skip(before).fold(0usize, |sum, p| sum.saturating_add(p.len()));
-            if size == 0 {
-                return Err(Fault::Empty);
+            if pieces.len() > MAX_PIECES {
+                return Err(Fault::Loop(MAX_PIECES));
             }
             chains.push((chain, size.min(need - room) as u32));
             room = room.saturating_add(size);

@@ -172,6 +172,9 @@ impl Ring {
             if (d.flags & F_WRITE != 0) != write {
                 return Err(Fault::Direction(d.length, if write { "read" } else { "write" }));
             }
+            if d.length == 0 && write {
+                return Err(Fault::Empty);
+            }
             let mapped = mem.dma_slices(d.address, d.length as usize, |s| pieces.push(s));
             mapped.map_err(|_| Fault::Unmapped("buffer", d.address))?;
             if d.flags & F_NEXT == 0 {
