@@ -40,10 +40,15 @@ impl Capture {
         self.onlooker.store(onlooker.map(Arc::new));
     }
 
+    /// Whether anybody looks.
+    pub fn is_on(&self) -> bool {
+        self.on.load(Relaxed)
+    }
+
     /// A frame passes.
     #[inline]
     pub fn see(&self, card: usize, vport: u16, way: Way, frame: &Frame<'_>) {
-        if self.on.load(Relaxed) {
+        if self.is_on() {
             self.show(card, vport, way, frame);
         }
     }

@@ -1,6 +1,7 @@
 //! Guest memory as the device sees it: bounds-checked at every access, through
 //! a snapshot that the owner of the mapping may replace at any time.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -85,6 +86,109 @@ pub trait DmaAccess {
     -> Result<(), DmaError>;
 }
 
+/// Guest memory with a memory of its own for where the last access was: most
+/// accesses of a burst fall into the same mapped range, and need not look it
+/// up among all.
+pub struct Near<'m> {
+    mem: &'m Memory,
+    /// First address of a range and the range.
+    last: Cell<Option<(u64, VolatileSlice<'m, ()>)>>,
+}
+
+impl<'m> Near<'m> {
+    /// Knows of no access yet.
+    pub fn new(mem: &'m Memory) -> Self {
+        Self { mem, last: Cell::new(None) }
+    }
+
+    /// The map.
+    pub fn memory(&self) -> &'m Memory {
+        self.mem
+    }
+
+    /// The memory of a range, where one mapped region holds all of it.
+    #[inline]
+    pub fn slice(&self, iova: u64, len: usize) -> Option<VolatileSlice<'m, ()>> {
+        if let Some((start, region)) = self.last.get()
+            && let Some(at) = iova.checked_sub(start)
+            && let Ok(s) = region.subslice(usize::try_from(at).unwrap_or(usize::MAX), len)
+        {
+            return Some(s);
+        }
+        self.look_up(iova, len)
+    }
+
+    #[inline(never)]
+    fn look_up(&self, iova: u64, len: usize) -> Option<VolatileSlice<'m, ()>> {
+        let (region, offset) = self.mem.to_region_addr(GuestAddress(iova))?;
+        let all = vm_memory::GuestMemoryRegion::as_volatile_slice(region).ok()?;
+        let start = iova.checked_sub(offset.raw_value())?;
+        self.last.set(Some((start, all)));
+        all.subslice(usize::try_from(offset.raw_value()).ok()?, len).ok()
+    }
+
+    /// As [`DmaAccess::dma_slices`], the pieces living as long as the map.
+    #[inline]
+    pub fn slices(&self, iova: u64, len: usize, mut each: impl FnMut(VolatileSlice<'m, ()>)) -> Result<(), DmaError> {
+        match self.slice(iova, len) {
+            Some(s) if len > 0 => each(s),
+            _ => return self.mem.dma_slices(iova, len, each),
+        }
+        Ok(())
+    }
+}
+
+impl DmaAccess for Near<'_> {
+    #[inline]
+    fn dma_read(&self, iova: u64, buf: &mut [u8]) -> Result<(), DmaError> {
+        match self.slice(iova, buf.len()) {
+            Some(s) => {
+                s.copy_to(buf);
+                Ok(())
+            }
+            None => self.mem.dma_read(iova, buf),
+        }
+    }
+    #[inline]
+    fn dma_write(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
+        match self.slice(iova, buf.len()) {
+            Some(s) => {
+                s.copy_from(buf);
+                Ok(())
+            }
+            None => self.mem.dma_write(iova, buf),
+        }
+    }
+    fn dma_read32(&self, iova: u64) -> Result<u32, DmaError> {
+        match self.slice(iova, 4).map(|s| s.load::<u32>(0, Ordering::Acquire)) {
+            Some(Ok(v)) => Ok(u32::from_be(v)),
+            _ => self.mem.dma_read32(iova),
+        }
+    }
+    fn dma_publish8(&self, iova: u64, value: u8) -> Result<(), DmaError> {
+        self.mem.dma_publish8(iova, value)
+    }
+    #[inline]
+    fn dma_publish(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
+        if let Some((last, body)) = buf.split_last()
+            && let Some(s) = self.slice(iova, buf.len())
+        {
+            s.copy_from(body);
+            return s.store(*last, body.len(), Ordering::Release).map_err(|_| DmaError { iova, len: buf.len() });
+        }
+        self.mem.dma_publish(iova, buf)
+    }
+    #[inline]
+    fn dma_slices<'a>(
+        &'a self,
+        iova: u64,
+        len: usize,
+        mut each: impl FnMut(VolatileSlice<'a, ()>),
+    ) -> Result<(), DmaError> {
+        self.slices(iova, len, |s| each(s))
+    }
+}
+
 /// The piece of memory that is a whole range, where one region holds it: one
 /// look-up, and nothing to put together.
 fn whole(mem: &Memory, iova: u64, len: usize) -> Option<VolatileSlice<'_, ()>> {
@@ -153,6 +257,25 @@ impl DmaAccess for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_remembered_of_the_last_access_bounds_nothing_and_allows_nothing() {
+        let ranges = [(GuestAddress(0x1000), 0x1000), (GuestAddress(0x2000), 0x1000), (GuestAddress(0x8000), 0x1000)];
+        let mem = Memory::from_ranges(&ranges).unwrap();
+        let near = Near::new(&mem);
+        for at in [0x1000u64, 0x1ff8, 0x1ffc, 0x1ffe, 0x2ff8, 0x2ffe, 0x8000, 0x7ffe, 0, u64::MAX - 1, 0x8ff8, 0x1004] {
+            let want = mem.dma_write(at, &at.to_be_bytes());
+            assert_eq!(near.dma_write(at, &at.to_be_bytes()), want, "{at:#x}");
+            assert_eq!(near.dma_publish(at, &at.to_be_bytes()), mem.dma_publish(at, &at.to_be_bytes()), "{at:#x}");
+            assert_eq!(near.dma_read32(at), mem.dma_read32(at), "{at:#x}");
+            let (mut a, mut b) = ([0; 8], [1; 8]);
+            assert_eq!(near.dma_read(at, &mut a), mem.dma_read(at, &mut b), "{at:#x}");
+            assert!(want.is_err() || a == b && u64::from_be_bytes(a) == at);
+            let (mut x, mut y) = (vec![], vec![]);
+            assert_eq!(near.dma_slices(at, 8, |s| x.push(s.len())), mem.dma_slices(at, 8, |s| y.push(s.len())));
+            assert!(want.is_err() || x == y);
+        }
+    }
 
     #[test]
     fn accesses_stop_at_the_end_of_the_map() {

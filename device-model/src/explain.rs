@@ -43,6 +43,11 @@ impl Explainer {
         self.request.store(None);
     }
 
+    /// Whether frames are looked for.
+    pub fn is_on(&self) -> bool {
+        self.left.load(Relaxed) != 0
+    }
+
     /// A record for this frame, if it is to be explained.
     pub fn begin(&self, from: impl FnOnce() -> String, frame: &Frame<'_>) -> Option<Record> {
         if self.left.load(Relaxed) == 0 {

@@ -23,16 +23,34 @@ use crate::control::{After, Control, PF};
 use crate::dma::Dma;
 use crate::explain::Explainer;
 use crate::fabric::Fabric;
+use crate::fabric::flows::Flows;
 use crate::fabric::plane::FunctionPlane;
 use crate::fabric::port::{Far, Port};
 use crate::fabric::tir::Tir;
 use crate::fabric::vport::UPLINK;
+use crate::faults::Faults;
 use crate::irq::IrqLine;
 use crate::pci::{Config, MSIX_MAX};
+use crate::slice::Slices;
 use crate::steering::{Limits, Steering};
 use crate::unmodelled::Unmodelled;
 use crate::work::WorkQueue;
 use crate::world::{Clock, Waker};
+
+/// Who manages the eswitch of a card, and with it the sub-functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manager {
+    /// The driver of the physical function.
+    #[default]
+    Host,
+    /// The device itself: slices are added from outside, the host sees them
+    /// come and go.
+    Embedded,
+    /// As embedded, but without an eswitch: each slice goes straight to the
+    /// physical port.
+    None,
+}
 
 /// What one physical function is made of.
 #[derive(Debug, Clone)]
@@ -49,6 +67,8 @@ pub struct CardConfig {
     pub sf_base: u16,
     /// What the physical port is connected to.
     pub far: Far,
+    /// Who manages the eswitch.
+    pub manager: Manager,
 }
 
 impl Default for CardConfig {
@@ -60,6 +80,7 @@ impl Default for CardConfig {
             log_sf_window: 18,
             sf_base: 0x8000,
             far: Far::None,
+            manager: Manager::Host,
         }
     }
 }
@@ -76,8 +97,14 @@ pub struct Nic {
     pub explainer: Explainer,
     /// Frames that somebody wants to see.
     pub capture: Capture,
+    /// What it does wrong on purpose.
+    pub faults: Faults,
     /// Send queues that have work.
     pub work: WorkQueue,
+    /// What workers know of flows.
+    pub flows: Flows,
+    /// Slices that somebody added from outside.
+    pub slices: Slices,
     /// Rate of the internal timer in kHz.
     pub timer_khz: u32,
     /// Time.
@@ -124,7 +151,10 @@ impl Nic {
             unmodelled: Unmodelled::default(),
             explainer: Explainer::default(),
             capture: Capture::default(),
+            faults: Faults::default(),
             work: WorkQueue::new(waker),
+            flows: Flows::default(),
+            slices: Slices::default(),
             clock,
         })
     }
@@ -145,7 +175,7 @@ impl Nic {
     }
 
     fn reset_locked(&self, card: &Card, ctl: &mut Control) {
-        self.free_all_sfs(card, ctl);
+        self.host_gone(card, ctl);
         if let Some(f) = ctl.functions.get_mut(&PF) {
             f.plane.vport.function.store(None);
             f.clear_objects();
@@ -159,9 +189,28 @@ impl Nic {
             v.publish_reg_c();
             v.forget_driver();
         }
+        ctl.l2_table.clear();
         ctl.port_regs = Default::default();
         card.port.admin_up.store(false, Relaxed);
         card.port.mtu.store(crate::fabric::port::MAX_FRAME, Relaxed);
+        self.flows.changed();
+    }
+
+    /// The physical function was reset: SFs of its own go with it, slices that
+    /// somebody else manages lose their drivers.
+    fn host_gone(&self, card: &Card, ctl: &mut Control) {
+        if card.config.manager == Manager::Host {
+            return self.free_all_sfs(card, ctl);
+        }
+        let ids: Vec<u16> = ctl.functions.keys().copied().filter(|id| *id != PF).collect();
+        for id in ids {
+            if ctl.sf_transition(id, Cause::HostReset).is_ok() {
+                self.sf_detached(card, ctl, id);
+            }
+        }
+        for s in &mut ctl.sfs {
+            s.observer = Observer::new(s.state);
+        }
     }
 
     fn free_all_sfs(&self, card: &Card, ctl: &mut Control) {
@@ -223,6 +272,7 @@ impl Nic {
         ctl.functions.remove(&id);
         card.fabric.vports.pin().remove(&id);
         ctl.vports.remove(&id);
+        self.flows.changed();
         if let Some(s) = ctl.sf_mut(id) {
             s.sw_function_id = 0;
         }
@@ -233,9 +283,13 @@ impl Nic {
         let Some(f) = ctl.functions.get_mut(&id) else { return };
         f.plane.vport.function.store(None);
         f.clear_objects();
+        if id == PF {
+            ctl.l2_table.clear();
+        }
         if let Some(v) = ctl.vports.get_mut(&id) {
             v.forget_driver();
         }
+        self.flows.changed();
     }
 
     /// The function's own DISABLE_HCA.
@@ -246,7 +300,9 @@ impl Nic {
         f.issi = 0;
         if id == PF {
             // Without a driver there is no manager: its SFs cannot live on.
-            self.free_all_sfs(card, ctl);
+            if card.config.manager == Manager::Host {
+                self.free_all_sfs(card, ctl);
+            }
             if let Some(f) = ctl.functions.get_mut(&PF) {
                 f.caps = card.pf_caps(&self.profile);
             }
@@ -278,6 +334,7 @@ impl Nic {
         let Some(v) = ctl.vports.get_mut(&number) else { return };
         let up = v.link(port_up);
         v.plane.link.store(up, Relaxed);
+        self.flows.changed();
         if std::mem::replace(&mut v.link_told, up) == up {
             return;
         }
@@ -304,6 +361,7 @@ impl Nic {
                 card.port.link_down_events.add(1);
             }
         }
+        self.flows.changed();
         for card in &self.cards {
             let mut ctl = card.control.lock();
             let numbers: Vec<u16> = ctl.vports.keys().copied().collect();
@@ -381,6 +439,7 @@ impl Card {
                 sfs: vec![SfSlot::default(); config.max_sfs.into()],
                 sf_base: config.sf_base,
                 vports: BTreeMap::new(),
+                l2_table: Default::default(),
                 port_regs: Default::default(),
                 after: vec![],
             }),
@@ -426,6 +485,14 @@ impl Card {
         c.fix(CmdHcaCap::sf_base_id, self.config.sf_base.into());
         c.fix_in(0x09, ESwitchCap::log_max_esw_sf, n.next_power_of_two().ilog2());
         c.fix_in(0x09, ESwitchCap::esw_sf_base_id, self.config.sf_base.into());
+        if self.config.manager != Manager::Host {
+            for f in [CmdHcaCap::eswitch_manager, CmdHcaCap::vport_group_manager, CmdHcaCap::vhca_resource_manager] {
+                c.fix(f, 0);
+            }
+            for group in [0x08, 0x09] {
+                c.remove(group);
+            }
+        }
         c
     }
 }

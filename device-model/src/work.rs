@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::dma::Near;
+use crate::fabric::burst::From;
 use crate::fabric::pipeline::Pipeline;
-use crate::fabric::plane::FunctionPlane;
+use crate::fabric::plane::{FunctionPlane, Keys};
 use crate::fabric::transmit::Transmit;
 use crate::nic::Nic;
 use crate::packet::{Frame, lso};
@@ -32,7 +34,7 @@ pub struct WorkQueue {
 }
 
 /// Most WQEs that a queue may have executed before others get their turn.
-const BURST: usize = 64;
+const BURST: usize = 256;
 
 impl Nic {
     /// Runs the send queue that has waited longest for one burst. False where
@@ -41,22 +43,21 @@ impl Nic {
     /// Called by workers, each with a number of its own. Any number of them may
     /// run at once; one queue is run by one of them at a time.
     pub fn run(&self, worker: usize) -> bool {
-        let Some(job) = self.work.pop() else { return false };
+        let Some(job) = self.work.pop() else {
+            self.flows.idle(worker);
+            return false;
+        };
         let card = &self.cards[job.card];
         let now = self.ticks();
         let mem = card.dma.load();
+        let mut cache = self.flows.of(worker);
         let mut pipeline = Pipeline::new(self, worker, now);
-        let td = job.sq.config().tdn;
+        let config = job.sq.config();
+        let from = From { card, function: &job.function, sqn: config.sqn, td: config.tdn };
         let done = {
-            let mut tx = Transmit {
-                pipeline: &mut pipeline,
-                card,
-                function: &job.function,
-                mem: &mem,
-                td,
-                frame: Frame::empty(),
-            };
-            job.sq.poll(&mem, &*job.function, BURST, &mut tx, now)
+            let mut tx = Transmit::new(&mut pipeline, cache.as_deref_mut(), from, Near::new(&mem));
+            let keys = Keys::new(&job.function, &self.flows);
+            job.sq.poll(&mem, &keys, BURST, &mut tx, now)
         };
         if done.more {
             self.work.push_back_quietly(job);

@@ -3,6 +3,8 @@
 //! ```toml
 //! profile = "connectx6dx"     # or the path of a profile file
 //! workers = 1                 # threads that move frames, 0 to 8
+//! eswitch = "host"            # who manages it: "host", "embedded" (sfnic ctl), or "none"
+//! handle = "pci/0000:06:00.0" # the device's name for sfnic ctl
 //!
 //! [[pf]]                      # one section a physical function, 1 to 4; two by default
 //! mac = "52:54:00:5f:00:00"
@@ -19,12 +21,13 @@
 use std::fmt;
 use std::path::Path;
 
-use sfnic_device_model::nic::CardConfig;
+use sfnic_device_model::nic::{CardConfig, Manager};
 use sfnic_device_model::pci::MSIX_MAX;
 use sfnic_firmware_cmds::profile::{Profile, ProfileError};
 use toml::{Table, Value};
 
 use crate::board::{BoardConfig, WireKind};
+use crate::control::DEFAULT_HANDLE;
 use crate::wire::spec;
 
 /// The profile that is used when none is named.
@@ -47,7 +50,7 @@ pub const WIRES: &str = "\"cable\", \"loopback\", \"tap:NAME\", \"vhost-user:PAT
 /// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
-const TOP_KEYS: &[&str] = &["profile", "workers", "pf"];
+const TOP_KEYS: &[&str] = &["profile", "workers", "eswitch", "handle", "pf"];
 const PF_KEYS: &[&str] = &["mac", "vectors", "max_sfs", "log_sf_window", "sf_window", "sf_base", "wire"];
 
 /// A device.
@@ -57,6 +60,8 @@ pub struct Config {
     pub profile: Profile,
     /// Threads that move frames (0: the threads that serve the sockets do it).
     pub workers: usize,
+    /// The device's name for `sfnic ctl`.
+    pub handle: String,
     /// Physical functions, by number.
     pub pfs: Vec<PfConfig>,
 }
@@ -156,6 +161,8 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     let name = top.text("profile", "a name or a path in quotes")?.unwrap_or(DEFAULT_PROFILE);
     let profile = profile(name, base).map_err(|why| format!("profile = {name:?}: {why}"))?;
     let workers = top.number("workers", (0, MAX_WORKERS))?.unwrap_or(1);
+    let manager = top.manager()?;
+    let handle = top.handle()?;
     let nothing = Table::new();
     let sections: Vec<&Table> = match table.get("pf") {
         None => vec![&nothing; 2],
@@ -172,7 +179,8 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     for (index, section) in sections.iter().enumerate() {
         section.only(PF_KEYS)?;
         wires.push(section.wire()?);
-        pfs.push(PfConfig { card: section.card(index)?, wire: WireKind::None });
+        let card = CardConfig { manager, ..section.card(index)? };
+        pfs.push(PfConfig { card, wire: WireKind::None });
     }
     // A cable is what two ports get when nobody says otherwise.
     let pair = wires.len() == 2 && wires.iter().all(|w| matches!(w, None | Some(WireKind::Cable)));
@@ -183,7 +191,7 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
         pf.wire = wire.unwrap_or(if pair { WireKind::Cable } else { WireKind::None });
     }
     distinct(&pfs)?;
-    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), pfs })
+    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), handle, pfs })
 }
 
 /// Two ports with one address, or one TAP interface, would not work.
@@ -256,6 +264,25 @@ impl<'a> Section<'a> {
         let Some(value) = self.table.get(key) else { return Ok(None) };
         let fits = value.as_integer().filter(|n| (low..=high).contains(n));
         fits.map(Some).ok_or_else(|| refuse(&self.key(key), value, &format!("{low} to {high}")))
+    }
+
+    /// Who manages the eswitch.
+    fn manager(&self) -> Parsed<Manager> {
+        let allowed = "\"host\", \"embedded\" or \"none\"";
+        Ok(match self.text("eswitch", allowed)? {
+            None | Some("host") => Manager::Host,
+            Some("embedded") => Manager::Embedded,
+            Some("none") => Manager::None,
+            Some(text) => return Err(format!("{} = {text:?}: allowed is {allowed}", self.key("eswitch"))),
+        })
+    }
+
+    fn handle(&self) -> Parsed<String> {
+        let allowed = "BUS/ADDRESS without spaces: \"pci/0000:06:00.0\"";
+        let text = self.text("handle", allowed)?.unwrap_or(DEFAULT_HANDLE);
+        let parts: Vec<&str> = text.split('/').collect();
+        let fits = parts.len() == 2 && parts.iter().all(|p| !p.is_empty() && p.bytes().all(|c| c.is_ascii_graphic()));
+        if fits { Ok(text.to_owned()) } else { Err(format!("{} = {text:?}: allowed is {allowed}", self.key("handle"))) }
     }
 
     fn card(&self, index: usize) -> Parsed<CardConfig> {
@@ -395,10 +422,11 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let c = config(
-            "profile = 'connectx6dx'\nworkers = 0\n[[pf]]\nmac = '02:00:00:00:00:0A'\nvectors = 8\nmax_sfs = 0\n\
+            "profile = 'connectx6dx'\nworkers = 0\neswitch = 'embedded'\nhandle = 'pci/x'\n[[pf]]\nmac = '02:00:00:00:00:0A'\nvectors = 8\nmax_sfs = 0\n\
              sf_window = '1M'\nsf_base = 0x4000\nwire = 'tap:nic0'\n[[pf]]\nlog_sf_window = 16\nwire = 'loopback'",
         );
-        assert_eq!(c.workers, 0);
+        assert_eq!((c.workers, c.handle.as_str()), (0, "pci/x"));
+        assert!(c.pfs.iter().all(|p| p.card.manager == Manager::Embedded));
         let card = &c.pfs[0].card;
         assert_eq!((card.mac, card.vectors, card.max_sfs), ([2, 0, 0, 0, 0, 10], 8, 0));
         assert_eq!((card.log_sf_window, card.sf_base), (20, 0x4000));
@@ -426,7 +454,7 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named_with_the_known_ones() {
-        assert_eq!(error("worker = 2"), "worker = 2: no such key; there is profile, workers, pf");
+        assert_eq!(error("worker = 2"), "worker = 2: no such key; there is profile, workers, eswitch, handle, pf");
         let keys = PF_KEYS.join(", ");
         assert_eq!(
             error("[[pf]]\n[[pf]]\nmacc = 'x\ny'").split_once(": ").unwrap().0.lines().count(),

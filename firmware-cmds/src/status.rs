@@ -103,6 +103,7 @@ syndromes! {
     0x5f_000d CAP_BEYOND_MAX "a capability was set beyond its maximum";
     0x5f_000e ALREADY_ENABLED "the function is enabled already";
     0x5f_000f PAGES "pages were given or taken that the device does not track";
+    0x5f_0010 INJECTED "the device was told to fail this opcode, to test the tests";
     // Objects: 0x5f01xx
     0x5f_0100 NO_SUCH_OBJECT "no object of that kind has this number";
     0x5f_0101 FOREIGN_OBJECT "the object belongs to another user context";
@@ -133,6 +134,7 @@ syndromes! {
     0x5f_0301 NOT_ESWITCH_MANAGER "the function is not the eswitch manager";
     0x5f_0302 NOT_VPORT_GROUP_MANAGER "the function is not the vport group manager";
     0x5f_0303 LIST_SIZE "an address list is longer than the capability allows";
+    0x5f_0304 L2_INDEX "the L2 table has no entry of this index";
     // Steering: 0x5f04xx
     0x5f_0400 TABLE_TYPE "the flow table type is not supported";
     0x5f_0401 TABLE_LEVEL "the level is beyond the capability";

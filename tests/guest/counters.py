@@ -199,9 +199,13 @@ for ns in (A, B):
     run("nft add chain inet quiet in { type filter hook input priority 0 ; }", ns)
     run("nft add rule inet quiet in udp dport 10000-60000 drop", ns)
 
+# Before 6.15 mlx5 has the symmetric variant only, and no ethtool operation tells of it.
+PLAIN = KERNEL >= (6, 15)
+
 with check("the state of the hash"):
     text = run(f"ethtool -x {D1}", B)
-    require("toeplitz: on" in text and "symmetric-xor: off" in text, text)
+    require("toeplitz: on" in text, text)
+    require(not PLAIN or "symmetric-xor: off" in text, text)
     say(text.splitlines()[-1])
 
 # The driver starts with the symmetric variant that ORs one copy of the fields and XORs the other.
@@ -216,6 +220,8 @@ with check("queues by a key of ours, symmetric"):
     spread("one", key, table, True)
 
 with check("queues by a key of ours, plain"):
+    if not PLAIN:
+        skip(f"mlx5_core of {os.uname().release} has the symmetric hash only")
     run(f"ethtool -X {D1} xfrm none", B)
     run(f"ethtool -X {D1} hkey {hash_key(2).hex(':')}", B)
     key, table = rss_config(D1, B)
@@ -225,17 +231,17 @@ with check("queues by another table"):
     run(f"ethtool -X {D1} weight 7 1 3 2", B)
     key, table = rss_config(D1, B)
     equal(len(set(table)), 4, "queues in the table")
-    spread("three", key, table, False)
+    spread("three", key, table, not PLAIN)
     run(f"ethtool -X {D1} equal 2", B)
     key, table = rss_config(D1, B)
-    spread("four", key, table, False)
+    spread("four", key, table, not PLAIN)
 
 with check("queues by addresses alone"):
     for kind in ("udp4", "udp6"):
         run(f"ethtool -N {D1} rx-flow-hash {kind} sd", B)
     key, table = rss_config(D1, B)
     before = Delta(D1, B)
-    queue = table[toeplitz(key, rss_input(V4 % 1, V4 % 2)) % len(table)]
+    queue = table[toeplitz(key, rss_input(V4 % 1, V4 % 2, symmetric=not PLAIN)) % len(table)]
     s = new_socket(socket.SOCK_DGRAM, V4 % 2, A)
     for port in range(30000, 30100):
         s.sendto(b"x", (V4 % 2, port))
@@ -267,7 +273,7 @@ with check("queues of tcp"):
             d.close()
             time.sleep(0.02)
             got = before.take()
-            queue = table[toeplitz(key, rss_input(form % 1, form % 2, sport, dport)) % len(table)]
+            queue = table[toeplitz(key, rss_input(form % 1, form % 2, sport, dport, not PLAIN)) % len(table)]
             equal(got[f"rx{queue}_packets"], got["rx_packets"], f"packets of queue {queue}, port {sport}")
 
 finish()

@@ -2,6 +2,8 @@
 
 from lab import *
 
+needs_sfs()
+
 ROUNDS = 200
 quieten()
 add_ns("x")
@@ -32,6 +34,7 @@ with check(f"{ROUNDS} lives of an SF"):
             sf.into("x", "10.0.1.2/24")
             set_up(sf.rep, "10.0.1.1/24")
             until(lambda: carrier(sf.dev, "x"), "carrier")
+            until(lambda: carrier(sf.rep), "carrier of the representor")
             ping("10.0.1.2", 1000)
         until(lambda: state_of(sf.handle) == "active/attached", "active/attached")
         sf.deactivate()

@@ -2,6 +2,8 @@
 
 from lab import *
 
+needs_sfs()
+
 PEER = "peer"
 SFS = 4
 

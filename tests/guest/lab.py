@@ -1,7 +1,7 @@
 """What the scripts of the lab share: checks, namespaces, traffic, counters, devlink.
 
-A check is `with check("its name"): ...`; it prints one line for the host, `ok NAME` or
-`not ok NAME: WHY`, and the script goes on. `finish()` ends the script.
+A check is `with check("its name"): ...`; it prints one line for the host, `ok NAME`,
+`not ok NAME: WHY` or `skip NAME: WHY`, and the script goes on. `finish()` ends the script.
 """
 
 import contextlib
@@ -31,11 +31,17 @@ class Wrong(Exception):
     """Something is not as it should be."""
 
 
+class Skip(Exception):
+    """This kernel cannot be checked for it."""
+
+
 @contextlib.contextmanager
 def check(name):
     start = time.monotonic()
     try:
         yield
+    except Skip as e:
+        print(f"skip {name}: {e}", flush=True)
     except Exception as e:  # whatever it is, the check is what failed
         place = traceback.extract_tb(e.__traceback__)[1:]
         where = " < ".join(f"line {f.lineno}" for f in reversed(place) if f.filename.startswith("/host/"))
@@ -46,6 +52,43 @@ def check(name):
     else:
         print(f"ok {name}", flush=True)
     say(f"{name}: {time.monotonic() - start:.2f} s")
+
+
+def skip(why):
+    """Ends the check: this kernel cannot be checked for it. Only what the kernel is decides
+    that, never what the device offers."""
+    raise Skip(why)
+
+
+def skip_all(why):
+    """Ends the script before its first check."""
+    print(f"skip everything: {why}", flush=True)
+    finish()
+
+
+KERNEL = tuple(int(n) for n in os.uname().release.replace("-", ".").split(".")[:2])
+_symbols = set()
+
+
+def kernel_has(function):
+    """Is there such a function in the kernel or a loaded module? What the compiler made of it
+    may have a suffix."""
+    if not _symbols:
+        with open("/proc/kallsyms") as f:
+            _symbols.update(line.split()[2].split(".")[0] for line in f)
+    return function in _symbols
+
+
+def needs(function, what):
+    """Skips the check unless the kernel has the function."""
+    if not kernel_has(function):
+        skip(f"{os.uname().release} has no {what}")
+
+
+def needs_sfs():
+    """Skips everything on a kernel whose mlx5_core was built without SFs."""
+    if not kernel_has("mlx5_sf_table_init"):
+        skip_all("mlx5_core was built without CONFIG_MLX5_SF_MANAGER")
 
 
 def say(text):
@@ -472,6 +515,10 @@ def rss_config(dev, ns=None):
 
 
 # ---------------------------------------------------------------- devlink and SFs
+
+
+# mlx5_core registers max_local_SFs.
+SF_RESOURCES = KERNEL >= (6, 2)
 
 
 def devlink(command):

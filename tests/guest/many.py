@@ -2,6 +2,8 @@
 
 from lab import *
 
+needs_sfs()
+
 N0, N1 = 32, 4
 SIZE = 10_000_000
 

@@ -2,6 +2,8 @@
 
 from lab import *
 
+needs_sfs()
+
 PEER = "peer"
 AUX = "/sys/bus/auxiliary"
 
@@ -37,8 +39,10 @@ with check("a new port is inactive and detached"):
     equal(state_of(x.handle), "inactive/detached", "state")
     function = port["function"]
     equal(function["hw_addr"], "00:00:00:00:88:88", "hw_addr")
-    equal(function["roce"], "disable", "roce")
-    require("max_io_eqs" in function, f"function attributes are {function}")
+    if kernel_has("mlx5_devlink_port_fn_roce_get"):
+        equal(function["roce"], "disable", "roce")
+    if kernel_has("mlx5_devlink_port_fn_max_io_eqs_get"):
+        require("max_io_eqs" in function, f"function attributes are {function}")
     equal(x._aux(), None, "auxiliary device")
 
 with check("a number is taken once"):
@@ -104,6 +108,7 @@ with check("deleted while it is active, attached and in use"):
     x.up("x", "10.0.1.2/24")
     set_up(x.rep, "10.0.1.1/24")
     until(lambda: carrier(x.dev, "x"), "carrier")
+    until(lambda: carrier(x.rep), "carrier of the representor")
     ping("10.0.1.2")
     aux = x.aux
     x.delete()
@@ -257,6 +262,7 @@ with check("another address of an SF"):
     tcp("10.0.0.3", 1 << 20, "y", "x")
 
 with check("fewer event queues for an SF"):
+    needs("mlx5_devlink_port_fn_max_io_eqs_set", "devlink port function max_io_eqs")
     y.deactivate()
     until(lambda: state_of(y.handle) == "inactive/detached", "inactive/detached")
     run(f"devlink port function set {y.handle} max_io_eqs 1")

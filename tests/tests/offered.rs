@@ -3,13 +3,13 @@
 
 use sfnic_device_model::control::PF;
 use sfnic_device_model::control::caps::{Caps, GENERAL, GENERAL_2, Mode};
+use sfnic_emulator::lab::Lab;
 use sfnic_firmware_cmds::Layout;
 use sfnic_firmware_cmds::layout::{Field, View};
 use sfnic_firmware_cmds::layouts::{
     CmdHcaCap as Gen, CmdHcaCap2 as Gen2, ESwitchCap as Esw, FlowTableEswitchCap as FtEsw, FlowTableNicCap as FtNic,
     FlowTablePropLayout as Ft, PerProtocolNetworkingOffloadCaps as Eth,
 };
-use sfnic_tests::Lab;
 
 const ETH: u16 = 0x01;
 const FLOW_NIC: u16 = 0x07;

@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use sfnic_ci::{check, kernel_log, scripts};
 use sfnic_device_model::nic::CardConfig;
 use sfnic_emulator::board::{Board, BoardConfig, WireKind};
+use sfnic_emulator::lab::turn::{Turn, capacity};
 use sfnic_emulator::wire::vhost::Meeting;
 use sfnic_firmware_cmds::profile::Profile;
+use sfnic_qemu::kit::DEFAULT_LINE;
 use sfnic_qemu::vm::VirtioNet;
 use sfnic_qemu::{Guest, Kit, KitOptions, Outcome, What};
-use sfnic_tests::{KERNEL, Turn, copy_scripts, kernel_log, parse_checks};
 
 /// What a machine's script found wrong.
 fn faults(who: &str, outcome: &Outcome, killed: bool) -> Vec<String> {
-    let checks = parse_checks(&String::from_utf8_lossy(&outcome.stdout));
+    let checks = check::parse(&String::from_utf8_lossy(&outcome.stdout));
     let mut faults: Vec<String> =
-        checks.iter().filter_map(|c| Some(format!("{who}: {}: {}", c.name, c.failure.as_ref()?))).collect();
+        checks.iter().filter_map(|c| Some(format!("{who}: {}: {}", c.name, c.failure()?))).collect();
     if checks.is_empty() {
         faults.push(format!("{who}: it checked nothing: {}", String::from_utf8_lossy(&outcome.stderr)));
     }
@@ -37,8 +39,9 @@ fn a_virtio_guest_at_the_wire_dies_and_comes_back() -> Result<()> {
         workers: 1,
     })?;
     board.serve(std::slice::from_ref(&pf))?;
-    copy_scripts(&share)?;
-    let kit = Kit::ensure(&KitOptions::default(), KERNEL)?;
+    std::fs::create_dir(&share)?;
+    scripts::write(&share)?;
+    let kit = Kit::ensure(&KitOptions::default(), DEFAULT_LINE)?;
     let guest = |script: &str| Guest {
         mem: "1G".to_owned(),
         share: Some(share.clone()),
@@ -57,7 +60,7 @@ fn a_virtio_guest_at_the_wire_dies_and_comes_back() -> Result<()> {
         ..guest("wire_virtio.py")
     };
     let (first, second) = (b("first"), b("second"));
-    let _turn = Turn::wait()?;
+    let _turn = Turn::wait(capacity())?;
     let (a, lives) = std::thread::scope(|scope| {
         let a = scope.spawn(|| a.run(&kit));
         let lives = [first.run(&kit), second.run(&kit)];

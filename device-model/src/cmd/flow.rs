@@ -8,7 +8,6 @@ use smallvec::SmallVec;
 
 use super::transport::insert;
 use super::{Answer, Cx};
-use crate::control::PF;
 use crate::control::function::{Body, Function};
 use crate::control::objects::{Kind, ObjRef, Uses};
 use crate::fabric::tir::Tir;
@@ -30,13 +29,13 @@ fn owner(cx: &mut Cx<'_>, raw: u32, other_vport: bool, vport: u32) -> Result<Own
     let kind = TableType::parse(raw).ok_or(Refusal::param(Syndrome::TABLE_TYPE))?;
     let vport = vport as u16;
     let eswitch = matches!(kind, TableType::Fdb | TableType::IngressAcl | TableType::EgressAcl);
-    if eswitch && cx.fid != PF {
+    if eswitch && !cx.is_manager() {
         return Err(Refusal::new(Status::BadParam, Syndrome::NOT_ESWITCH_MANAGER));
     }
     if !other_vport {
         return Ok(Owner { kind, vport: 0 });
     }
-    if cx.fid != PF || !eswitch {
+    if !cx.is_manager() || !eswitch {
         return Err(Refusal::new(Status::BadParam, Syndrome::NOT_VPORT_GROUP_MANAGER));
     }
     if !cx.ctl.vports.contains_key(&vport) {

@@ -145,7 +145,7 @@ fn other_function(cx: &Cx<'_>, other: bool, id: u32) -> Result<u16, Refusal> {
     if !other {
         return Ok(cx.fid);
     }
-    if cx.fid != PF {
+    if !cx.is_manager() {
         return Err(Refusal::new(Status::BadParam, Syndrome::OTHER_FUNCTION));
     }
     let id = id as u16;

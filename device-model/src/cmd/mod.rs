@@ -3,6 +3,7 @@
 
 pub mod flow;
 pub mod hca;
+pub mod l2_table;
 pub mod queue;
 pub mod regs;
 pub mod sf;
@@ -17,7 +18,7 @@ use sfnic_firmware_cmds::{Opcode, Refusal, Status, Syndrome};
 
 use crate::control::function::{Function, FunctionKind};
 use crate::control::{Control, PF};
-use crate::nic::{Card, Nic};
+use crate::nic::{Card, Manager, Nic};
 use crate::unmodelled::Access;
 
 /// A command's answer: nothing to say, or why not.
@@ -45,9 +46,14 @@ impl Cx<'_> {
         self.ctl.functions.get_mut(&self.fid).ok_or(Refusal::new(Status::BadSysState, Syndrome::FUNCTION_DISABLED))
     }
 
+    /// Whether the caller manages the eswitch.
+    pub fn is_manager(&self) -> bool {
+        self.fid == PF && self.card.config.manager == Manager::Host
+    }
+
     /// Refuses unless the caller manages the eswitch.
     pub fn require_manager(&self) -> Answer {
-        if self.fid == PF { Ok(()) } else { Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN)) }
+        if self.is_manager() { Ok(()) } else { Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN)) }
     }
 
     /// Counts something that the driver wanted and the model does not have.
@@ -62,6 +68,10 @@ pub fn execute(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, input: &[u8]
     let head = |at: usize| input.get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
     let opcode = Opcode(head(0));
     let answer = dispatch(nic, card, ctl, fid, opcode, head(2), head(6), input, out);
+    // Before the driver hears of it.
+    if alters(opcode, head(6)) {
+        nic.flows.changed();
+    }
     let status = match answer {
         Ok(()) => Status::Ok,
         Err(r) => {
@@ -77,6 +87,15 @@ pub fn execute(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, input: &[u8]
     }
     tracing::trace!(card = card.index, function = fid, %opcode, op_mod = head(6), ?status, "command");
     answer
+}
+
+/// Whether a command may change the way of a frame; in doubt it does.
+fn alters(opcode: Opcode, op_mod: u16) -> bool {
+    const READ: u16 = 1;
+    match opcode {
+        Opcode::ACCESS_REG => op_mod != READ,
+        _ => !opcode.name().is_some_and(|n| n.starts_with("QUERY_")),
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -109,9 +128,18 @@ fn dispatch(
     if row.needs >= table::Needs::Initialised && !f.initialised {
         return Err(Refusal::new(Status::BadSysState, Syndrome::NOT_INITIALISED));
     }
-    if row.role == table::Role::Manager && f.kind == FunctionKind::Sf {
+    let parent = f.kind != FunctionKind::Sf;
+    let mut cx = Cx { nic, card, ctl, fid, uid, op_mod };
+    let allowed = match row.role {
+        table::Role::Any => true,
+        table::Role::Parent => parent,
+        table::Role::Manager => parent && cx.is_manager(),
+    };
+    if !allowed {
         return Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN));
     }
-    let mut cx = Cx { nic, card, ctl, fid, uid, op_mod };
+    if nic.faults.refuses(opcode) {
+        return Err(Refusal::new(Status::Internal, Syndrome::INJECTED));
+    }
     (row.run)(&mut cx, input, out)
 }

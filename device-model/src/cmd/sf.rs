@@ -41,7 +41,8 @@ pub fn query_vhca_state(
     Ok(())
 }
 
-/// MODIFY_VHCA_STATE: the user's number, and arming for the next change.
+/// MODIFY_VHCA_STATE: the user's number, which the manager gives, and arming for
+/// the next change.
 pub fn modify_vhca_state(
     cx: &mut Cx<'_>,
     i: View<'_, ModifyVhcaStateIn>,
@@ -50,8 +51,10 @@ pub fn modify_vhca_state(
     let id = i.get(ModifyVhcaStateIn::function_id) as u16;
     let select = i.sub(ModifyVhcaStateIn::vhca_state_field_select);
     let context = i.sub(ModifyVhcaStateIn::vhca_state_context);
+    let manager = cx.require_manager();
     let slot = cx.ctl.sf_mut(id).ok_or(Refusal::param(Syndrome::FUNCTION_ID))?;
     if select.is(VhcaStateFieldSelect::sw_function_id) {
+        manager?;
         if slot.state != State::Allocated {
             return Err(Refusal::state(Syndrome::SF_STATE));
         }

@@ -5,7 +5,7 @@ use sfnic_firmware_cmds::layout::{Info, Layout, View, ViewMut};
 use sfnic_firmware_cmds::layouts::*;
 use sfnic_firmware_cmds::opcode::Opcode;
 
-use super::{Answer, Cx, flow, hca, queue, regs, sf, transport, vport};
+use super::{Answer, Cx, flow, hca, l2_table, queue, regs, sf, transport, vport};
 
 /// What must have been executed for the function before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +23,8 @@ pub enum Needs {
 pub enum Role {
     /// Every function.
     Any,
+    /// A physical function, about itself or its SFs.
+    Parent,
     /// The eswitch manager.
     Manager,
 }
@@ -117,6 +119,9 @@ rows! {
     NOP                    Nothing     Any     NopIn                   NopOut                 hca::nop;
     ALLOC_TRANSPORT_DOMAIN   Initialised Any   AllocTransportDomainIn  AllocTransportDomainOut  transport::alloc_transport_domain;
     DEALLOC_TRANSPORT_DOMAIN Initialised Any   DeallocTransportDomainIn DeallocTransportDomainOut transport::dealloc_transport_domain;
+    SET_L2_TABLE_ENTRY     Initialised Manager SetL2TableEntryIn       SetL2TableEntryOut     l2_table::set;
+    QUERY_L2_TABLE_ENTRY   Initialised Manager QueryL2TableEntryIn     QueryL2TableEntryOut   l2_table::query;
+    DELETE_L2_TABLE_ENTRY  Initialised Manager DeleteL2TableEntryIn    DeleteL2TableEntryOut  l2_table::delete;
     CREATE_TIR             Initialised Any     CreateTirIn             CreateTirOut           transport::create_tir;
     MODIFY_TIR             Initialised Any     ModifyTirIn             ModifyTirOut           transport::modify_tir;
     DESTROY_TIR            Initialised Any     DestroyTirIn            DestroyTirOut          transport::destroy_tir;
@@ -149,8 +154,8 @@ rows! {
     DEALLOC_PACKET_REFORMAT_CONTEXT Initialised Any DeallocPacketReformatContextIn DeallocPacketReformatContextOut flow::dealloc_packet_reformat;
     ALLOC_MODIFY_HEADER_CONTEXT     Initialised Any AllocModifyHeaderContextIn     AllocModifyHeaderContextOut     flow::alloc_modify_header;
     DEALLOC_MODIFY_HEADER_CONTEXT   Initialised Any DeallocModifyHeaderContextIn   DeallocModifyHeaderContextOut   flow::dealloc_modify_header;
-    QUERY_VHCA_STATE       Initialised Manager QueryVhcaStateIn        QueryVhcaStateOut      sf::query_vhca_state;
-    MODIFY_VHCA_STATE      Initialised Manager ModifyVhcaStateIn       ModifyVhcaStateOut     sf::modify_vhca_state;
+    QUERY_VHCA_STATE       Initialised Parent  QueryVhcaStateIn        QueryVhcaStateOut      sf::query_vhca_state;
+    MODIFY_VHCA_STATE      Initialised Parent  ModifyVhcaStateIn       ModifyVhcaStateOut     sf::modify_vhca_state;
 }
 
 /// The row of an opcode.

@@ -28,7 +28,7 @@ fn target(cx: &Cx<'_>, other: bool, number: u32) -> Result<u16, Refusal> {
     if !other {
         return Ok(cx.fid);
     }
-    if cx.fid != PF {
+    if !cx.is_manager() {
         return Err(Refusal::new(Status::BadParam, Syndrome::NOT_VPORT_GROUP_MANAGER));
     }
     let number = number as u16;
@@ -161,7 +161,7 @@ pub fn query_nic_vport_context(
     c.set(NicVportContext::promisc_all, v.promisc.2.into());
     c.set(NicVportContext::allowed_list_type, kind);
     c.set(NicVportContext::allowed_list_size, (entries.len() / 8) as u32);
-    put_mac(&mut c.sub(NicVportContext::permanent_address), v.mac);
+    write_mac(&mut c.sub(NicVportContext::permanent_address), v.mac);
     let at = QueryNicVportContextOut::nic_vport_context.offset() + NicVportContext::current_uc_mac_address.offset();
     let raw = o.raw();
     if let Some(space) = raw.get_mut(at..) {
@@ -240,13 +240,18 @@ pub fn modify_nic_vport_context(
 
 /// An 8-byte list entry: two bytes of nothing, then the address.
 fn get_mac(e: &[u8; 8]) -> [u8; 6] {
-    let m = View::<MacAddressLayout>::new(e);
+    read_mac(View::new(e))
+}
+
+/// The address of a field.
+pub(super) fn read_mac(m: View<'_, MacAddressLayout>) -> [u8; 6] {
     let hi = (m.get(MacAddressLayout::mac_addr_47_32) as u16).to_be_bytes();
     let lo = m.get(MacAddressLayout::mac_addr_31_0).to_be_bytes();
     [hi[0], hi[1], lo[0], lo[1], lo[2], lo[3]]
 }
 
-fn put_mac(m: &mut ViewMut<'_, MacAddressLayout>, mac: [u8; 6]) {
+/// Puts an address into a field.
+pub(super) fn write_mac(m: &mut ViewMut<'_, MacAddressLayout>, mac: [u8; 6]) {
     m.set(MacAddressLayout::mac_addr_47_32, u16::from_be_bytes([mac[0], mac[1]]).into());
     m.set(MacAddressLayout::mac_addr_31_0, u32::from_be_bytes([mac[2], mac[3], mac[4], mac[5]]));
 }
@@ -255,7 +260,7 @@ fn mac_list(macs: &[[u8; 6]]) -> Vec<u8> {
     macs.iter()
         .flat_map(|m| {
             let mut e = [0; 8];
-            put_mac(&mut ViewMut::new(&mut e), *m);
+            write_mac(&mut ViewMut::new(&mut e), *m);
             e
         })
         .collect()

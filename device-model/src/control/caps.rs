@@ -60,6 +60,11 @@ impl Caps {
         }
     }
 
+    /// The group is not offered any more.
+    pub(crate) fn remove(&mut self, group: u16) {
+        self.groups.remove(&group);
+    }
+
     /// A whole group, [`GROUP_SIZE`] bytes, where it is offered.
     pub fn group(&self, id: u16, mode: Mode) -> Option<&[u8]> {
         let (max, cur) = self.groups.get(&id)?;

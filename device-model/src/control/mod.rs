@@ -32,6 +32,8 @@ pub struct Control {
     pub sf_base: u16,
     /// Vports by number.
     pub vports: BTreeMap<u16, VportControl>,
+    /// Addresses of the port that are the physical function's.
+    pub l2_table: crate::cmd::l2_table::L2Table,
     /// What the driver set of the port.
     pub port_regs: crate::cmd::regs::PortRegs,
     /// Work that must happen after the lock is released.

@@ -35,8 +35,12 @@ pub enum Cause {
     Attach,
     /// DISABLE_HCA by the SF's own driver.
     Detach,
-    /// Reset of the PCI function that the SF belongs to.
+    /// Reset of the PCI function that the SF belongs to, whose driver manages
+    /// the eswitch.
     PfReset,
+    /// The same where the eswitch is managed elsewhere: the SF stays, its
+    /// driver is gone.
+    HostReset,
 }
 
 /// Every transition that exists. What is not listed is refused and changes
@@ -55,6 +59,11 @@ pub const TRANSITIONS: &[(State, Cause, State)] = &[
     (State::Active, Cause::PfReset, State::Invalid),
     (State::InUse, Cause::PfReset, State::Invalid),
     (State::TeardownRequest, Cause::PfReset, State::Invalid),
+    (State::Invalid, Cause::HostReset, State::Invalid),
+    (State::Allocated, Cause::HostReset, State::Allocated),
+    (State::Active, Cause::HostReset, State::Active),
+    (State::InUse, Cause::HostReset, State::Active),
+    (State::TeardownRequest, Cause::HostReset, State::Allocated),
 ];
 
 impl State {
@@ -118,7 +127,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const CAUSES: [Cause; 7] = [
+    const CAUSES: [Cause; 8] = [
         Cause::Alloc,
         Cause::Dealloc,
         Cause::Activate,
@@ -126,6 +135,7 @@ mod tests {
         Cause::Attach,
         Cause::Detach,
         Cause::PfReset,
+        Cause::HostReset,
     ];
 
     #[test]
@@ -135,6 +145,7 @@ mod tests {
             match c {
                 Cause::Detach => assert_eq!(end, Ok(State::Allocated)),
                 Cause::PfReset => assert_eq!(end, Ok(State::Invalid)),
+                Cause::HostReset => assert_eq!(end, Ok(State::Allocated)),
                 _ => assert_eq!(end.unwrap_err().syndrome, Syndrome::SF_TEARDOWN),
             }
         }
@@ -145,7 +156,7 @@ mod tests {
         /// each event) always ends with the true state, whatever happens
         /// between its steps.
         #[test]
-        fn no_event_is_lost(steps in proptest::collection::vec((0usize..7, 0u8..3), 1..200)) {
+        fn no_event_is_lost(steps in proptest::collection::vec((0usize..8, 0u8..3), 1..200)) {
             let mut state = State::Invalid;
             let mut obs = Observer::new(state);
             let mut known = state;

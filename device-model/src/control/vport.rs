@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::fabric::vport::{RxFilter, Vport};
+use crate::slice::Policy;
 
 /// Administrative state (MODIFY_VPORT_STATE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -47,6 +48,8 @@ pub struct VportControl {
     pub link_told: bool,
     /// Metadata registers to pass on (bit n: reg_c_n).
     pub reg_c_id: u32,
+    /// What an eswitch manager outside the host set.
+    pub policy: Policy,
 }
 
 impl VportControl {
@@ -66,6 +69,7 @@ impl VportControl {
             admin,
             link_told: false,
             reg_c_id: 0,
+            policy: Policy::default(),
         };
         v.publish_filter();
         v
@@ -94,6 +98,9 @@ impl VportControl {
         }
         self.plane.filter.store(Arc::new(f));
     }
+
+    /// Hands what the slice may do to the packet path.
+    pub fn publish_policy(&self) {}
 
     /// Hands the metadata registers to the packet path.
     pub fn publish_reg_c(&self) {

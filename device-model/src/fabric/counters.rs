@@ -82,6 +82,17 @@ impl Direction {
             Cast::Broadcast => self.broadcast.count(len),
         }
     }
+    /// Adds what was counted elsewhere.
+    pub fn add(&self, tally: &Tally) {
+        for (traffic, (packets, octets)) in
+            [&self.unicast, &self.multicast, &self.broadcast].into_iter().zip(tally.casts)
+        {
+            if packets > 0 {
+                traffic.packets.add(packets);
+                traffic.octets.add(octets);
+            }
+        }
+    }
     /// Frames of all kinds.
     pub fn packets(&self) -> u64 {
         self.unicast.packets.get() + self.multicast.packets.get() + self.broadcast.packets.get()
@@ -89,5 +100,39 @@ impl Direction {
     /// Bytes of all kinds.
     pub fn octets(&self) -> u64 {
         self.unicast.octets.get() + self.multicast.octets.get() + self.broadcast.octets.get()
+    }
+}
+
+/// Upper ends of the frame size classes of RFC 2819 (with FCS), and the two
+/// that the manual adds for jumbo frames.
+pub const SIZES: [usize; 10] = [64, 127, 255, 511, 1023, 1518, 2047, 4095, 8191, 10239];
+
+/// Index into [`SIZES`] of a frame of `len` bytes without FCS.
+pub fn size_class(len: usize) -> usize {
+    let with_fcs = len.max(60) + 4;
+    SIZES.iter().position(|s| with_fcs <= *s).unwrap_or(SIZES.len() - 1)
+}
+
+/// Frames counted by one thread, to be added to shared counters at once.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Frames and bytes to one station, to a group, to all.
+    casts: [(u64, u64); 3],
+    /// Frames by size class.
+    sizes: [u64; SIZES.len()],
+}
+
+impl Tally {
+    /// Counts one frame.
+    pub fn count(&mut self, dmac: &[u8], len: usize) {
+        let (packets, octets) = &mut self.casts[Cast::of(dmac) as usize];
+        *packets += 1;
+        *octets += len as u64;
+        self.sizes[size_class(len)] += 1;
+    }
+
+    /// Frames by size class.
+    pub fn sizes(&self) -> &[u64; SIZES.len()] {
+        &self.sizes
     }
 }

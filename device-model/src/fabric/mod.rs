@@ -5,7 +5,9 @@
 //! (or legacy switching) → egress ACL of the destination → NIC RX tables → TIR
 //! → receive queue; or through the physical port to whatever is connected.
 
+pub mod burst;
 pub mod counters;
+pub mod flows;
 pub mod mkey;
 pub mod pipeline;
 pub mod plane;

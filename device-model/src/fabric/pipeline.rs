@@ -1,5 +1,7 @@
 //! The way of a frame through eswitch and receive steering.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -8,7 +10,10 @@ use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
+use super::burst::Learnt;
 use super::counters::Cast;
+use super::flows::cache::End;
+use super::flows::record::Record as FlowRecord;
 use super::plane::FunctionPlane;
 use super::port::Far;
 use super::tir::Tir;
@@ -17,8 +22,9 @@ use crate::capture::Way;
 use crate::dma::DmaError;
 use crate::explain::Record;
 use crate::nic::{Card, Nic};
+use crate::packet::checksum::Filled;
 use crate::packet::key::MISC2;
-use crate::packet::{Frame, L3, L4, checksum};
+use crate::packet::{FlowKey, Frame, L3, L4, checksum};
 use crate::queue::{RssType, RxDrop, RxFrame, RxInfo};
 use crate::steering::{NoTrace, Reader, TableType, Verdict};
 
@@ -50,6 +56,8 @@ pub struct Pipeline<'n> {
     burst: u32,
     depth: u32,
     record: Option<Record>,
+    /// What the frame's way teaches, where somebody wants to learn.
+    flow: Option<Rc<RefCell<FlowRecord>>>,
     /// Whether a wire outside has got frames.
     left: bool,
     /// Asked while a receive queue has no buffer: true to look again.
@@ -71,7 +79,19 @@ enum Next {
 impl<'n> Pipeline<'n> {
     /// A pipeline for one burst.
     pub fn new(nic: &'n Nic, worker: usize, now: u64) -> Self {
-        Self { nic, worker, now, crossings: 0, message: 0, burst: 0, depth: 0, record: None, left: false, pause: None }
+        Self {
+            nic,
+            worker,
+            now,
+            crossings: 0,
+            message: 0,
+            burst: 0,
+            depth: 0,
+            record: None,
+            flow: None,
+            left: false,
+            pause: None,
+        }
     }
 
     /// As [`Self::new`], for frames from a wire whose other end can wait: as
@@ -107,6 +127,41 @@ impl<'n> Pipeline<'n> {
             _ => p.drop_tx(vport, f),
         });
         self.record = None;
+    }
+
+    /// As [`Self::send`]; answers what is to be known of the frame's flow, where
+    /// its next frame will go the same way.
+    pub fn send_learning(
+        &mut self,
+        card: &Card,
+        function: &FunctionPlane,
+        frame: &mut Frame<'_>,
+        key: FlowKey,
+    ) -> Learnt {
+        let record = Rc::new(RefCell::new(FlowRecord::default()));
+        self.flow = Some(record.clone());
+        self.send(card, function, frame);
+        self.flow = None;
+        let mut record = Rc::into_inner(record)?.into_inner();
+        record.way.crossings = self.crossings;
+        record.finish(key)
+    }
+
+    /// Frames went a known way, each with so many crossings.
+    pub fn account(&mut self, crossings: u32, frames: usize) {
+        self.burst = self.burst.saturating_add(crossings.saturating_mul(frames as u32));
+    }
+
+    fn learn(&self, what: impl FnOnce(&mut FlowRecord)) {
+        if let Some(flow) = &self.flow {
+            what(&mut flow.borrow_mut());
+        }
+    }
+
+    /// A rule of the eswitch dropped the frame.
+    fn drop_by_rule(&mut self, which: &str) {
+        self.learn(|r| r.end(End::Drop, [0; 3]));
+        self.note(|| format!("dropped by the {which}"));
     }
 
     /// A frame that arrives at a physical port.
@@ -153,6 +208,7 @@ impl<'n> Pipeline<'n> {
         let Some(root) = view.root(kind, vport) else { return then(self, frame, Next::NoTables) };
         let worker = self.worker;
         if let Some(mut record) = self.record.take() {
+            self.learn(FlowRecord::spoil);
             // What follows a delivery is told after the walk's own steps.
             let mut ends = vec![];
             view.walk(
@@ -166,6 +222,14 @@ impl<'n> Pipeline<'n> {
             for (mut f, n) in ends {
                 then(self, &mut f, n);
             }
+        } else if let Some(flow) = self.flow.clone() {
+            view.walk(
+                root,
+                frame,
+                worker,
+                &mut |f: &mut Frame<'m>, v: Verdict<'_, Tir>| then(self, f, next(v)),
+                &mut |step: crate::steering::Step<'_, Tir>| flow.borrow_mut().step(&step),
+            );
         } else {
             view.walk(
                 root,
@@ -182,7 +246,7 @@ impl<'n> Pipeline<'n> {
         let fabric = &card.fabric;
         self.walk(&fabric.eswitch, TableType::IngressAcl, from, frame, &mut |p, f, next| match next {
             Next::Pass | Next::Default | Next::NoTables => p.forward(card, from, f),
-            _ => p.note(|| "dropped by the ingress ACL".into()),
+            _ => p.drop_by_rule("ingress ACL"),
         });
     }
 
@@ -192,7 +256,7 @@ impl<'n> Pipeline<'n> {
             Next::NoTables => p.forward_legacy(card, from, f),
             Next::Vport(UPLINK) => p.leave_port(card, f),
             Next::Vport(n) => p.enter_vport(card, n, f),
-            _ => p.note(|| "dropped by the FDB".into()),
+            _ => p.drop_by_rule("FDB"),
         });
     }
 
@@ -214,6 +278,9 @@ impl<'n> Pipeline<'n> {
             }
         }
         let to_wire = from != UPLINK && !taken;
+        if wanted.len() + usize::from(to_wire) != 1 {
+            self.learn(FlowRecord::spoil);
+        }
         // The last one takes the frame itself.
         let last = if to_wire { None } else { wanted.pop() };
         for number in wanted {
@@ -266,7 +333,7 @@ impl<'n> Pipeline<'n> {
                 p.nic.capture.see(card.index, number, Way::In, f);
                 p.receive(&function, &vport, f);
             }
-            _ => p.note(|| "dropped by the egress ACL".into()),
+            _ => p.drop_by_rule("egress ACL"),
         });
         self.depth -= 1;
     }
@@ -291,12 +358,20 @@ impl<'n> Pipeline<'n> {
             return self.note(|| "dropped: the function's own frame".into());
         }
         let hash = state.hash(&frame.key);
-        let mut info = rx_info(frame);
+        let mut info = rx_info(frame, Filled::default());
         info.rss_hash = hash.value;
         info.rss_type = RssType { ip: hash.ip_type as u8, l4: hash.l4_type as u8 };
         let mem = function.dma.load();
         if let Some(pause) = &mut self.pause {
             while state.with_queue(hash.value, |rq| rq.is_starved(&mem)) == Some(true) && pause() {}
+        }
+        if self.flow.is_some() {
+            let marks = [hash.value, frame.meta.flow_tag, frame.meta.reg_b];
+            let queue = state.with_queue(hash.value, Arc::clone);
+            if let Some(rq) = queue {
+                let (function, vport) = (function.clone(), function.vport.clone());
+                self.learn(|r| r.end(End::Queue { function, vport, rq, rss: info.rss_type }, marks));
+            }
         }
         let end = state.with_queue(hash.value, |rq| (rq.rqn(), rq.deliver(&mem, &**function, frame, &info, self.now)));
         match end {
@@ -338,9 +413,10 @@ impl<'n> Pipeline<'n> {
             Next::Pass | Next::Default | Next::NoTables => {
                 port.count_tx(f.headers(), f.len());
                 p.nic.capture.see(card.index, UPLINK, Way::Out, f);
+                p.learn(|r| r.way.ports_out.push(card.index));
                 p.cross_wire(card, f);
             }
-            _ => p.note(|| "dropped by the uplink's egress ACL".into()),
+            _ => p.drop_by_rule("uplink's egress ACL"),
         });
         self.depth -= 1;
     }
@@ -379,6 +455,10 @@ impl<'n> Pipeline<'n> {
         }
         port.count_rx(frame.headers(), frame.len());
         self.nic.capture.see(card.index, UPLINK, Way::In, frame);
+        self.learn(|r| {
+            r.way.ports_in.push(card.index);
+            r.way.max_len = r.way.max_len.min((port.mtu.load(Relaxed) as usize + tags).saturating_sub(FCS));
+        });
         keep_metadata(frame, 0);
         frame.set_source(UPLINK, 0);
         frame.meta.from_wire = true;
@@ -438,11 +518,12 @@ fn keep_metadata(frame: &mut Frame<'_>, keep: u8) {
     frame.key.set(MISC2, FteMatchSetMisc2::metadata_reg_a, 0);
 }
 
-/// What the completion tells of a frame.
-fn rx_info(frame: &Frame<'_>) -> RxInfo {
+/// What the completion tells of a frame; `filled` are checksums that were
+/// computed just now.
+pub(super) fn rx_info(frame: &Frame<'_>, filled: Filled) -> RxInfo {
     const C_VLAN: [u8; 2] = [0x81, 0x00];
     let l = frame.inner.as_ref().unwrap_or(&frame.layers);
-    let v = checksum::verify(frame);
+    let v = checksum::verify_after(frame, filled);
     let h = frame.headers();
     let vlan = match h.get(12..16) {
         Some([a, b, c, d]) if [*a, *b] == C_VLAN => Some(u16::from_be_bytes([*c, *d])),

@@ -1,10 +1,12 @@
 //! A function as the packet path sees it: its queues by number, its memory
 //! keys, its steering roots.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::Map;
 use super::counters::Counter;
+use super::flows::Flows;
 use super::mkey::{Mkey, RESERVED_LKEY};
 use super::tir::Tir;
 use super::vport::Vport;
@@ -86,6 +88,46 @@ impl FunctionPlane {
         self.eqs.pin().clear();
         self.mkeys.pin().clear();
         self.uars.pin().clear();
+    }
+}
+
+/// A function's memory keys during a burst: the last one used is remembered as
+/// long as no command may have changed it.
+pub struct Keys<'a> {
+    function: &'a FunctionPlane,
+    flows: &'a Flows,
+    /// Number of changes when it was looked up, and the key.
+    last: RefCell<Option<(u64, Arc<Mkey>)>>,
+}
+
+impl<'a> Keys<'a> {
+    /// Remembers none yet.
+    pub fn new(function: &'a FunctionPlane, flows: &'a Flows) -> Self {
+        Self { function, flows, last: RefCell::new(None) }
+    }
+}
+
+impl KeyCheck for Keys<'_> {
+    #[inline]
+    fn resolve(&self, key: KeyUse, addr: u64, len: u32, each: impl FnMut(u64, u32)) -> Result<(), KeyFault> {
+        if key.reserved && key.lkey == RESERVED_LKEY {
+            return self.function.resolve(key, addr, len, each);
+        }
+        let changes = self.flows.changes();
+        let mut last = self.last.borrow_mut();
+        let known = last.as_ref().filter(|(seen, mkey)| *seen == changes && mkey.key == key.lkey);
+        let mkey = match known {
+            Some((_, mkey)) => mkey,
+            None => {
+                let keys = self.function.mkeys.pin();
+                let found = keys.get(&(key.lkey >> 8)).filter(|m| m.key == key.lkey).ok_or(KeyFault)?;
+                &last.insert((changes, found.clone())).1
+            }
+        };
+        if mkey.pd != key.pd {
+            return Err(KeyFault);
+        }
+        mkey.resolve(addr, len, key.access, each)
     }
 }
 

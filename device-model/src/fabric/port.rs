@@ -3,15 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-use super::counters::{Cast, Counter, Direction};
+use super::counters::{Cast, Counter, Direction, SIZES, Tally, size_class};
 use crate::world::Wire;
 
 /// Largest frame that a port carries, in bytes without FCS.
 pub const MAX_FRAME: u32 = 10_000;
-
-/// Upper ends of the frame size classes of RFC 2819 (with FCS), and the two
-/// that the manual adds for jumbo frames.
-const SIZES: [usize; 10] = [64, 127, 255, 511, 1023, 1518, 2047, 4095, 8191, 10239];
 
 /// What the far end of a port is.
 #[derive(Clone, Default)]
@@ -54,7 +50,7 @@ pub struct Port {
     /// Frames to the wire.
     pub tx: Direction,
     /// Frames from the wire by size class.
-    pub rx_sizes: [Counter; 10],
+    pub rx_sizes: [Counter; SIZES.len()],
     /// Frames from the wire that were longer than the MTU.
     pub rx_oversize: Counter,
     /// Frames from the wire that were shorter than an Ethernet header.
@@ -94,9 +90,15 @@ impl Port {
     /// Counts a frame from the wire.
     pub fn count_rx(&self, dmac: &[u8], len: usize) {
         self.rx.count(Cast::of(dmac), len);
-        let with_fcs = len.max(60) + 4;
-        let class = SIZES.iter().position(|s| with_fcs <= *s).unwrap_or(SIZES.len() - 1);
-        self.rx_sizes[class].add(1);
+        self.rx_sizes[size_class(len)].add(1);
+    }
+
+    /// Adds frames from the wire that were counted elsewhere.
+    pub fn add_rx(&self, tally: &Tally) {
+        self.rx.add(tally);
+        for (counter, n) in self.rx_sizes.iter().zip(tally.sizes()).filter(|(_, n)| **n > 0) {
+            counter.add(*n);
+        }
     }
 
     /// Counts a frame to the wire.
@@ -118,5 +120,12 @@ mod tests {
         let n: Vec<u64> = p.rx_sizes.iter().map(Counter::get).collect();
         assert_eq!(n, [2, 1, 0, 0, 0, 1, 0, 0, 0, 1]);
         assert_eq!(p.rx.broadcast.packets.get(), 5);
+        let (q, mut tally) = (Port::new(Far::None), Tally::default());
+        for len in [14, 60, 61, 1514, 9014] {
+            tally.count(&[0xff; 6], len);
+        }
+        q.add_rx(&tally);
+        assert_eq!(q.rx_sizes.iter().map(Counter::get).collect::<Vec<_>>(), n);
+        assert_eq!((q.rx.broadcast.packets.get(), q.rx.octets()), (5, p.rx.octets()));
     }
 }

@@ -1,17 +1,15 @@
 //! From a send WQE to frames.
 
-use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
+use super::burst::{self, From, KEPT, Note};
+use super::flows::cache::Cache;
 use super::pipeline::Pipeline;
-use super::plane::FunctionPlane;
-use crate::dma::{DmaAccess, Memory};
-use crate::nic::Card;
+use crate::dma::Near;
 use crate::packet::checksum::{self, Fill};
 use crate::packet::frame::HDR_CAP;
-use crate::packet::key::MISC2;
-use crate::packet::{Frame, lso};
+use crate::packet::{Frame, Sender, lso};
 use crate::queue::{Piece, TxResult, TxSink, TxWqe, WqeFault};
 use crate::unmodelled::Access;
 
@@ -24,46 +22,130 @@ const C_VLAN: u16 = 0x8100;
 /// Sends what a function's send queue holds.
 pub struct Transmit<'a, 'n> {
     /// The way through the device.
-    pub pipeline: &'a mut Pipeline<'n>,
-    /// Card of the function.
-    pub card: &'a Card,
-    /// The function.
-    pub function: &'a FunctionPlane,
+    pipeline: &'a mut Pipeline<'n>,
+    /// Known flows; none where every frame is to go the long way.
+    cache: Option<&'a mut Cache>,
+    from: From<'a>,
     /// Guest memory of this burst.
-    pub mem: &'a Memory,
-    /// Transport domain of the queue.
-    pub td: u32,
-    /// The frame that is being formed, used again and again.
-    pub frame: Frame<'a>,
+    near: Near<'a>,
+    /// Frames that are kept, as many as there are notes, and one that is being
+    /// formed; used again and again.
+    frames: Vec<Frame<'a>>,
+    notes: Vec<Note>,
+}
+
+impl<'a, 'n> Transmit<'a, 'n> {
+    /// One burst of a send queue.
+    pub fn new(pipeline: &'a mut Pipeline<'n>, cache: Option<&'a mut Cache>, from: From<'a>, near: Near<'a>) -> Self {
+        // Who wants to see every decision gets every decision made.
+        let nic = pipeline.nic;
+        let cache = cache.filter(|_| !nic.explainer.is_on() && !nic.capture.is_on());
+        Self { pipeline, cache, from, near, frames: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Forms the bytes of the next frame, of an LSO the whole message.
+    fn form(&mut self, wqe: &TxWqe<'_>) -> Result<&mut Frame<'a>, WqeFault> {
+        let n = self.notes.len();
+        while self.frames.len() <= n {
+            self.frames.push(Frame::empty());
+        }
+        let f = &mut self.frames[n];
+        gather(f, wqe, &self.near)?;
+        Ok(f)
+    }
+
+    fn is_down(&self) -> bool {
+        let f = self.from.function;
+        f.id != 0 && !f.vport.link.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// A frame whose flow may be known: it is kept, or goes the long way.
+    fn keep(&mut self, wqe: &TxWqe<'_>) -> Result<TxResult, WqeFault> {
+        let from = self.from;
+        let sender = Sender {
+            card: from.card.index as u8,
+            vport: from.function.vport.number,
+            sqn: wqe.sqn,
+            reg_a: wqe.metadata,
+        };
+        let f = self.form(wqe)?;
+        let bytes = f.len() as u64;
+        match f.quick_parse(sender) {
+            Some(key) => {
+                self.notes.push(Note { key, hash: key.hash(), fill: fill(wqe), reg_a: wqe.metadata });
+                if self.notes.len() >= KEPT {
+                    self.flush();
+                }
+            }
+            None => {
+                // Those before it first.
+                let at = self.notes.len();
+                self.flush();
+                let f = &mut self.frames[at];
+                f.key.0.fill(0);
+                burst::read_headers(from, f, wqe.metadata);
+                checksum::fill(f, fill(wqe));
+                self.pipeline.begin_message();
+                self.pipeline.send(from.card, from.function, f);
+            }
+        }
+        Ok(TxResult::Sent { frames: 1, bytes })
+    }
+
+    /// A frame or message that goes the long way.
+    fn send_now(&mut self, wqe: &TxWqe<'_>) -> Result<TxResult, WqeFault> {
+        self.flush();
+        let from = self.from;
+        let f = self.form(wqe)?;
+        f.key.0.fill(0);
+        burst::read_headers(from, f, wqe.metadata);
+        if let Some(tci) = wqe.vlan
+            && !f.push_vlan(C_VLAN, tci)
+        {
+            return Err(WqeFault::Length);
+        }
+        self.pipeline.begin_message();
+        let (mut frames, mut bytes) = (0, 0);
+        let (pipeline, f) = (&mut *self.pipeline, &mut self.frames[0]);
+        let mut one = |f: &mut Frame<'_>| {
+            frames += 1;
+            bytes += f.len() as u64;
+            pipeline.send(from.card, from.function, f);
+        };
+        if let Some(mss) = wqe.mss {
+            let hdr = wqe.header.len() + if wqe.vlan.is_some() { 4 } else { 0 };
+            if lso::segment(f, mss.get().into(), hdr, one).is_none() {
+                return Err(WqeFault::LsoParameters);
+            }
+        } else {
+            checksum::fill(f, fill(wqe));
+            one(f);
+        }
+        Ok(TxResult::Sent { frames, bytes })
+    }
 }
 
 impl TxSink for Transmit<'_, '_> {
     fn send(&mut self, wqe: &TxWqe<'_>) -> TxResult {
-        if let Err(fault) = self.form(wqe) {
-            return TxResult::Failed(fault);
-        }
-        let link = &self.function.vport.link;
-        if self.function.id != 0 && !link.load(std::sync::atomic::Ordering::Relaxed) {
-            self.function.tx_link_down.add(1);
+        if self.is_down() {
+            // What is wrong with the WQE is told all the same.
+            if let Err(fault) = self.form(wqe) {
+                return TxResult::Failed(fault);
+            }
+            self.from.function.tx_link_down.add(1);
             return TxResult::Dropped;
         }
-        self.pipeline.begin_message();
-        let (mut frames, mut bytes) = (0, 0);
-        let (pipeline, card, function) = (&mut *self.pipeline, self.card, self.function);
-        let mut one = |f: &mut Frame<'_>| {
-            frames += 1;
-            bytes += f.len() as u64;
-            pipeline.send(card, function, f);
-        };
-        if let Some(mss) = wqe.mss {
-            let hdr = wqe.header.len() + if wqe.vlan.is_some() { 4 } else { 0 };
-            if lso::segment(&self.frame, mss.get().into(), hdr, one).is_none() {
-                return TxResult::Failed(WqeFault::LsoParameters);
-            }
-        } else {
-            one(&mut self.frame);
+        let plain = self.cache.is_some() && wqe.mss.is_none() && wqe.vlan.is_none();
+        let sent = if plain { self.keep(wqe) } else { self.send_now(wqe) };
+        sent.unwrap_or_else(TxResult::Failed)
+    }
+
+    fn flush(&mut self) {
+        let n = self.notes.len();
+        if let Some(cache) = self.cache.as_deref_mut().filter(|_| n > 0) {
+            burst::send(self.pipeline, cache, self.from, &mut self.frames[..n], &self.notes);
+            self.notes.clear();
         }
-        TxResult::Sent { frames, bytes }
     }
 
     fn has_done_enough(&self) -> bool {
@@ -71,47 +153,37 @@ impl TxSink for Transmit<'_, '_> {
     }
 
     fn unmodelled(&mut self, _: u32, opcode: u8) {
-        self.pipeline.nic.unmodelled.record(self.card.index, self.function.id, Access::WqeOpcode(opcode));
+        let from = &self.from;
+        self.pipeline.nic.unmodelled.record(from.card.index, from.function.id, Access::WqeOpcode(opcode));
     }
 }
 
-impl<'a> Transmit<'a, '_> {
-    /// A parsed frame with its checksums, padded; of an LSO the whole message.
-    fn form(&mut self, wqe: &TxWqe<'_>) -> Result<(), WqeFault> {
-        let mut head: SmallVec<[u8; HDR_CAP]> = SmallVec::new();
-        let mut slices: SmallVec<[VolatileSlice<'a, ()>; 8]> = SmallVec::new();
-        for piece in wqe.pieces() {
-            match piece {
-                Piece::Bytes(b) if slices.is_empty() && head.len() + b.len() <= HDR_CAP => head.extend_from_slice(b),
-                // Inline data that does not fit the header buffer, or behind gathered data.
-                Piece::Bytes(_) => return Err(WqeFault::Length),
-                Piece::Guest { iova, len } => {
-                    let mapped = self.mem.dma_slices(iova, len as usize, |s| slices.push(s));
-                    mapped.map_err(|_| WqeFault::Dma)?;
-                }
+fn fill(wqe: &TxWqe<'_>) -> Fill {
+    let c = wqe.csum;
+    Fill { l3: c.l3, l4: c.l4, inner_l3: c.inner_l3, inner_l4: c.inner_l4 }
+}
+
+/// The bytes of a WQE's frame, padded; of an LSO the whole message.
+fn gather<'a>(f: &mut Frame<'a>, wqe: &TxWqe<'_>, near: &Near<'a>) -> Result<(), WqeFault> {
+    let mut head: SmallVec<[u8; HDR_CAP]> = SmallVec::new();
+    let mut slices: SmallVec<[VolatileSlice<'a, ()>; 8]> = SmallVec::new();
+    for piece in wqe.pieces() {
+        match piece {
+            Piece::Bytes(b) if slices.is_empty() && head.len() + b.len() <= HDR_CAP => head.extend_from_slice(b),
+            // Inline data that does not fit the header buffer, or behind gathered data.
+            Piece::Bytes(_) => return Err(WqeFault::Length),
+            Piece::Guest { iova, len } => {
+                let mapped = near.slices(iova, len as usize, |s| slices.push(s));
+                mapped.map_err(|_| WqeFault::Dma)?;
             }
         }
-        let copy = if wqe.mss.is_some() { wqe.header.len() } else { HDR_CAP };
-        let f = &mut self.frame;
-        if !f.regather(&head, slices, copy) {
-            return Err(WqeFault::Length);
-        }
-        if wqe.mss.is_none() {
-            f.pad(MIN_FRAME);
-        }
-        f.set_source(self.function.vport.number, wqe.sqn);
-        f.meta.source_td = self.td;
-        f.key.set(MISC2, FteMatchSetMisc2::metadata_reg_a, wqe.metadata);
-        f.parse();
-        if let Some(tci) = wqe.vlan
-            && !f.push_vlan(C_VLAN, tci)
-        {
-            return Err(WqeFault::Length);
-        }
-        if wqe.mss.is_none() {
-            let c = wqe.csum;
-            checksum::fill(f, Fill { l3: c.l3, l4: c.l4, inner_l3: c.inner_l3, inner_l4: c.inner_l4 });
-        }
-        Ok(())
     }
+    let copy = if wqe.mss.is_some() { wqe.header.len() } else { HDR_CAP };
+    if !f.regather_bytes(&head, slices, copy) {
+        return Err(WqeFault::Length);
+    }
+    if wqe.mss.is_none() {
+        f.pad(MIN_FRAME);
+    }
+    Ok(())
 }

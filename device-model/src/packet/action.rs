@@ -207,6 +207,16 @@ impl HeaderAction {
         }
     }
 
+    /// Whether it writes metadata registers alone, and what it writes is the
+    /// same for all frames of a flow ([`super::FlowKey`]).
+    pub fn is_of_flow(&self) -> bool {
+        let register = |f: &HeaderField| key_field(f.place).is_some() || f.place == Place::RegB;
+        match self {
+            Self::Set { field, .. } | Self::Add { field, .. } => register(field),
+            Self::Copy { src, dst, .. } => register(dst) && !matches!(src.place, Place::TcpSeq | Place::TcpAck),
+        }
+    }
+
     /// Carries the action out on a parsed frame. A field that the packet does
     /// not have (a TCP port of a UDP packet) reads as nothing and is left out.
     pub fn apply(&self, f: &mut Frame<'_>) {

@@ -181,13 +181,13 @@ pub(crate) fn l4_checksum_at(f: &Frame<'_>, l: &Layers) -> Option<usize> {
     (at + 2 <= f.headers().len().min(l.l3_end as usize)).then_some(at)
 }
 
-fn check(f: &Frame<'_>, l: &Layers) -> Check {
+fn check(f: &Frame<'_>, l: &Layers, known: Filled) -> Check {
     let mut c = Check::default();
     match l.l3 {
         L3::None => return c,
         L3::Ipv4 => {
             c.has_l3 = true;
-            c.l3_ok = l.l3_len_ok && ip4_header(f, l).is_some_and(|h| sum(h) == 0xffff);
+            c.l3_ok = l.l3_len_ok && (known.l3 || ip4_header(f, l).is_some_and(|h| sum(h) == 0xffff));
         }
         L3::Ipv6 => {
             c.has_l3 = true;
@@ -196,6 +196,10 @@ fn check(f: &Frame<'_>, l: &Layers) -> Check {
     }
     if matches!(l.l4, L4::Tcp | L4::Udp) {
         c.has_l4 = true;
+        if known.l4 {
+            c.l4_ok = true;
+            return c;
+        }
         let off = usize::from(l.l4_off);
         let none =
             l.l4 == L4::Udp && f.headers().get(off..).is_some_and(|h| View::<Udp>::new(h).get(Udp::checksum) == 0);
@@ -211,10 +215,25 @@ fn check(f: &Frame<'_>, l: &Layers) -> Check {
 /// Checks the checksums of a parsed frame. A frame without IP or without TCP
 /// and UDP is neither right nor wrong: see [`Check`].
 pub fn verify(f: &Frame<'_>) -> Verdict {
-    Verdict { outer: check(f, &f.layers), inner: f.inner.as_ref().map(|l| check(f, l)) }
+    verify_after(f, Filled::default())
 }
 
-fn fill_layer(f: &mut Frame<'_>, l: &Layers, l3: bool, l4: bool) {
+/// As [`verify`] for a frame that nothing happened to since [`fill`].
+pub fn verify_after(f: &Frame<'_>, filled: Filled) -> Verdict {
+    let inner = f.inner.as_ref().map(|l| check(f, l, Filled::default()));
+    Verdict { outer: check(f, &f.layers, filled), inner }
+}
+
+/// Checksums of the outer headers that were computed just now, and so are
+/// right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Filled {
+    l3: bool,
+    l4: bool,
+}
+
+fn fill_layer(f: &mut Frame<'_>, l: &Layers, l3: bool, l4: bool) -> Filled {
+    let mut done = Filled::default();
     if l4
         && l.fragment == Fragment::Whole
         && let Some(len) = l4_length(f, l)
@@ -227,24 +246,27 @@ fn fill_layer(f: &mut Frame<'_>, l: &Layers, l3: bool, l4: bool) {
             c = 0xffff;
         }
         put16(f, at, c);
+        done.l4 = true;
     }
     if l3 && l.l3 == L3::Ipv4 {
         put16(f, usize::from(l.l3_off) + 10, 0);
         let c = ip4_header(f, l).map_or(0, |h| !sum(h));
         put16(f, usize::from(l.l3_off) + 10, c);
+        done.l3 = true;
     }
+    done
 }
 
 /// Computes and places the checksums asked for; whatever the stack has left in
 /// them is ignored. Fragments and packets whose lengths are wrong keep their
 /// transport checksum.
-pub fn fill(f: &mut Frame<'_>, what: Fill) {
+pub fn fill(f: &mut Frame<'_>, what: Fill) -> Filled {
     // From the inside out: the outer UDP checksum covers the inner ones.
     if let Some(l) = f.inner {
         fill_layer(f, &l, what.inner_l3, what.inner_l4);
     }
     let l = f.layers;
-    fill_layer(f, &l, what.l3, what.l4);
+    fill_layer(f, &l, what.l3, what.l4)
 }
 
 pub(crate) fn get16(f: &Frame<'_>, at: usize) -> u16 {

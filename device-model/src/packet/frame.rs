@@ -136,13 +136,25 @@ impl<'m> Frame<'m> {
     /// refused; it must then not be used before the next one.
     #[must_use]
     pub fn regather(&mut self, first: &[u8], slices: impl IntoIterator<Item = GuestSlice<'m>>, head: usize) -> bool {
+        self.key.0.fill(0);
+        self.regather_bytes(first, slices, head)
+    }
+
+    /// As [`Frame::regather`] with [`Frame::key`] left as it is: for a frame
+    /// that takes [`Frame::quick_parse`], or has its key cleared later.
+    #[must_use]
+    pub fn regather_bytes(
+        &mut self,
+        first: &[u8],
+        slices: impl IntoIterator<Item = GuestSlice<'m>>,
+        head: usize,
+    ) -> bool {
         let base = HEADROOM;
         self.start = base as u16;
         self.end = base as u16;
         self.payload.clear();
         self.payload_len = 0;
         self.payload_sum.set(None);
-        self.key.0.fill(0);
         self.layers = Layers::default();
         self.inner = None;
         self.tunnel = Tunnel::None;

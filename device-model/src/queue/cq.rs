@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sfnic_firmware_cmds::entries::{CqDoorbell, CqRecord, Cqe64, Eqe, cq_error, cqe_opcode, event};
 use sfnic_firmware_cmds::{Layout, Refusal, Syndrome, ViewMut};
 
 use super::eq::{AsyncEqs, Eq, event_data};
 use super::ring::Ring;
 use super::wqe::WqeFault;
-use crate::dma::{DmaAccess, DmaError, Memory};
+use crate::dma::{DmaAccess, DmaError, Memory, Near};
 
 /// What CREATE_CQ asks for, parsed.
 #[derive(Debug, Clone)]
@@ -149,37 +149,13 @@ impl Cq {
         solicited: bool,
         fill: impl FnOnce(&mut ViewMut<'_, Cqe64>),
     ) -> Result<(), CqFault> {
-        let mut entry = [0; 2 * Cqe64::SIZE];
-        let (_, cqe) = entry.split_at_mut(Cqe64::SIZE);
-        fill(&mut ViewMut::new(cqe));
-        let event_due = {
-            let mut q = self.inner.lock();
-            match self.write(&mut q, mem, &mut entry) {
-                Ok(()) => {
-                    let number = q.producer;
-                    q.producer = number.wrapping_add(1);
-                    if solicited {
-                        q.last_solicited = Some(number);
-                    }
-                    if q.armed.is_none() && self.config.poll_record {
-                        self.look_at_record(&mut q, mem);
-                    }
-                    take_event(&mut q)
-                }
-                Err(fault) => {
-                    let first = !self.error.swap(true, Ordering::Relaxed);
-                    drop(q);
-                    if first {
-                        self.send_error(mem, fault);
-                    }
-                    return Err(fault);
-                }
-            }
-        };
-        if event_due {
-            self.eq.post_completion(mem, self.config.cqn);
-        }
-        Ok(())
+        self.batch(&Near::new(mem)).write(solicited, fill)
+    }
+
+    /// Locks the queue for several completions, which share the event that
+    /// becomes due by them. It is sent when the batch is dropped.
+    pub fn batch<'a, 'm>(&'a self, mem: &'a Near<'m>) -> CqBatch<'a, 'm> {
+        CqBatch { cq: self, mem, inner: Some(self.inner.lock()), wrote: false, fault: None }
     }
 
     /// Doorbell: sends an event with the next completion, or at once where
@@ -261,7 +237,7 @@ impl Cq {
         })
     }
 
-    fn write(&self, q: &mut Inner, mem: &Memory, entry: &mut [u8; 2 * Cqe64::SIZE]) -> Result<(), CqFault> {
+    fn write(&self, q: &mut Inner, mem: &Near<'_>, entry: &mut [u8; Cqe64::SIZE]) -> Result<(), CqFault> {
         if self.error.load(Ordering::Relaxed) {
             return Err(CqFault::InError);
         }
@@ -272,11 +248,10 @@ impl Cq {
                 return Err(CqFault::Overrun);
             }
         }
-        let (pad, cqe) = entry.split_at_mut(Cqe64::SIZE);
-        ViewMut::<Cqe64>::new(cqe).set(Cqe64::owner, (q.producer >> self.config.log_size) & 1);
-        let offset = if self.config.cqe_128 { pad.len() as u64 } else { 0 };
+        ViewMut::<Cqe64>::new(entry).set(Cqe64::owner, (q.producer >> self.config.log_size) & 1);
+        let offset = if self.config.cqe_128 { Cqe64::SIZE as u64 } else { 0 };
         let at = u64::from(q.producer) * stride(&self.config) + offset;
-        self.config.ring.publish(mem, at, cqe).map_err(|_| CqFault::Dma)
+        self.config.ring.publish(mem, at, entry).map_err(|_| CqFault::Dma)
     }
 
     fn is_full(&self, q: &Inner) -> bool {
@@ -318,6 +293,90 @@ fn take_event(q: &mut Inner) -> bool {
     due
 }
 
+/// Completions that are written under one lock of their queue.
+#[must_use]
+pub struct CqBatch<'a, 'm> {
+    cq: &'a Cq,
+    mem: &'a Near<'m>,
+    /// Present until the batch ends.
+    inner: Option<MutexGuard<'a, Inner>>,
+    wrote: bool,
+    /// The queue went to error with this batch.
+    fault: Option<CqFault>,
+}
+
+impl CqBatch<'_, '_> {
+    /// Writes a completion; see [`Cq::complete`].
+    pub fn write(&mut self, solicited: bool, fill: impl FnOnce(&mut ViewMut<'_, Cqe64>)) -> Result<(), CqFault> {
+        let mut entry = [0; Cqe64::SIZE];
+        fill(&mut ViewMut::new(&mut entry));
+        let q = self.inner.as_mut().ok_or(CqFault::InError)?;
+        let written = self.cq.write(q, self.mem, &mut entry);
+        match written {
+            Ok(()) => {
+                let number = q.producer;
+                q.producer = number.wrapping_add(1);
+                if solicited {
+                    q.last_solicited = Some(number);
+                }
+                self.wrote = true;
+            }
+            Err(fault) => {
+                if !self.cq.error.swap(true, Ordering::Relaxed) {
+                    self.fault = Some(fault);
+                }
+            }
+        }
+        written
+    }
+
+    /// Writes the completion that `debtor` owes.
+    pub fn complete(
+        &mut self,
+        debtor: Debtor,
+        solicited: bool,
+        fill: impl FnOnce(&mut ViewMut<'_, Cqe64>),
+    ) -> Result<(), CqFault> {
+        self.write(solicited, |cqe| {
+            cqe.set(Cqe64::user_index, debtor.user_index).set(Cqe64::wqe_counter, debtor.wqe_counter.into());
+            fill(cqe);
+        })
+    }
+
+    /// Writes an error completion (`struct mlx5_err_cqe`). Errors count as
+    /// solicited.
+    pub fn fail(&mut self, d: Debtor, fault: WqeFault) -> Result<(), CqFault> {
+        self.write(true, |cqe| {
+            cqe.set(Cqe64::user_index, d.user_index)
+                .set_bytes(Cqe64::error_syndromes, &[fault as u8, fault.syndrome()])
+                .set(Cqe64::qpn, d.qpn)
+                .set(Cqe64::send_opcode, d.wqe_opcode.into())
+                .set(Cqe64::wqe_counter, d.wqe_counter.into())
+                .set(Cqe64::opcode, if d.send { cqe_opcode::REQ_ERR } else { cqe_opcode::RESP_ERR });
+        })
+    }
+}
+
+impl Drop for CqBatch<'_, '_> {
+    fn drop(&mut self) {
+        let Some(mut q) = self.inner.take() else { return };
+        let mem = self.mem.memory();
+        let event_due = self.wrote && {
+            if q.armed.is_none() && self.cq.config.poll_record {
+                self.cq.look_at_record(&mut q, mem);
+            }
+            take_event(&mut q)
+        };
+        drop(q);
+        if let Some(fault) = self.fault {
+            self.cq.send_error(mem, fault);
+        }
+        if event_due {
+            self.cq.eq.post_completion(mem, self.cq.config.cqn);
+        }
+    }
+}
+
 /// Who owes a completion, and for what: what an error completion says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Debtor {
@@ -348,13 +407,21 @@ pub struct CqPermit<'a> {
 
 impl CqPermit<'_> {
     /// Writes the completion; see [`Cq::complete`].
-    pub fn complete(mut self, solicited: bool, fill: impl FnOnce(&mut ViewMut<'_, Cqe64>)) -> Result<(), CqFault> {
+    pub fn complete(self, solicited: bool, fill: impl FnOnce(&mut ViewMut<'_, Cqe64>)) -> Result<(), CqFault> {
+        let (cq, near) = (self.cq, Near::new(self.mem));
+        self.complete_in(&mut cq.batch(&near), solicited, fill)
+    }
+
+    /// Writes the completion in a batch of its queue.
+    pub fn complete_in(
+        mut self,
+        batch: &mut CqBatch<'_, '_>,
+        solicited: bool,
+        fill: impl FnOnce(&mut ViewMut<'_, Cqe64>),
+    ) -> Result<(), CqFault> {
+        assert!(std::ptr::eq(self.cq, batch.cq), "a completion goes to the queue that promised it");
         self.owed = false;
-        let Debtor { user_index, wqe_counter, .. } = self.debtor;
-        self.cq.complete(self.mem, solicited, |cqe| {
-            cqe.set(Cqe64::user_index, user_index).set(Cqe64::wqe_counter, wqe_counter.into());
-            fill(cqe);
-        })
+        batch.complete(self.debtor, solicited, fill)
     }
 
     /// Writes an error completion (`struct mlx5_err_cqe`). Errors count as
@@ -369,16 +436,13 @@ impl CqPermit<'_> {
         self.owed = false;
     }
 
+    /// Who owes.
+    pub fn debtor(&self) -> Debtor {
+        self.debtor
+    }
+
     fn write_error(&self, fault: WqeFault) -> Result<(), CqFault> {
-        let d = self.debtor;
-        self.cq.complete(self.mem, true, |cqe| {
-            cqe.set(Cqe64::user_index, d.user_index)
-                .set_bytes(Cqe64::error_syndromes, &[fault as u8, fault.syndrome()])
-                .set(Cqe64::qpn, d.qpn)
-                .set(Cqe64::send_opcode, d.wqe_opcode.into())
-                .set(Cqe64::wqe_counter, d.wqe_counter.into())
-                .set(Cqe64::opcode, if d.send { cqe_opcode::REQ_ERR } else { cqe_opcode::RESP_ERR });
-        })
+        self.cq.batch(&Near::new(self.mem)).fail(self.debtor, fault)
     }
 }
 

@@ -31,11 +31,11 @@ mod tests_rx;
 #[cfg(test)]
 mod tests_tx;
 
-pub use cq::{Arm, Cq, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor};
+pub use cq::{Arm, Cq, CqBatch, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor};
 pub use doorbell::Doorbell;
 pub use eq::{AsyncEqs, EVENT_DATA, Eq, EqConfig, EqSnapshot};
 pub use ring::Ring;
-pub use rq::{QCounter, Rq, RqConfig, RqSnapshot, RssType, RxDrop, RxFrame, RxInfo};
+pub use rq::{QCounter, Rq, RqConfig, RqSnapshot, RssType, RxDrop, RxFrame, RxInfo, RxSession};
 pub use sq::{PollResult, Sq, SqConfig, SqSnapshot, TxResult, TxSink};
 pub use wqe::{Csum, Piece, SwParser, TxSeg, TxWqe, WqeFault};
 

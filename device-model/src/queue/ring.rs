@@ -2,7 +2,7 @@
 
 use sfnic_firmware_cmds::{Refusal, Syndrome};
 
-use crate::dma::{DmaAccess, DmaError, Memory};
+use crate::dma::{DmaAccess, DmaError};
 
 /// log2 of the device's page, `MLX5_ADAPTER_PAGE_SHIFT`.
 const ADAPTER_PAGE_SHIFT: u32 = 12;
@@ -94,13 +94,17 @@ impl Ring {
     }
 
     /// Copies out of the ring from byte `at`, around its end where needed.
-    pub fn read(&self, mem: &Memory, at: u64, buf: &mut [u8]) -> Result<(), DmaError> {
+    pub fn read(&self, mem: &impl DmaAccess, at: u64, buf: &mut [u8]) -> Result<(), DmaError> {
+        let (iova, left) = self.span(at);
+        if buf.len() <= left {
+            return mem.dma_read(iova, buf);
+        }
         self.pieces(at, buf.len(), |iova, part| mem.dma_read(iova, &mut buf[part]))
     }
 
     /// Writes an entry at byte `at`; its last byte is written last, ordered
     /// after the others, so that it can carry the ownership.
-    pub fn publish(&self, mem: &Memory, at: u64, entry: &[u8]) -> Result<(), DmaError> {
+    pub fn publish(&self, mem: &impl DmaAccess, at: u64, entry: &[u8]) -> Result<(), DmaError> {
         let (iova, left) = self.span(at);
         if entry.len() <= left {
             return mem.dma_publish(iova, entry);
@@ -116,6 +120,7 @@ mod tests {
     use vm_memory::GuestAddress;
 
     use super::*;
+    use crate::dma::Memory;
 
     fn memory() -> Memory {
         Memory::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap()

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sfnic_firmware_cmds::entries::{Cqe64, TERMINATE_SCATTER_LKEY, WqRecord, WqeData, WqeNext, cqe_opcode};
 use sfnic_firmware_cmds::{Layout, Refusal, Syndrome, View};
 use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
-use super::cq::{Cq, CqFault, Debtor};
+use super::cq::{Cq, CqBatch, CqFault, Debtor};
 use super::ring::Ring;
 use super::wqe::WqeFault;
 use super::{Access, KeyCheck, KeyUse, StateCell, WqState};
-use crate::dma::{DmaAccess, DmaError, Memory};
+use crate::dma::{DmaAccess, DmaError, Memory, Near};
 
 /// Longest receive WQE: 64 data segments.
 const MAX_STRIDE: usize = 1024;
@@ -254,7 +254,10 @@ impl Rq {
         self.state.set(to);
         match to {
             WqState::Rst => reset(&mut q),
-            WqState::Err => self.flush(&mut q, mem),
+            WqState::Err => {
+                let near = Near::new(mem);
+                self.flush(&mut q, &near, &mut self.config.cq.batch(&near));
+            }
             WqState::Rdy => {}
         }
         Ok(())
@@ -301,13 +304,10 @@ impl Rq {
 
     /// Whether the queue is ready and the driver has posted no buffer.
     pub fn is_starved(&self, mem: &Memory) -> bool {
-        self.state.get() == WqState::Rdy && self.posted(&mut self.inner.lock(), mem) == 0
+        self.state.get() == WqState::Rdy && self.posted(&mut self.inner.lock(), &Near::new(mem)) == 0
     }
 
-    /// Receives a frame: copies it into the next posted buffers and writes the
-    /// completion, stamped `now` (in the format that the queue's `ts_format`
-    /// names). The receive counter is read only when the posted buffers known
-    /// of are used up.
+    /// Receives a frame; see [`RxSession::deliver`].
     pub fn deliver(
         &self,
         mem: &Memory,
@@ -316,98 +316,29 @@ impl Rq {
         info: &RxInfo,
         now: u64,
     ) -> Result<(), RxDrop> {
+        self.session(&Near::new(mem), keys, now)?.deliver(frame, info)
+    }
+
+    /// Locks the queue and its completion queue to receive several frames.
+    /// Completions are stamped `now` (in the format that the queue's
+    /// `ts_format` names). Refuses with [`RxDrop::NotReady`].
+    pub fn session<'a, 'm, K: KeyCheck>(
+        &'a self,
+        mem: &'a Near<'m>,
+        keys: &'a K,
+        now: u64,
+    ) -> Result<RxSession<'a, 'm, K>, RxDrop> {
         // A look without the lock spares queues that are down.
         if self.state.get() != WqState::Rdy {
             return Err(RxDrop::NotReady);
         }
-        let q = &mut *self.inner.lock();
-        if self.state.get() != WqState::Rdy {
-            return Err(RxDrop::NotReady);
-        }
-        if self.posted(q, mem) == 0 {
-            q.no_buffer += 1;
-            if let Some(c) = &q.counter_set {
-                c.out_of_buffer.fetch_add(1, Ordering::Relaxed);
-            }
-            return Err(RxDrop::NoBuffer);
-        }
-        let strip = !q.vlan_strip_disable && info.vlan.is_some() && frame.len() >= VLAN_AT + VLAN_LEN;
-        let fcs = info.fcs.filter(|_| q.scatter_fcs);
-        let body = frame.len() - if strip { VLAN_LEN } else { 0 };
-        let len = body + fcs.map_or(0, |f| f.len());
-        let index = self.index(q);
-        let step = match self.read_wqe(q, mem, keys, index, len) {
-            Ok(next) => match scatter(mem, &q.ranges, &Source { frame, strip, body, fcs }) {
-                Ok(()) => Ok(next),
-                Err(Scatter::Source) => return Err(RxDrop::Source),
-                Err(Scatter::Buffer) => Err(WqeFault::Dma),
-            },
-            Err(WqeFault::Length) => {
-                q.too_long += 1;
-                return Err(RxDrop::TooLong);
-            }
-            Err(fault) => Err(fault),
-        };
-        let result = match step {
-            Ok(next) => {
-                self.advance(q, next);
-                self.complete(q, mem, index, len, strip, info, now)
-            }
-            Err(fault) => {
-                self.fail(q, mem, index, fault);
-                Err(RxDrop::Buffer(fault))
-            }
-        };
-        if result.is_err() {
-            self.state.set(WqState::Err);
-            self.flush(q, mem);
-        }
-        result
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one completion")]
-    fn complete(
-        &self,
-        q: &mut Inner,
-        mem: &Memory,
-        index: u16,
-        len: usize,
-        strip: bool,
-        info: &RxInfo,
-        now: u64,
-    ) -> Result<(), RxDrop> {
-        let owed = self.config.cq.reserve(mem, self.debtor(index));
-        let permit = owed.ok_or(RxDrop::Completion(CqFault::InError))?;
-        let cut = |field: sfnic_firmware_cmds::layout::Field<Cqe64>, value: u32| value & field.max();
-        let sum = if strip { info.check_sum_stripped } else { info.check_sum };
-        let written = permit.complete(false, |cqe| {
-            cqe.set(Cqe64::rss_hash_result, info.rss_hash)
-                .set(Cqe64::rss_ip_type, cut(Cqe64::rss_ip_type, info.rss_type.ip.into()))
-                .set(Cqe64::rss_l4_type, cut(Cqe64::rss_l4_type, info.rss_type.l4.into()))
-                .set(Cqe64::check_sum, sum.into())
-                .set(Cqe64::outer_l3_tunneled, info.tunneled.into())
-                .set(Cqe64::l2_ok, 1)
-                .set(Cqe64::l3_ok, info.l3_ok.into())
-                .set(Cqe64::l4_ok, info.l4_ok.into())
-                .set(Cqe64::l3_hdr_type, cut(Cqe64::l3_hdr_type, info.l3_type.into()))
-                .set(Cqe64::l4_hdr_type, cut(Cqe64::l4_hdr_type, info.l4_type.into()))
-                .set(Cqe64::vlan_stripped, strip.into())
-                .set(Cqe64::vlan_info, info.vlan.unwrap_or(0).into())
-                .set(Cqe64::ft_metadata, info.metadata)
-                .set(Cqe64::flow_tag, cut(Cqe64::flow_tag, info.flow_tag))
-                .set(Cqe64::byte_cnt, len as u32)
-                .set(Cqe64::opcode, cqe_opcode::RESP_SEND)
-                .set64(Cqe64::timestamp, now);
-        });
-        written.map_err(RxDrop::Completion)?;
-        q.packets += 1;
-        q.bytes += len as u64;
-        Ok(())
+        let inner = self.inner.lock();
+        Ok(RxSession { rq: self, inner, mem, keys, cq: self.config.cq.batch(mem), now })
     }
 
     /// How many WQEs are posted; looks at the record where none is known of.
     /// A counter further ahead than the ring is long is nonsense: none.
-    fn posted(&self, q: &mut Inner, mem: &Memory) -> u16 {
+    fn posted(&self, q: &mut Inner, mem: &Near<'_>) -> u16 {
         if q.producer == q.consumer {
             let Ok(word) = mem.dma_read32(self.config.dbr_addr + 4 * WqRecord::receive_counter.dword() as u64) else {
                 return 0;
@@ -439,7 +370,7 @@ impl Rq {
     fn read_wqe(
         &self,
         q: &mut Inner,
-        mem: &Memory,
+        mem: &Near<'_>,
         keys: &impl KeyCheck,
         index: u16,
         len: usize,
@@ -481,7 +412,7 @@ impl Rq {
     }
 
     /// Completes WQE `index` with an error.
-    fn fail(&self, q: &mut Inner, mem: &Memory, index: u16, fault: WqeFault) {
+    fn fail(&self, q: &mut Inner, cq: &mut CqBatch<'_, '_>, index: u16, fault: WqeFault) {
         q.errors += 1;
         if let Some(c) = &q.counter_set {
             let kind = if fault == WqeFault::Flushed { &c.resp_cqe_flush_error } else { &c.resp_cqe_error };
@@ -490,16 +421,14 @@ impl Rq {
         if fault != WqeFault::Flushed {
             tracing::debug!(rqn = self.config.rqn, index, %fault, "receive queue in error");
         }
-        if let Some(permit) = self.config.cq.reserve(mem, self.debtor(index)) {
-            // A broken completion queue has told the driver by an event.
-            let _ = permit.fail(fault);
-        }
+        // A broken completion queue tells the driver by an event.
+        let _ = cq.fail(self.debtor(index), fault);
         let next = View::<WqeNext>::new(&q.raw[..WqeNext::SIZE]).get(WqeNext::next_wqe_index) as u16;
         self.advance(q, next);
     }
 
     /// Flushes what is posted, at most a ring's worth.
-    fn flush(&self, q: &mut Inner, mem: &Memory) {
+    fn flush(&self, q: &mut Inner, mem: &Near<'_>, cq: &mut CqBatch<'_, '_>) {
         if !self.config.flush_in_error {
             return;
         }
@@ -511,13 +440,109 @@ impl Rq {
             if self.config.ring.read(mem, u64::from(index) * stride, head).is_err() {
                 return;
             }
-            self.fail(q, mem, index, WqeFault::Flushed);
+            self.fail(q, cq, index, WqeFault::Flushed);
         }
     }
 
     fn debtor(&self, index: u16) -> Debtor {
         let RqConfig { rqn, user_index, .. } = self.config;
         Debtor { send: false, qpn: rqn, user_index, wqe_opcode: 0, wqe_counter: index }
+    }
+}
+
+/// A receive queue and its completion queue, locked for several frames. What
+/// becomes of them is told by one event when the session ends.
+pub struct RxSession<'a, 'm, K> {
+    rq: &'a Rq,
+    /// Declared before the queue's lock: the completion queue is released first.
+    cq: CqBatch<'a, 'm>,
+    inner: MutexGuard<'a, Inner>,
+    mem: &'a Near<'m>,
+    keys: &'a K,
+    now: u64,
+}
+
+impl<K: KeyCheck> RxSession<'_, '_, K> {
+    /// The queue.
+    pub fn rq(&self) -> &Rq {
+        self.rq
+    }
+
+    /// Receives a frame: copies it into the next posted buffers and writes the
+    /// completion. The receive counter is read only when the posted buffers
+    /// known of are used up.
+    pub fn deliver(&mut self, frame: &impl RxFrame, info: &RxInfo) -> Result<(), RxDrop> {
+        let (rq, q, mem) = (self.rq, &mut *self.inner, self.mem);
+        if rq.state.get() != WqState::Rdy {
+            return Err(RxDrop::NotReady);
+        }
+        if rq.posted(q, mem) == 0 {
+            q.no_buffer += 1;
+            if let Some(c) = &q.counter_set {
+                c.out_of_buffer.fetch_add(1, Ordering::Relaxed);
+            }
+            return Err(RxDrop::NoBuffer);
+        }
+        let strip = !q.vlan_strip_disable && info.vlan.is_some() && frame.len() >= VLAN_AT + VLAN_LEN;
+        let fcs = info.fcs.filter(|_| q.scatter_fcs);
+        let body = frame.len() - if strip { VLAN_LEN } else { 0 };
+        let len = body + fcs.map_or(0, |f| f.len());
+        let index = rq.index(q);
+        let step = match rq.read_wqe(q, mem, self.keys, index, len) {
+            Ok(next) => match scatter(mem, &q.ranges, &Source { frame, strip, body, fcs }) {
+                Ok(()) => Ok(next),
+                Err(Scatter::Source) => return Err(RxDrop::Source),
+                Err(Scatter::Buffer) => Err(WqeFault::Dma),
+            },
+            Err(WqeFault::Length) => {
+                q.too_long += 1;
+                return Err(RxDrop::TooLong);
+            }
+            Err(fault) => Err(fault),
+        };
+        let result = match step {
+            Ok(next) => {
+                rq.advance(q, next);
+                self.complete(index, len, strip, info)
+            }
+            Err(fault) => {
+                rq.fail(q, &mut self.cq, index, fault);
+                Err(RxDrop::Buffer(fault))
+            }
+        };
+        if result.is_err() {
+            rq.state.set(WqState::Err);
+            rq.flush(&mut self.inner, mem, &mut self.cq);
+        }
+        result
+    }
+
+    fn complete(&mut self, index: u16, len: usize, strip: bool, info: &RxInfo) -> Result<(), RxDrop> {
+        let cut = |field: sfnic_firmware_cmds::layout::Field<Cqe64>, value: u32| value & field.max();
+        let sum = if strip { info.check_sum_stripped } else { info.check_sum };
+        let written = self.cq.complete(self.rq.debtor(index), false, |cqe| {
+            cqe.set(Cqe64::rss_hash_result, info.rss_hash)
+                .set(Cqe64::rss_ip_type, cut(Cqe64::rss_ip_type, info.rss_type.ip.into()))
+                .set(Cqe64::rss_l4_type, cut(Cqe64::rss_l4_type, info.rss_type.l4.into()))
+                .set(Cqe64::check_sum, sum.into())
+                .set(Cqe64::outer_l3_tunneled, info.tunneled.into())
+                .set(Cqe64::l2_ok, 1)
+                .set(Cqe64::l3_ok, info.l3_ok.into())
+                .set(Cqe64::l4_ok, info.l4_ok.into())
+                .set(Cqe64::l3_hdr_type, cut(Cqe64::l3_hdr_type, info.l3_type.into()))
+                .set(Cqe64::l4_hdr_type, cut(Cqe64::l4_hdr_type, info.l4_type.into()))
+                .set(Cqe64::vlan_stripped, strip.into())
+                .set(Cqe64::vlan_info, info.vlan.unwrap_or(0).into())
+                .set(Cqe64::ft_metadata, info.metadata)
+                .set(Cqe64::flow_tag, cut(Cqe64::flow_tag, info.flow_tag))
+                .set(Cqe64::byte_cnt, len as u32)
+                .set(Cqe64::opcode, cqe_opcode::RESP_SEND)
+                .set64(Cqe64::timestamp, self.now);
+        });
+        written.map_err(RxDrop::Completion)?;
+        self.inner.packets += 1;
+        self.inner.bytes += len as u64;
+        Ok(())
     }
 }
 
@@ -541,11 +566,11 @@ enum Scatter {
     Buffer,
 }
 
-fn scatter<F: RxFrame>(mem: &Memory, ranges: &[(u64, u32)], source: &Source<'_, F>) -> Result<(), Scatter> {
+fn scatter<F: RxFrame>(mem: &Near<'_>, ranges: &[(u64, u32)], source: &Source<'_, F>) -> Result<(), Scatter> {
     let mut pos = 0;
     let mut fault = false;
     for &(iova, len) in ranges {
-        let mapped = mem.dma_slices(iova, len as usize, |piece| {
+        let mapped = mem.slices(iova, len as usize, |piece| {
             fault = fault || source.put(pos, piece).is_err();
             pos += piece.len();
         });

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use sfnic_firmware_cmds::entries::{Cqe64, WqRecord, WqeCtrl, cqe_opcode, wqe_ce, wqe_opcode};
 use sfnic_firmware_cmds::{Refusal, Syndrome, View};
+use smallvec::SmallVec;
 
-use super::cq::{Cq, Debtor};
+use super::cq::{Cq, CqPermit, Debtor};
 use super::ring::Ring;
 use super::schedule::Schedule;
 use super::wqe::{DS, MAX_WQE, SegList, TxWqe, WQEBB, WqeFault, WqeRules, parse_eth};
 use super::{KeyCheck, StateCell, WqState};
-use crate::dma::{DmaAccess, DmaError, Memory};
+use crate::dma::{DmaAccess, DmaError, Memory, Near};
 
 /// What CREATE_SQ asks for, parsed.
 #[derive(Debug, Clone)]
@@ -66,10 +67,14 @@ pub enum TxResult {
 
 /// Takes what a send queue has to send.
 pub trait TxSink {
-    /// Forms the frames and sends them. Guest memory may be used until this
-    /// returns; the completion is written afterwards. Called with the send
-    /// queue's lock held.
+    /// Forms the frames and sends them, or keeps them until [`TxSink::flush`].
+    /// Guest memory may be used until then; the completion is written
+    /// afterwards. Called with the send queue's lock held.
     fn send(&mut self, wqe: &TxWqe<'_>) -> TxResult;
+
+    /// Sends what [`TxSink::send`] has taken and kept for a burst of its own.
+    /// Called before the completions of those WQEs are written.
+    fn flush(&mut self) {}
 
     /// The burst is to end, though its budget is not used up: its WQEs were
     /// more work than most.
@@ -293,7 +298,7 @@ impl Sq {
         }
     }
 
-    fn send_counter(&self, mem: &Memory) -> Result<u16, DmaError> {
+    fn send_counter(&self, mem: &impl DmaAccess) -> Result<u16, DmaError> {
         let word = mem.dma_read32(self.config.dbr_addr + 4 * WqRecord::send_counter.dword() as u64)?;
         Ok(WqRecord::send_counter.of_dword(word) as u16)
     }
@@ -307,150 +312,11 @@ impl Sq {
         tx: &mut impl TxSink,
         now: u64,
     ) -> (usize, bool) {
-        for work_done in 0..budget {
-            if !self.runs() || !self.rung.load(Ordering::Acquire) {
-                return (work_done, false);
-            }
-            if q.consumer == q.producer {
-                match self.send_counter(mem) {
-                    Ok(counter) => q.producer = counter,
-                    Err(_) => {
-                        if self.state.get() == WqState::Rdy {
-                            self.fail(q, mem, 0, WqeFault::QueueDma);
-                        }
-                        return (work_done, false);
-                    }
-                }
-            }
-            let ahead = q.producer.wrapping_sub(q.consumer);
-            if ahead == 0 {
-                return (work_done, false);
-            }
-            let blocks = if u32::from(ahead) > 1 << self.config.log_size {
-                // Where the WQEs are cannot be known: all of them are one.
-                self.fail(q, mem, 0, WqeFault::CounterJump);
-                ahead
-            } else {
-                self.execute(q, mem, keys, ahead, tx, now)
-            };
-            q.consumer = q.consumer.wrapping_add(blocks);
-            if tx.has_done_enough() {
-                return (work_done + 1, true);
-            }
-        }
-        (budget, true)
-    }
-
-    /// Executes the WQE at the consumer, of which `ahead` blocks are there at
-    /// most, and answers how many blocks it took.
-    fn execute(
-        &self,
-        q: &mut Inner,
-        mem: &Memory,
-        keys: &impl KeyCheck,
-        ahead: u16,
-        tx: &mut impl TxSink,
-        now: u64,
-    ) -> u16 {
-        let at = u64::from(q.consumer) * WQEBB as u64;
-        // One read of each byte: what is checked is what is used.
-        if self.config.ring.read(mem, at, &mut q.raw[..WQEBB]).is_err() {
-            self.fail(q, mem, 0, WqeFault::QueueDma);
-            return ahead;
-        }
-        let ctrl = View::<WqeCtrl>::new(&q.raw[..WQEBB]);
-        let opcode = ctrl.get(WqeCtrl::opcode) as u8;
-        let ce = ctrl.get(WqeCtrl::ce);
-        let len = ctrl.get(WqeCtrl::ds) as usize * DS;
-        let blocks = len.div_ceil(WQEBB).max(1) as u16;
-        if blocks > ahead {
-            self.fail(q, mem, opcode, WqeFault::BeyondProducer);
-            return ahead;
-        }
-        if self.state.get() == WqState::Err {
-            self.fail(q, mem, opcode, WqeFault::Flushed);
-            return blocks;
-        }
-        let Some(permit) = self.config.cq.reserve(mem, self.debtor(q.consumer, opcode)) else {
-            self.state.set(WqState::Err);
-            return 0;
-        };
-        let index = q.consumer;
-        let done = self.run(q, mem, keys, (opcode, len, at), tx, index);
-        let written = match done {
-            Ok(()) if ce == wqe_ce::CQE || ce == wqe_ce::CQE_AND_EQE => {
-                permit.complete(ce == wqe_ce::CQE_AND_EQE, |cqe| {
-                    cqe.set(Cqe64::opcode, cqe_opcode::REQ)
-                        .set(Cqe64::send_opcode, opcode.into())
-                        .set(Cqe64::qpn, self.config.sqn)
-                        .set64(Cqe64::timestamp, now);
-                })
-            }
-            Ok(()) => {
-                permit.waive();
-                Ok(())
-            }
-            Err(fault) => {
-                self.note(index, opcode, fault);
-                permit.fail(fault)
-            }
-        };
-        if done.is_err() || written.is_err() {
-            self.state.set(WqState::Err);
-        }
-        self.stats.wqes.fetch_add(1, Ordering::Relaxed);
-        blocks
-    }
-
-    fn run(
-        &self,
-        q: &mut Inner,
-        mem: &Memory,
-        keys: &impl KeyCheck,
-        (opcode, len, at): (u8, usize, u64),
-        tx: &mut impl TxSink,
-        index: u16,
-    ) -> Result<(), WqeFault> {
-        if len == 0 {
-            return Err(WqeFault::NoSegments);
-        }
-        match opcode {
-            wqe_opcode::NOP => Ok(()),
-            wqe_opcode::SEND | wqe_opcode::LSO => {
-                if len > WQEBB {
-                    let rest = q.raw.get_mut(WQEBB..len).ok_or(WqeFault::NoSegments)?;
-                    self.config.ring.read(mem, at + WQEBB as u64, rest).map_err(|_| WqeFault::QueueDma)?;
-                }
-                let raw = q.raw.get(..len).ok_or(WqeFault::NoSegments)?;
-                let lso = opcode == wqe_opcode::LSO;
-                let wqe = parse_eth(raw, index, lso, &self.rules, keys, &mut q.segs)?;
-                match tx.send(&wqe) {
-                    TxResult::Sent { frames, bytes } => {
-                        self.stats.packets.fetch_add(frames.into(), Ordering::Relaxed);
-                        self.stats.bytes.fetch_add(bytes, Ordering::Relaxed);
-                    }
-                    TxResult::Dropped => {
-                        self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-                    }
-                    TxResult::Failed(fault) => return Err(fault),
-                }
-                Ok(())
-            }
-            _ => {
-                tx.unmodelled(self.config.sqn, opcode);
-                Err(WqeFault::Opcode)
-            }
-        }
-    }
-
-    /// Completes what is at the consumer with an error.
-    fn fail(&self, q: &Inner, mem: &Memory, opcode: u8, fault: WqeFault) {
-        self.note(q.consumer, opcode, fault);
-        self.state.set(WqState::Err);
-        if let Some(permit) = self.config.cq.reserve(mem, self.debtor(q.consumer, opcode)) {
-            // A broken completion queue has told the driver by an event.
-            let _ = permit.fail(fault);
-        }
+        let near = Near::new(mem);
+        let mut run = Run { sq: self, mem: &near, keys, tx, now, due: SmallVec::new(), tally: Tally::default() };
+        let end = run.wqes(q, budget);
+        run.settle();
+        end
     }
 
     fn note(&self, index: u16, opcode: u8, fault: WqeFault) {
@@ -463,5 +329,187 @@ impl Sq {
     fn debtor(&self, index: u16, wqe_opcode: u8) -> Debtor {
         let SqConfig { sqn, user_index, .. } = self.config;
         Debtor { send: true, qpn: sqn, user_index, wqe_opcode, wqe_counter: index }
+    }
+}
+
+/// What a burst has counted and not yet told.
+#[derive(Debug, Default)]
+struct Tally {
+    wqes: u64,
+    packets: u64,
+    bytes: u64,
+    dropped: u64,
+}
+
+/// One burst of a queue.
+struct Run<'a, 'm, K, X> {
+    sq: &'a Sq,
+    mem: &'a Near<'m>,
+    keys: &'a K,
+    tx: &'a mut X,
+    now: u64,
+    /// Completions of WQEs whose frames the sink may still keep, and whether
+    /// they are solicited.
+    due: SmallVec<[(CqPermit<'a>, bool); 8]>,
+    tally: Tally,
+}
+
+impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
+    fn wqes(&mut self, q: &mut Inner, budget: usize) -> (usize, bool) {
+        let sq = self.sq;
+        for work_done in 0..budget {
+            if !sq.runs() || !sq.rung.load(Ordering::Acquire) {
+                return (work_done, false);
+            }
+            if q.consumer == q.producer {
+                match sq.send_counter(self.mem) {
+                    Ok(counter) => q.producer = counter,
+                    Err(_) => {
+                        if sq.state.get() == WqState::Rdy {
+                            self.fail(q, 0, WqeFault::QueueDma);
+                        }
+                        return (work_done, false);
+                    }
+                }
+            }
+            let ahead = q.producer.wrapping_sub(q.consumer);
+            if ahead == 0 {
+                return (work_done, false);
+            }
+            let blocks = if u32::from(ahead) > 1 << sq.config.log_size {
+                // Where the WQEs are cannot be known: all of them are one.
+                self.fail(q, 0, WqeFault::CounterJump);
+                ahead
+            } else {
+                self.execute(q, ahead)
+            };
+            q.consumer = q.consumer.wrapping_add(blocks);
+            if self.tx.has_done_enough() {
+                return (work_done + 1, true);
+            }
+        }
+        (budget, true)
+    }
+
+    /// Executes the WQE at the consumer, of which `ahead` blocks are there at
+    /// most, and answers how many blocks it took.
+    fn execute(&mut self, q: &mut Inner, ahead: u16) -> u16 {
+        let sq = self.sq;
+        let at = u64::from(q.consumer) * WQEBB as u64;
+        // One read of each byte: what is checked is what is used.
+        if sq.config.ring.read(self.mem, at, &mut q.raw[..WQEBB]).is_err() {
+            self.fail(q, 0, WqeFault::QueueDma);
+            return ahead;
+        }
+        let ctrl = View::<WqeCtrl>::new(&q.raw[..WQEBB]);
+        let opcode = ctrl.get(WqeCtrl::opcode) as u8;
+        let ce = ctrl.get(WqeCtrl::ce);
+        let len = ctrl.get(WqeCtrl::ds) as usize * DS;
+        let blocks = len.div_ceil(WQEBB).max(1) as u16;
+        if blocks > ahead {
+            self.fail(q, opcode, WqeFault::BeyondProducer);
+            return ahead;
+        }
+        if sq.state.get() == WqState::Err {
+            self.fail(q, opcode, WqeFault::Flushed);
+            return blocks;
+        }
+        let index = q.consumer;
+        let Some(permit) = sq.config.cq.reserve(self.mem.memory(), sq.debtor(index, opcode)) else {
+            sq.state.set(WqState::Err);
+            return 0;
+        };
+        match self.run(q, (opcode, len, at), index) {
+            Ok(()) if ce == wqe_ce::CQE || ce == wqe_ce::CQE_AND_EQE => {
+                self.due.push((permit, ce == wqe_ce::CQE_AND_EQE));
+            }
+            Ok(()) => permit.waive(),
+            Err(fault) => {
+                self.settle();
+                sq.note(index, opcode, fault);
+                sq.state.set(WqState::Err);
+                // A broken completion queue tells the driver by an event.
+                let _ = permit.fail(fault);
+            }
+        }
+        self.tally.wqes += 1;
+        blocks
+    }
+
+    fn run(&mut self, q: &mut Inner, (opcode, len, at): (u8, usize, u64), index: u16) -> Result<(), WqeFault> {
+        let sq = self.sq;
+        if len == 0 {
+            return Err(WqeFault::NoSegments);
+        }
+        match opcode {
+            wqe_opcode::NOP => Ok(()),
+            wqe_opcode::SEND | wqe_opcode::LSO => {
+                if len > WQEBB {
+                    let rest = q.raw.get_mut(WQEBB..len).ok_or(WqeFault::NoSegments)?;
+                    sq.config.ring.read(self.mem, at + WQEBB as u64, rest).map_err(|_| WqeFault::QueueDma)?;
+                }
+                let raw = q.raw.get(..len).ok_or(WqeFault::NoSegments)?;
+                let lso = opcode == wqe_opcode::LSO;
+                let wqe = parse_eth(raw, index, lso, &sq.rules, self.keys, &mut q.segs)?;
+                match self.tx.send(&wqe) {
+                    TxResult::Sent { frames, bytes } => {
+                        self.tally.packets += u64::from(frames);
+                        self.tally.bytes += bytes;
+                    }
+                    TxResult::Dropped => self.tally.dropped += 1,
+                    TxResult::Failed(fault) => return Err(fault),
+                }
+                Ok(())
+            }
+            _ => {
+                self.tx.unmodelled(sq.config.sqn, opcode);
+                Err(WqeFault::Opcode)
+            }
+        }
+    }
+
+    /// Sends what the sink keeps, counts, and writes the completions that are
+    /// due.
+    fn settle(&mut self) {
+        self.tx.flush();
+        let (stats, tally) = (&self.sq.stats, std::mem::take(&mut self.tally));
+        for (counter, n) in [
+            (&stats.wqes, tally.wqes),
+            (&stats.packets, tally.packets),
+            (&stats.bytes, tally.bytes),
+            (&stats.dropped, tally.dropped),
+        ] {
+            if n > 0 {
+                counter.fetch_add(n, Ordering::Relaxed);
+            }
+        }
+        if self.due.is_empty() {
+            return;
+        }
+        let mut batch = self.sq.config.cq.batch(self.mem);
+        for (permit, solicited) in self.due.drain(..) {
+            let opcode = permit.debtor().wqe_opcode;
+            let written = permit.complete_in(&mut batch, solicited, |cqe| {
+                cqe.set(Cqe64::opcode, cqe_opcode::REQ)
+                    .set(Cqe64::send_opcode, opcode.into())
+                    .set(Cqe64::qpn, self.sq.config.sqn)
+                    .set64(Cqe64::timestamp, self.now);
+            });
+            if written.is_err() {
+                self.sq.state.set(WqState::Err);
+            }
+        }
+    }
+
+    /// Completes what is at the consumer with an error, after all before it.
+    fn fail(&mut self, q: &Inner, opcode: u8, fault: WqeFault) {
+        self.settle();
+        let sq = self.sq;
+        sq.note(q.consumer, opcode, fault);
+        sq.state.set(WqState::Err);
+        if let Some(permit) = sq.config.cq.reserve(self.mem.memory(), sq.debtor(q.consumer, opcode)) {
+            // A broken completion queue tells the driver by an event.
+            let _ = permit.fail(fault);
+        }
     }
 }

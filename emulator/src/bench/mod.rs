@@ -2,6 +2,7 @@
 //! test asserts them.
 
 mod commands;
+mod flows;
 mod forward;
 
 use clap::Subcommand;
@@ -25,7 +26,7 @@ enum What {
 /// Runs the benchmark and prints its figures.
 pub fn run(args: Args) -> anyhow::Result<i32> {
     match args.what {
-        What::Forward(args) => forward::run(&args).map(|()| 0),
+        What::Forward(args) => forward::run(&args),
         What::Commands(args) => commands::run(&args).map(|()| 0),
         What::Tap(args) => crate::tapbench::run(args),
     }

@@ -41,7 +41,7 @@ pub(super) fn run(args: Args) -> Done {
         ..Guest::default()
     };
     let watch = Watch { strict: false, explain: None, explain_count: 0, capture: vec![] };
-    let ran = vm::boot(&kit, Config::default(), guest, &watch)?;
+    let ran = vm::boot(&kit, Config::default(), guest, &super::device::Control::default(), &watch)?;
     let status = u8::from(ran.status != 0);
     let told = if status == 0 { "The whole story was told" } else { "The story broke off" };
     print(&format!("\n{told} in {:.0} s. {}\n", ran.elapsed.as_secs_f64(), Summary::of(&ran.nic)))?;

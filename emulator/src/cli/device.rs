@@ -12,6 +12,9 @@ use super::{Failure, complain, value};
 use crate::board::Board;
 use crate::capture::Spec;
 use crate::config::Config;
+use crate::control::server::Server;
+use crate::control::{Target, place};
+use crate::inspect;
 
 /// What the user wants to see of a device.
 #[derive(Debug, clap::Args)]
@@ -71,11 +74,36 @@ pub(super) struct Device {
     sockets: Vec<PathBuf>,
     /// Where the sockets are, if they are private.
     dir: Option<TempDir>,
+    control: Option<Server>,
+}
+
+/// Where a device is to be talked to.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    /// The socket; the usual place if none is named.
+    pub(super) path: Option<PathBuf>,
+    /// Whether the device is of no use without it.
+    pub(super) required: bool,
+}
+
+impl Control {
+    fn serve(&self, target: Target) -> Result<Option<Server>> {
+        let place = self.path.clone().map_or_else(place::own, Ok);
+        match place.and_then(|path| Server::start(target, &path)) {
+            Ok(server) => Ok(Some(server)),
+            Err(e) if self.required || self.path.is_some() => Err(e.context("cannot offer the control socket")),
+            Err(e) => {
+                tracing::info!("no control socket: {e:#}");
+                Ok(None)
+            }
+        }
+    }
 }
 
 impl Device {
     /// Starts a device on these sockets, one a physical function.
-    pub(super) fn start(config: Config, sockets: Vec<PathBuf>, watch: &Watch) -> Result<Device> {
+    pub(super) fn start(config: Config, sockets: Vec<PathBuf>, control: &Control, watch: &Watch) -> Result<Device> {
+        let handle: Arc<str> = config.handle.as_str().into();
         let board = Board::new(config.into_board()).context("cannot build the device")?;
         let nic = board.nic.clone();
         watch.begin(&nic);
@@ -84,14 +112,15 @@ impl Device {
             board.captures.start(spec.clone()).with_context(|| format!("--capture: cannot write {file}"))?;
         }
         board.serve(&sockets).context("cannot offer the device")?;
-        Ok(Device { board, nic, sockets, dir: None })
+        let control = control.serve(Target { nic: nic.clone(), handle })?;
+        Ok(Device { board, nic, sockets, dir: None, control })
     }
 
     /// Starts a device on sockets that nobody else has and that go with it.
-    pub(super) fn start_private(config: Config, watch: &Watch) -> Result<Device> {
+    pub(super) fn start_private(config: Config, control: &Control, watch: &Watch) -> Result<Device> {
         let dir = private_dir()?;
         let sockets = (0..config.pfs.len()).map(|i| dir.path().join(socket_name(i))).collect();
-        let device = Device::start(config, sockets, watch)?;
+        let device = Device::start(config, sockets, control, watch)?;
         Ok(Device { dir: Some(dir), ..device })
     }
 
@@ -103,6 +132,7 @@ impl Device {
     /// Ends it: the guests are disconnected and nothing runs any more. What the device
     /// counted stays.
     pub(super) fn stop(self) -> Arc<Nic> {
+        drop(self.control);
         drop(self.dir); // first: a signal from here on leaves nothing behind
         let board = self.board;
         board.halt();
@@ -122,15 +152,10 @@ pub(super) fn socket_name(index: usize) -> String {
     format!("pf{index}.sock")
 }
 
-/// Where programs of this user keep their sockets.
-pub(super) fn runtime_dir() -> Option<PathBuf> {
-    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute() && dir.is_dir())
-}
-
 /// A new directory for this user alone. A socket's path has at most 107 bytes.
 pub(super) fn private_dir() -> Result<TempDir> {
     let short = |dir: &PathBuf| dir.as_os_str().len() <= 60;
-    let places = [runtime_dir(), Some(std::env::temp_dir()), Some("/tmp".into())];
+    let places = [place::runtime_dir(), Some(std::env::temp_dir()), Some("/tmp".into())];
     let mut made = Err(std::io::ErrorKind::NotFound.into());
     for place in places.into_iter().flatten().filter(short) {
         made = tempfile::Builder::new().prefix("sfnic-").tempdir_in(place);
@@ -143,14 +168,6 @@ pub(super) fn private_dir() -> Result<TempDir> {
 
 /// The physical functions and SFs, their objects, commands and frames, as data.
 pub(super) fn dump(nic: &Nic) -> serde_json::Value {
-    let mut functions = serde_json::Map::new();
-    for card in &nic.cards {
-        let control = card.control.lock();
-        for f in control.functions.values() {
-            let value = json!({ "kind": f.kind, "vhca_id": f.vhca_id, "enabled": f.enabled, "commands": f.stats });
-            functions.insert(format!("pf{}/{:#x}", card.index, f.id), value);
-        }
-    }
     let ports: Vec<serde_json::Value> = nic
         .cards
         .iter()
@@ -162,9 +179,10 @@ pub(super) fn dump(nic: &Nic) -> serde_json::Value {
             })
         })
         .collect();
-    let unmodelled: Vec<serde_json::Value> =
-        nic.unmodelled.list().iter().map(|(a, n)| json!({ "access": a, "text": a.to_string(), "count": n })).collect();
-    json!({ "objects": nic.object_counts(), "functions": functions, "ports": ports, "unmodelled": unmodelled })
+    json!({
+        "objects": nic.object_counts(), "functions": inspect::functions(nic), "ports": ports,
+        "unmodelled": inspect::unmodelled(nic),
+    })
 }
 
 /// A file to write at the end, created now so that a wrong path is known before the work.

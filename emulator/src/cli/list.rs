@@ -82,6 +82,7 @@ fn commands() -> Vec<Row> {
         });
         let role = known.map(|r| match r.role {
             Role::Any => "any",
+            Role::Parent => "parent",
             Role::Manager => "manager",
         });
         vec![

@@ -3,10 +3,14 @@
 //! A wrong flag or a wrong configuration is one line on stderr that says which and what is
 //! allowed, and status 2. What else fails has the status that each command documents.
 
+mod ctl;
 mod demo;
 mod device;
 mod kit;
+mod layout;
 mod list;
+mod matrix;
+mod output;
 mod run;
 mod up;
 mod usage;
@@ -62,7 +66,9 @@ const EXAMPLES: &str = "\u{1b}[1;4mExamples:\u{1b}[0m
   sfnic vm -- devlink dev show          one command in the guest; its status is ours
   sfnic run                             the device alone, for a QEMU of yours
   sfnic up lab.toml                     several guests at one device
+  sfnic ctl slice show                  what a running device has
   sfnic list commands                   what is implemented
+  sfnic matrix                          all guest tests on all kernels
 
 The first guest needs the guest kit (QEMU, kernel, tools), which takes minutes to make once.";
 
@@ -72,8 +78,11 @@ enum Command {
     Vm(Box<vm::Args>),
     Run(run::Args),
     Up(up::Args),
+    Ctl(ctl::Args),
     Kit(kit::Args),
     List(list::Args),
+    Matrix(Box<matrix::Args>),
+    Layout(layout::Args),
     Bench(crate::bench::Args),
 }
 
@@ -94,7 +103,10 @@ impl From<ConfigError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(e: anyhow::Error) -> Failure {
-        Failure::Other(e)
+        match e.downcast::<sfnic_qemu::kit::Wrong>() {
+            Ok(wrong) => Failure::Usage(wrong.to_string()),
+            Err(e) => Failure::Other(e),
+        }
     }
 }
 
@@ -108,8 +120,11 @@ impl Command {
             Command::Vm(args) => vm::run(*args),
             Command::Run(args) => run::run(args),
             Command::Up(args) => up::run(args),
+            Command::Ctl(args) => ctl::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
+            Command::Matrix(args) => matrix::run(*args),
+            Command::Layout(args) => layout::run(args),
             Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
         }
     }

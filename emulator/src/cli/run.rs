@@ -1,20 +1,19 @@
 //! `sfnic run`: the device process.
 
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use sfnic_qemu::Guest;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::device::{Device, Watch, runtime_dir, socket_name};
+use super::device::{Control, Device, Watch, socket_name};
 use super::{Done, Failure, print, value};
 use crate::config::Config;
+use crate::control::place;
 
 /// Run the device, for a QEMU of yours.
 ///
@@ -29,6 +28,7 @@ use crate::config::Config;
 
 \u{1b}[1;4mA configuration:\u{1b}[0m
   workers = 1                           # threads that move frames, 0 to 8
+  eswitch = \"embedded\"                  # managed by sfnic ctl instead of the host
   [[pf]]                                # a physical function; 1 to 4
   mac = \"52:54:00:5f:00:00\"
   max_sfs = 64
@@ -48,6 +48,10 @@ pub(super) struct Args {
     /// The guest's memory, in the QEMU options that are printed.
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = value::memory)]
     mem: String,
+
+    /// The control socket, for `sfnic ctl --control`; by default one beside the others.
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
 
     #[command(flatten)]
     watch: Watch,
@@ -73,7 +77,8 @@ pub(super) fn run(args: Args) -> Done {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         flag::register_conditional_default(signal, ending.clone()).context("cannot catch signals")?;
     }
-    let device = Device::start(config, sockets, &args.watch)?;
+    let control = Control { path: args.control, required: true };
+    let device = Device::start(config, sockets, &control, &args.watch)?;
     let guest = Guest { mem: args.mem, slots: vec![device.sockets().to_vec()], ..Guest::default() };
     eprintln!("sfnic: the device runs; options for QEMU:");
     print(&format!("{}\n", guest.device_line()))?;
@@ -85,21 +90,6 @@ pub(super) fn run(args: Args) -> Done {
 
 /// The usual place of the sockets, for this user alone.
 fn default_sockets(count: usize) -> Result<Vec<PathBuf>> {
-    let user = rustix::process::getuid().as_raw();
-    let dir = match runtime_dir() {
-        Some(dir) => dir.join("sfnic"),
-        None => PathBuf::from(format!("/tmp/sfnic-{user}")),
-    };
-    match fs::DirBuilder::new().mode(0o700).create(&dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(e).with_context(|| format!("cannot create {}", dir.display()));
-        }
-        _ => {}
-    }
-    // In /tmp the name may be someone else's.
-    let meta = fs::symlink_metadata(&dir).with_context(|| format!("cannot look at {}", dir.display()))?;
-    if !meta.is_dir() || meta.uid() != user || meta.mode() & 0o022 != 0 {
-        bail!("{} is not a directory of this user's alone: name other places with --socket", dir.display());
-    }
+    let dir = place::make_directory().context("name other places with --socket")?;
     Ok((0..count).map(|i| dir.join(socket_name(i))).collect())
 }

@@ -19,6 +19,11 @@ pub(super) fn cpus(text: &str) -> Result<u32, String> {
     number(text, 1, 64)
 }
 
+/// Guests at a time.
+pub(super) fn jobs(text: &str) -> Result<usize, String> {
+    number(text, 1, 64)
+}
+
 /// How many frames are explained.
 pub(super) fn count(text: &str) -> Result<u32, String> {
     number(text, 1, 1_000_000)
@@ -58,6 +63,25 @@ pub(super) enum Kernel {
     Line(String),
     /// A kernel of the user's.
     Path(PathBuf),
+}
+
+impl Kernel {
+    /// The path, if it is one.
+    pub(super) fn path(&self) -> Option<&PathBuf> {
+        match self {
+            Kernel::Line(_) => None,
+            Kernel::Path(path) => Some(path),
+        }
+    }
+}
+
+impl Display for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Kernel::Line(line) => f.write_str(line),
+            Kernel::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// A line of the kit, or a path: what has a slash or is there.

@@ -12,7 +12,7 @@ use sfnic_qemu::{Guest, Kit, What};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use super::device::{Device, Later, Watch, dump};
+use super::device::{Control, Device, Later, Watch, dump};
 use super::value::Kernel;
 use super::{Done, Failure, complain, kit, value};
 use crate::config::Config;
@@ -32,6 +32,7 @@ use crate::config::Config;
   sfnic vm -- sh -c 'ethtool -i $(ls /sys/bus/pci/devices/$SFNIC_PF0/net)'
   sfnic vm --script test.sh --share . --strict
   sfnic vm --explain 'arp' --dmesg kernel.log -- ./in-the-guest
+  sfnic vm --with iputils-tracepath,tshark --kernel 6.12
   sfnic vm --kernel ~/linux -- dmesg    the kernel built there, and its modules
   sfnic vm --kernel /boot/vmlinuz-6.12 --modules /lib/modules/6.12
 
@@ -86,8 +87,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     debug_dump: Option<PathBuf>,
 
+    /// The device's control socket, for `sfnic ctl --control`; by default the usual place.
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+
     #[command(flatten)]
     watch: Watch,
+
+    #[command(flatten)]
+    with: kit::With,
 
     #[command(flatten)]
     kit: kit::Place,
@@ -139,12 +147,13 @@ pub(super) fn run(args: Args) -> Done {
         timeout: args.timeout.map(Duration::from_secs),
         ..Guest::default()
     };
-    let options = args.kit.options();
+    let options = args.kit.options_with(&args.with);
     let kit = match &args.kernel {
         Kernel::Line(line) => Kit::ensure(&options, line)?,
         Kernel::Path(path) => Kit::ensure_own(&options, path, args.modules.as_deref())?,
     };
-    let ran = boot(&kit, config, guest, &args.watch)?;
+    let control = Control { path: args.control, required: false };
+    let ran = boot(&kit, config, guest, &control, &args.watch)?;
     if let Some(file) = dmesg {
         file.write(&ran.dmesg)?;
     }
@@ -167,9 +176,9 @@ pub(super) struct Ran {
 }
 
 /// Runs a guest with a device that lives as long as it does.
-pub(super) fn boot(kit: &Kit, config: Config, guest: Guest, watch: &Watch) -> Result<Ran> {
+pub(super) fn boot(kit: &Kit, config: Config, guest: Guest, control: &Control, watch: &Watch) -> Result<Ran> {
     let interrupted = Interrupted::catch()?;
-    let device = Device::start_private(config, watch)?;
+    let device = Device::start_private(config, control, watch)?;
     let guest = Guest { slots: vec![device.sockets().to_vec()], ..guest };
     if let Some(status) = interrupted.status() {
         let nic = device.stop();

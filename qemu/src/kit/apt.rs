@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 
 use super::progress::Step;
-use super::{recipe, run, sources};
+use super::{Wrong, run, sources};
 
 /// How old package lists may be when something new is made.
 const LISTS_AGE: Duration = Duration::from_secs(12 * 3600);
@@ -22,11 +22,14 @@ const KEYRINGS: [&str; 2] =
 pub(crate) struct Apt {
     dir: PathBuf,
     config: PathBuf,
+    suites: Vec<String>,
+    archives: PathBuf,
 }
 
 impl Apt {
-    /// Prepares the state in `dir`; `mirror` replaces the machine's own.
-    pub(crate) fn open(dir: &Path, mirror: Option<&str>) -> Result<Apt> {
+    /// Prepares the state in `dir` for these suites; `mirror` replaces the machine's own.
+    /// What is downloaded for one `purpose` lies apart from the rest.
+    pub(crate) fn open(dir: &Path, mirror: Option<&str>, suites: &[&str], purpose: &str) -> Result<Apt> {
         run::require(&[
             ("apt-get", "apt"),
             ("apt-cache", "apt"),
@@ -41,9 +44,12 @@ impl Apt {
             Some(uri) => uri.trim_end_matches('/').to_string(),
             None => sources::machine_mirror(Path::new("/etc/apt"))?,
         };
-        for sub in ["state/lists/partial", "cache/archives/partial", "none/partial", "log"] {
+        let archives = dir.join(format!("archives-{purpose}"));
+        for sub in ["state/lists/partial", "cache", "none/partial", "log"] {
             fs::create_dir_all(dir.join(sub)).with_context(|| format!("cannot create {}", dir.join(sub).display()))?;
         }
+        fs::create_dir_all(archives.join("partial"))
+            .with_context(|| format!("cannot create {}", archives.display()))?;
         let write = |name: &str, text: String| -> Result<PathBuf> {
             let path = dir.join(name);
             if fs::read_to_string(&path).is_ok_and(|old| old == text) {
@@ -53,18 +59,20 @@ impl Apt {
             Ok(path)
         };
         write("state/status", String::new())?;
-        let list = [recipe::BASE_SUITE, recipe::BACKPORTS_SUITE]
+        let list = suites
             .iter()
             .map(|suite| format!("deb [arch=amd64 signed-by={keyring}] {mirror} {suite} main\n"))
             .collect();
         write("sources.list", list)?;
         let config = write("apt.conf", configuration(dir))?;
-        Ok(Apt { dir: dir.to_path_buf(), config })
+        let suites = suites.iter().map(|suite| suite.to_string()).collect();
+        Ok(Apt { dir: dir.to_path_buf(), config, suites, archives })
     }
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive").arg("-c").arg(&self.config);
+        command.arg("-o").arg(format!("Dir::Cache::archives={}/", self.archives.display()));
         command
     }
 
@@ -81,15 +89,41 @@ impl Apt {
         command.args(["update", "-q", "-o", "APT::Status-Fd=1", "--error-on=any"]);
         if let Err(e) = self.fetch(&mut command, "fetching the package lists", step) {
             let text = e.to_string();
+            if let Some(suite) = self.absent(&text) {
+                return Err(Wrong(format!(
+                    "the mirror has no suite {suite}: name another mirror with --mirror or SFNIC_MIRROR"
+                ))
+                .into());
+            }
             if text.contains("NO_PUBKEY") || text.contains("not signed") || text.contains("EXPKEYSIG") {
                 bail!(
                     "the machine's debian-archive-keyring is too old to verify {}: upgrade that package",
-                    recipe::BASE_SUITE
+                    self.suites.join(", ")
                 );
             }
             return Err(e.context("is the mirror reachable? (SFNIC_MIRROR names another)"));
         }
         fs::write(&mark, sources).with_context(|| format!("cannot write {}", mark.display()))
+    }
+
+    /// The suite that apt says is not there.
+    fn absent(&self, text: &str) -> Option<&String> {
+        let gone = text.contains("does not have a Release file") || text.contains("no longer has a Release file");
+        self.suites.iter().find(|suite| gone && text.contains(&format!(" {suite} Release'")))
+    }
+
+    /// Fails for packages that are not in the lists.
+    pub(crate) fn known(&self, packages: &[String]) -> Result<()> {
+        for package in packages {
+            if self.versions(package)?.is_empty() {
+                let suites = self.suites.join(", ");
+                return Err(Wrong(format!(
+                    "no package {package:?} in Debian's {suites}: allowed are names of packages"
+                ))
+                .into());
+            }
+        }
+        Ok(())
     }
 
     /// All package names that start so.
@@ -108,28 +142,38 @@ impl Apt {
         Ok(text.lines().filter_map(|l| l.split('|').nth(1)).map(|v| v.trim().to_string()).collect())
     }
 
-    /// Downloads packages (`name` or `name=version`) with all they depend on; `suite` is
-    /// preferred over the others. Gives the files.
+    fn install(&self, suite: Option<&str>) -> Command {
+        let mut install = self.command("apt-get");
+        install.args(["install", "-y", "-q", "--no-install-recommends"]);
+        if let Some(suite) = suite {
+            install.args(["-t", suite]);
+        }
+        install
+    }
+
+    /// The archives of packages (`name` or `name=version`) and of all they depend on;
+    /// `suite` is preferred over the others.
+    pub(crate) fn resolve(&self, packages: &[String], suite: Option<&str>) -> Result<Vec<String>> {
+        let mut list = self.install(suite);
+        // The listing leaves out what the cache has, so it gets an empty one.
+        list.arg("-o").arg(format!("Dir::Cache::archives={}/none/", self.dir.display()));
+        let listed = run::output(list.arg("--print-uris").args(packages), "resolving packages")?;
+        Ok(file_names(&listed).collect())
+    }
+
+    /// Downloads packages with all they depend on, as [`Apt::resolve`] finds them. Gives
+    /// the files.
     pub(crate) fn with_dependencies(
         &self,
         packages: &[String],
         suite: Option<&str>,
         step: &Step,
     ) -> Result<Vec<PathBuf>> {
-        let mut install = self.command("apt-get");
-        install.args(["install", "-y", "-q", "--no-install-recommends"]);
-        if let Some(suite) = suite {
-            install.args(["-t", suite]);
-        }
-        let mut list = Command::new(install.get_program());
-        list.env("LC_ALL", "C").args(install.get_args());
-        // The listing leaves out what the cache has, so it gets an empty one.
-        list.arg("-o").arg(format!("Dir::Cache::archives={}/none/", self.dir.display()));
-        let listed = run::output(list.arg("--print-uris").args(packages), "resolving packages")?;
+        let archives = &self.archives;
+        let wanted: Vec<PathBuf> = self.resolve(packages, suite)?.into_iter().map(|name| archives.join(name)).collect();
+        let mut install = self.install(suite);
         install.args(["--download-only", "-o", "APT::Status-Fd=1"]).args(packages);
         self.fetch(&mut install, "downloading packages", step)?;
-        let archives = self.dir.join("cache/archives");
-        let wanted: Vec<PathBuf> = file_names(&listed).map(|name| archives.join(name)).collect();
         for file in &wanted {
             if !file.exists() {
                 bail!("downloading packages: {} did not arrive", file.display());
@@ -140,16 +184,16 @@ impl Apt {
 
     /// Downloads one package alone, in this version.
     pub(crate) fn alone(&self, package: &str, version: &str, step: &Step) -> Result<PathBuf> {
-        let archives = self.dir.join("cache/archives");
+        let archives = &self.archives;
         let mut command = self.command("apt-get");
         command
-            .current_dir(&archives)
+            .current_dir(archives)
             .args(["download", "-q", "-o", "APT::Status-Fd=1"])
             .arg(format!("{package}={version}"));
         self.fetch(&mut command, &format!("downloading {package}"), step)?;
         let start = format!("{package}_");
         let end = format!("_{}_", version.replace(':', "%3a"));
-        let found = fs::read_dir(&archives)
+        let found = fs::read_dir(archives)
             .with_context(|| format!("cannot read {}", archives.display()))?
             .flatten()
             .map(|e| e.path())
@@ -161,7 +205,7 @@ impl Apt {
 
     /// Drops downloaded packages: their contents are in the stages.
     pub(crate) fn drop_archives(&self) -> Result<()> {
-        super::store::remove(&self.dir.join("cache"))
+        super::store::remove(&self.archives)
     }
 
     fn fetch(&self, command: &mut Command, what: &str, step: &Step) -> Result<()> {
@@ -192,6 +236,7 @@ Dir::Etc::sourcelist "{dir}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
+DPkg::Lock::Timeout "600";
 APT::Architecture "amd64";
 #clear APT::Architectures;
 APT::Architectures {{ "amd64"; }};
@@ -214,6 +259,15 @@ Acquire::Retries "3";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_suite_that_the_mirror_lacks_is_named() {
+        let suites = ["trixie", "trixie-backports"].map(String::from).to_vec();
+        let apt = Apt { dir: PathBuf::new(), config: PathBuf::new(), suites, archives: PathBuf::new() };
+        let text = "apt-get failed: E: The repository 'http://m/debian trixie-backports Release' does not have a Release file.";
+        assert_eq!(apt.absent(text).map(String::as_str), Some("trixie-backports"));
+        assert_eq!(apt.absent("E: Could not resolve trixie Release'"), None);
+    }
 
     #[test]
     fn names_come_from_the_listing() {

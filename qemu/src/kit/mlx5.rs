@@ -12,14 +12,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use super::lines::{KernelLine, Value};
 use super::progress::Step;
-use super::recipe::{self, KernelLine};
 use super::tree::{Tree, pipe_into};
 use super::{chroot, run};
 
-/// Extracts the needed subtrees of the kernel's source from its package into `dir`.
-pub(crate) fn extract_source(package: &Path, line: &KernelLine, dir: &Path) -> Result<()> {
-    let name = line.source;
+/// Extracts the kernel's source from the package `name` into `dir`: these subtrees, or all.
+pub(crate) fn extract_source(package: &Path, name: &str, subtrees: &[&str], dir: &Path) -> Result<()> {
     let tarball = dir.join("source.tar.xz");
     let mut tar = Command::new("tar");
     tar.arg("-x").arg(format!("./usr/src/{name}.tar.xz"));
@@ -36,7 +35,7 @@ pub(crate) fn extract_source(package: &Path, line: &KernelLine, dir: &Path) -> R
     let result = Command::new("tar")
         .args(["-x", "--no-same-owner", "--strip-components=1", "-C"])
         .arg(dir)
-        .args(recipe::SOURCE_PATHS.iter().map(|path| format!("{name}/{path}")))
+        .args(subtrees.iter().map(|path| format!("{name}/{path}")))
         .stdin(stream)
         .output()
         .context("unpacking the kernel's source: cannot run tar")?;
@@ -66,10 +65,10 @@ pub(crate) fn copy_layouts(source: &Path, to: &Path) -> Result<()> {
 /// The one `Kbuild` that makes all modules resolve against each other.
 pub(crate) fn kbuild(line: &KernelLine, exists: impl Fn(&str) -> bool) -> String {
     let mut text = String::new();
-    for dir in line.rebuilt.iter().filter(|dir| exists(dir)) {
+    for dir in line.rebuilt().iter().filter(|dir| exists(dir)) {
         let _ = writeln!(text, "obj-m += {dir}/");
     }
-    for file in line.added.iter().filter(|file| exists(file)) {
+    for file in line.added().iter().filter(|file| exists(file)) {
         let _ = writeln!(text, "obj-m += {}.o", file.trim_end_matches(".c"));
     }
     text
@@ -79,9 +78,12 @@ pub(crate) fn kbuild(line: &KernelLine, exists: impl Fn(&str) -> bool) -> String
 /// that make's variables don't reach.
 pub(crate) fn symbols(line: &KernelLine) -> (String, String) {
     let (mut to_make, mut to_compiler) = (String::new(), String::new());
-    for (symbol, value) in line.symbols {
-        let _ = write!(to_make, " CONFIG_{symbol}={value}");
-        let module = if *value == 'm' { "_MODULE" } else { "" };
+    for (symbol, value) in line.symbols() {
+        let (letter, module) = match value {
+            Value::BuiltIn => ('y', ""),
+            Value::Module => ('m', "_MODULE"),
+        };
+        let _ = write!(to_make, " CONFIG_{symbol}={letter}");
         let _ = write!(to_compiler, " -DCONFIG_{symbol}{module}=1");
     }
     (to_make, to_compiler)
@@ -90,12 +92,16 @@ pub(crate) fn symbols(line: &KernelLine) -> (String, String) {
 /// Compiles in the build tree; the modules appear below `/mlx5` of that tree.
 pub(crate) fn compile(tree: &Tree, source: &Path, line: &KernelLine, release: &str, step: &Step) -> Result<()> {
     let build = tree.join("mlx5");
-    super::store::remove(&build)?;
-    run::output(Command::new("cp").arg("-r").arg(source).arg(&build), "copying the mlx5 sources")?;
-    let kbuild = kbuild(line, |dir| build.join(dir).exists());
-    fs::write(build.join("Kbuild"), kbuild).with_context(|| format!("cannot write into {}", build.display()))?;
+    // Written last: with it, make goes on where it was interrupted.
+    let list = build.join("Kbuild");
+    if !list.exists() {
+        super::store::remove(&build)?;
+        run::output(Command::new("cp").arg("-r").arg(source).arg(&build), "copying the mlx5 sources")?;
+        let text = kbuild(line, |dir| build.join(dir).exists());
+        fs::write(&list, text).with_context(|| format!("cannot write into {}", build.display()))?;
+    }
     let (to_make, to_compiler) = symbols(line);
-    let compiler = line.compiler;
+    let compiler = &line.compiler;
     let jobs = std::thread::available_parallelism().map_or(2, |n| n.get());
     let script = format!(
         "cd /mlx5 && exec make -j{jobs} -C /usr/src/linux-headers-{release} M=/mlx5 CC={compiler} HOSTCC={compiler} \
@@ -142,10 +148,11 @@ fn objects(dir: &Path) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kit::lines;
 
     #[test]
     fn every_symbol_goes_to_make_and_to_the_compiler() -> Result<()> {
-        let line = recipe::kernel_line("7.2").context("7.2")?;
+        let line = lines::line("7.2").context("7.2")?;
         let (make, compiler) = symbols(line);
         assert!(make.contains(" CONFIG_MLX5_SF=y") && compiler.contains(" -DCONFIG_MLX5_SF=1"));
         assert!(make.contains(" CONFIG_MLX5_VDPA_NET=m") && compiler.contains(" -DCONFIG_MLX5_VDPA_NET_MODULE=1"));
@@ -155,7 +162,7 @@ mod tests {
 
     #[test]
     fn kbuild_leaves_out_what_the_source_lacks() -> Result<()> {
-        let line = recipe::kernel_line("7.2").context("7.2")?;
+        let line = lines::line("7.2").context("7.2")?;
         let text = kbuild(line, |dir| dir.starts_with("drivers/net"));
         assert_eq!(text, "obj-m += drivers/net/ethernet/mellanox/mlx5/core/\n");
         Ok(())

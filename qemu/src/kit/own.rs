@@ -10,11 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::bzimage::Header;
+use super::lines::{self, KernelLine, Origin};
 use super::modules::{Dependencies, module_name};
-use super::recipe::{self, KernelLine};
+use super::recipe;
+use super::store::Stage;
 
-/// What the names of the stages of such kernels start with.
-pub(crate) const PREFIX: &str = "kernel-own-";
+/// What the stages of such kernels are called.
+pub(crate) const STEM: &str = "kernel-own";
 /// How many of them stay.
 pub(crate) const KEPT: usize = 3;
 /// A stage used within this time stays in any case.
@@ -208,9 +210,9 @@ impl Own {
         Ok(hasher.finish())
     }
 
-    /// The name of its stage in the cache.
-    pub(crate) fn stage(&self) -> String {
-        format!("{PREFIX}{:016x}", self.key)
+    /// Its stage in the cache.
+    pub(crate) fn stage(&self) -> Stage {
+        Stage::new(STEM, format!("{} {:016x}", self.header.release, self.key))
     }
 
     /// What `uname -r` will say.
@@ -235,7 +237,8 @@ impl Own {
 /// The kernel line of the kit whose newest kernel may be this one.
 pub(crate) fn line_of(release: &str) -> Option<&'static KernelLine> {
     let same = |rest: &str| rest.starts_with(['.', '-', '+']) && rest.ends_with("-amd64");
-    recipe::KERNEL_LINES.iter().find(|l| release.strip_prefix(l.line).is_some_and(same))
+    let stock = lines::all().iter().filter(|l| l.origin() == Origin::Stock);
+    stock.into_iter().find(|l| release.strip_prefix(l.name()).is_some_and(same))
 }
 
 /// Indexes that depmod does not make itself but reads.
@@ -345,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_kits_modules_fit_kernels_of_its_lines() {
-        assert_eq!(line_of("7.2.12+deb13-amd64").map(|l| l.line), Some("7.2"));
+        assert_eq!(line_of("7.2.12+deb13-amd64").map(KernelLine::name), Some("7.2"));
         assert!(line_of("7.20.1-amd64").is_none() && line_of("7.2.12-mine").is_none());
         assert!(line_of("6.12.107").is_none() && line_of("7.2").is_none());
     }
@@ -404,7 +407,7 @@ mod tests {
         let first = own(temp.path())?.stage();
         fs::write(temp.path().join("kernel/a.ko"), "x")?;
         let second = own(temp.path())?.stage();
-        assert!(first != second && second.starts_with(PREFIX));
+        assert!(first != second && second.stem() == STEM);
         touch(temp.path(), &["kernel/b.ko"])?;
         assert_ne!(own(temp.path())?.stage(), second);
         Ok(())

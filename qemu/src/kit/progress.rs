@@ -1,6 +1,7 @@
 //! Progress on stderr: a bar per stage on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -18,7 +19,12 @@ pub(crate) struct Step {
     started: Instant,
     quiet: bool,
     bar: Option<ProgressBar>,
+    /// The last line of a long stage where there is no bar.
+    told: Mutex<Instant>,
 }
+
+/// How often a long stage tells how far it is where there is no bar.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 
 impl Progress {
     /// Says nothing at all if `quiet`.
@@ -40,7 +46,8 @@ impl Progress {
         if bar.is_none() && !self.quiet {
             eprintln!("sfnic: kit: {title} ...");
         }
-        Step { title, started: Instant::now(), quiet: self.quiet, bar }
+        let now = Instant::now();
+        Step { title, started: now, quiet: self.quiet, bar, told: Mutex::new(now) }
     }
 }
 
@@ -57,8 +64,17 @@ fn bar(title: &str) -> ProgressBar {
 impl Step {
     /// `done` of `total` parts are finished.
     pub(crate) fn at(&self, done: f64, total: f64) {
-        if let (Some(bar), true) = (&self.bar, total > 0.0) {
-            bar.set_position((done / total * 1000.0).clamp(0.0, 1000.0) as u64);
+        if total <= 0.0 {
+            return;
+        }
+        let share = (done / total).clamp(0.0, 1.0);
+        if let Some(bar) = &self.bar {
+            bar.set_position((share * 1000.0) as u64);
+        } else if let (false, Ok(mut told)) = (self.quiet, self.told.lock())
+            && told.elapsed() > TELL_EVERY
+        {
+            eprintln!("sfnic: kit: {} {:.0} %", self.title, share * 100.0);
+            *told = Instant::now();
         }
     }
 

@@ -1,11 +1,12 @@
-//! What the kit is made of: packages, kernel lines, symbols, modules. Data only.
+//! What the kit is made of: packages, paths, modules. Data only; the kernel lines are in
+//! `ci/kernels.toml`.
 
 /// Changes when the way something is made changes in a manner that its lists don't show.
-pub(crate) const REVISION: u32 = 2;
+pub(crate) const REVISION: u32 = 3;
 
 /// The release whose packages the guest and the tools come from.
 pub(crate) const BASE_SUITE: &str = "trixie";
-/// The suite that has the recent QEMU and kernels.
+/// The suite that has the recent QEMU.
 pub(crate) const BACKPORTS_SUITE: &str = "trixie-backports";
 
 /// QEMU with `vfio-user-pci`, when the machine's own lacks it.
@@ -106,73 +107,6 @@ pub(crate) const USELESS_GUEST_PATHS: &[&str] = &[
     "./usr/lib/udev",
 ];
 
-/// One line of kernels and where it comes from.
-#[derive(Debug)]
-pub(crate) struct KernelLine {
-    /// `7.2`
-    pub(crate) line: &'static str,
-    /// Suites that have it.
-    pub(crate) suites: &'static [&'static str],
-    /// Packages of image and modules; `{}` is the release.
-    pub(crate) images: &'static [&'static str],
-    /// Packages that build modules; `{}` is the release.
-    pub(crate) builders: &'static [&'static str],
-    /// The compiler that the headers were made with.
-    pub(crate) compiler: &'static str,
-    /// The source package.
-    pub(crate) source: &'static str,
-    /// Symbols for the rebuilt modules.
-    pub(crate) symbols: &'static [(&'static str, char)],
-    /// Directories of modules to rebuild together.
-    pub(crate) rebuilt: &'static [&'static str],
-    /// Single files that become modules beside them, because no package has these.
-    pub(crate) added: &'static [&'static str],
-}
-
-/// Programs that a module build runs besides compiler and headers.
-const BUILD_PROGRAMS: [&str; 7] = ["make", "dash", "coreutils", "sed", "grep", "mawk", "findutils"];
-
-impl KernelLine {
-    /// Everything that goes into the private build tree, `release` in place.
-    pub(crate) fn builder_packages(&self, release: &str) -> Vec<String> {
-        let fixed = BUILD_PROGRAMS.iter().map(|p| p.to_string());
-        self.builders.iter().map(|p| p.replace("{}", release)).chain(fixed).collect()
-    }
-}
-
-/// All lines that the kit can make.
-pub(crate) const KERNEL_LINES: &[KernelLine] = &[KernelLine {
-    line: "7.2",
-    suites: &[BASE_SUITE, BACKPORTS_SUITE],
-    images: &["linux-binary-{}", "linux-modules-{}", "linux-base-{}"],
-    builders: &["linux-headers-{}", "gcc-14"],
-    compiler: "gcc-14",
-    source: "linux-source-7.2",
-    symbols: &[
-        ("MLX5_SF", 'y'),
-        ("MLX5_SF_MANAGER", 'y'),
-        ("MLX5_EN_TLS", 'y'),
-        ("MLX5_EN_IPSEC", 'y'),
-        ("MLX5_MACSEC", 'y'),
-        ("MLX5_VFIO_PCI", 'm'),
-        ("MLX5_VDPA", 'y'),
-        ("MLX5_VDPA_NET", 'm'),
-        ("VHOST_RING", 'm'),
-    ],
-    rebuilt: &[
-        "drivers/net/ethernet/mellanox/mlx5/core",
-        "drivers/infiniband/hw/mlx5",
-        "drivers/vfio/pci/mlx5",
-        "drivers/vdpa/mlx5",
-    ],
-    added: &["drivers/vhost/vringh.c"],
-}];
-
-/// The line of that name.
-pub(crate) fn kernel_line(line: &str) -> Option<&'static KernelLine> {
-    KERNEL_LINES.iter().find(|l| l.line == line)
-}
-
 /// Subtrees of the kernel's source that the rebuild and the tests read.
 pub(crate) const SOURCE_PATHS: &[&str] = &[
     "drivers/net/ethernet/mellanox/mlx5",
@@ -183,6 +117,37 @@ pub(crate) const SOURCE_PATHS: &[&str] = &[
     "drivers/vhost/vringh.c",
     "include/linux/mlx5",
     "include/uapi/rdma",
+];
+
+/// Parts of the source of a whole kernel that stay: what the layout check reads, and the
+/// kernel's own tests with all that they include, read and run.
+pub(crate) const KEPT_SOURCES: &[&str] = &[
+    "include/linux/mlx5",
+    "include/uapi",
+    "usr/include",
+    "Documentation/netlink",
+    "scripts",
+    "tools/arch/x86/include",
+    "tools/build",
+    "tools/include",
+    "tools/lib",
+    "tools/net/ynl",
+    "tools/scripts",
+    "tools/testing/selftests/Makefile",
+    "tools/testing/selftests/bpf/bpf_util.h",
+    "tools/testing/selftests/drivers/net",
+    "tools/testing/selftests/kselftest",
+    "tools/testing/selftests/kselftest.h",
+    "tools/testing/selftests/kselftest_deps.sh",
+    "tools/testing/selftests/kselftest_harness",
+    "tools/testing/selftests/kselftest_harness.h",
+    "tools/testing/selftests/kselftest_install.sh",
+    "tools/testing/selftests/lib.mk",
+    "tools/testing/selftests/lib",
+    "tools/testing/selftests/net",
+    "tools/testing/selftests/ptp",
+    "tools/testing/selftests/rdma",
+    "tools/testing/selftests/run_kselftest.sh",
 ];
 
 /// Directories below `kernel/` of the stock modules that are not even unpacked.

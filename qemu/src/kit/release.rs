@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::apt::Apt;
-use super::recipe::KernelLine;
+use super::lines::KernelLine;
 use super::version;
 
 /// A kernel that the archive has complete: image, modules, headers and source.
@@ -17,13 +17,13 @@ pub(crate) struct Release {
 
 /// The newest kernel of the line whose packages all have one version.
 pub(crate) fn newest(apt: &Apt, line: &KernelLine) -> Result<Release> {
-    let sources = apt.versions(line.source)?;
-    let image = line.images.first().copied().unwrap_or_default();
+    let sources = apt.versions(&line.source)?;
+    let image = line.images.first().map(String::as_str).unwrap_or_default();
     let (before, after) = image.split_once("{}").unwrap_or((image, ""));
     let mut complete = Vec::new();
-    for release in releases(&apt.names(&format!("{before}{}", line.line))?, before, after, line.line) {
+    for release in releases(&apt.names(&format!("{before}{}", line.name()))?, before, after, line.name()) {
         for version in apt.versions(&image.replace("{}", &release))? {
-            let rest = line.images.iter().chain(line.builders.first());
+            let rest = line.packages_of_one_version();
             let same = rest.map(|package| Ok(apt.versions(&package.replace("{}", &release))?.contains(&version)));
             if sources.contains(&version) && same.collect::<Result<Vec<bool>>>()?.into_iter().all(|x| x) {
                 complete.push(Release { release: release.clone(), version });
@@ -31,9 +31,18 @@ pub(crate) fn newest(apt: &Apt, line: &KernelLine) -> Result<Release> {
         }
     }
     let newest = complete.into_iter().max_by(|a, b| version::compare(&a.version, &b.version));
-    newest.with_context(|| {
-        format!("the archive has no complete kernel of the line {}: is the mirror up to date?", line.line)
-    })
+    newest.with_context(|| absent(line, "complete kernel"))
+}
+
+/// The newest version of the line's source.
+pub(crate) fn newest_source(apt: &Apt, line: &KernelLine) -> Result<String> {
+    let newest = apt.versions(&line.source)?.into_iter().max_by(|a, b| version::compare(a, b));
+    newest.with_context(|| absent(line, "source"))
+}
+
+fn absent(line: &KernelLine, what: &str) -> String {
+    let (name, suites) = (line.name(), line.suites.join(", "));
+    format!("the mirror has no {what} of the line {name} in {suites}: is it up to date?")
 }
 
 /// The releases of a line among package names; special flavours have a word before the

@@ -36,12 +36,16 @@ const LINKS: [(&str, &str); 5] = [
     ("etc/mtab", "../proc/self/mounts"),
 ];
 
-/// Unpacks the guest's packages into `dir` and completes them.
-pub(crate) fn fill(dir: &Path, packages: &[PathBuf], step: &Step) -> Result<Tree> {
+/// Unpacks the guest's packages into `dir` and completes them. Those that are `needed` by
+/// their names are unpacked whole, even if a usual guest can do without.
+pub(crate) fn fill(dir: &Path, packages: &[PathBuf], needed: &[String], step: &Step) -> Result<Tree> {
     let tree = Tree::create(dir)?;
     let useless: HashSet<&str> = recipe::USELESS_PACKAGES.iter().copied().collect();
-    let wanted: Vec<PathBuf> = packages.iter().filter(|p| !useless.contains(package_name(p))).cloned().collect();
-    tree.unpack(&wanted, recipe::USELESS_GUEST_PATHS, step)?;
+    let is_needed = |p: &&PathBuf| needed.iter().any(|name| name == package_name(p));
+    let (whole, usual): (Vec<&PathBuf>, Vec<&PathBuf>) = packages.iter().partition(is_needed);
+    let usual: Vec<PathBuf> = usual.into_iter().filter(|p| !useless.contains(package_name(p))).cloned().collect();
+    tree.unpack(&usual, recipe::USELESS_GUEST_PATHS, step)?;
+    tree.unpack(&whole.into_iter().cloned().collect::<Vec<_>>(), &[], step)?;
     for sub in ["dev", "proc", "sys", "run", "tmp", "root", "host", "mnt", "var/log", "var/lib", "var/tmp", "etc"] {
         fs::create_dir_all(tree.join(sub)).with_context(|| format!("cannot create {sub} of the guest"))?;
     }

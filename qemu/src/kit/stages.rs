@@ -2,85 +2,120 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::apt::Apt;
+use super::lines::{KernelLine, Origin};
 use super::progress::{Progress, Step};
 use super::qemu_binary::Qemu;
-use super::recipe::{self, KernelLine};
-use super::store::Store;
-use super::tree::Tree;
-use super::{Kit, KitOptions, Probe, early, mlx5, modules, own, release, rootfs};
+use super::recipe;
+use super::store::{Hold, Stage, Store};
+use super::tree::{Tree, package_name};
+use super::{Kit, KitOptions, Probe, modules, own, rootfs};
 
-/// Stages that all kernel lines share.
-pub(crate) const STAGES: &[&str] = &["apt", "tools", "qemu", "guest"];
+/// How many stages of one kind stay when a new one is made, besides those used lately.
+const KEPT: usize = 1;
+/// How many root file systems with further packages stay.
+const KEPT_ROOTS: usize = 4;
+/// A stage used within this time stays in any case.
+const SPARED: Duration = Duration::from_secs(24 * 3600);
 
 /// Makes one kit.
 #[derive(Debug)]
 pub(crate) struct Stages {
-    store: Store,
+    pub(super) store: Store,
+    pub(super) progress: Progress,
+    pub(super) line: &'static KernelLine,
     mirror: Option<String>,
-    progress: Progress,
-    line: &'static KernelLine,
+    /// Packages that the guest's root file system has besides, sorted.
+    with: Vec<String>,
 }
 
 /// What a kernel stage keeps beside its files.
 #[derive(Debug, Serialize, Deserialize)]
-struct KernelInfo {
-    release: String,
-    version: String,
+pub(super) struct KernelInfo {
+    pub(super) release: String,
+    pub(super) version: String,
 }
 
 impl Stages {
     pub(crate) fn new(store: Store, options: &KitOptions, line: &'static KernelLine) -> Stages {
         let from_env = || std::env::var("SFNIC_MIRROR").ok().filter(|m| !m.is_empty());
         let mirror = options.mirror.clone().or_else(from_env);
-        Stages { store, mirror, progress: Progress::new(options.quiet), line }
+        let mut with = options.with.clone();
+        with.sort();
+        with.dedup();
+        Stages { store, mirror, progress: Progress::new(options.quiet), line, with }
     }
 
-    fn kernel_stage(&self) -> String {
-        format!("kernel-{}", self.line.line)
+    /// What the stages of this line's kernel are called.
+    pub(super) fn stem(&self, part: &str) -> String {
+        let dash = if part.is_empty() { "" } else { "-" };
+        format!("kernel-{}{dash}{part}", self.line.name())
     }
 
-    fn builder_stage(&self) -> String {
-        format!("kernel-{}-builder", self.line.line)
+    /// The stage with the image and its modules.
+    pub(super) fn kernel_stage(&self) -> Stage {
+        let lists = match self.line.origin() {
+            Origin::Stock => format!("{:?}\n{:?}", self.line.images, recipe::GUEST_MODULES),
+            Origin::Built => format!("{:?}", recipe::KEPT_SOURCES),
+        };
+        Stage::new(self.stem(""), format!("{}\n{lists}\n{:?}", self.inputs(), recipe::EARLY_MODULES))
     }
 
-    fn source_stage(&self) -> String {
-        format!("kernel-{}-source", self.line.line)
+    /// What decides how the line's modules come out.
+    pub(super) fn inputs(&self) -> String {
+        format!("{}\n{}\n{:?}", recipe::REVISION, self.line.inputs(), recipe::SOURCE_PATHS)
+    }
+
+    /// The root file system that the guest will have.
+    fn root_stage(&self) -> Stage {
+        if self.with.is_empty() {
+            guest()
+        } else {
+            Stage::new("guest-with", format!("{:?}\n{}", self.with, root_inputs()))
+        }
     }
 
     /// The kit, if all of it is there.
     pub(crate) fn ready(&self) -> Option<Kit> {
-        let all = self.store.ready("qemu", &qemu_inputs())
-            && self.store.ready("guest", &guest_inputs())
-            && self.store.ready(&self.kernel_stage(), &self.kernel_inputs());
-        all.then(|| self.kit().ok()).flatten()
+        let mut stages = vec![qemu(), self.root_stage(), self.kernel_stage()];
+        if self.line.origin() == Origin::Stock {
+            stages.push(self.mlx5_stage());
+        }
+        let held: Option<Vec<Hold>> = stages.iter().map(|stage| self.store.hold(stage)).collect();
+        self.kit(held?).ok()
     }
 
-    fn kit(&self) -> Result<Kit> {
+    fn kit(&self, held: Vec<Hold>) -> Result<Kit> {
         let kernel = self.store.dir(&self.kernel_stage());
         let info: KernelInfo = read_json(&kernel.join("kernel.json"))?;
-        let qemu: Qemu = read_json(&self.store.dir("qemu").join("qemu.json"))?;
         let probe = Probe {
             release: info.release.clone(),
             kernel: kernel.join("vmlinuz"),
             initrd: kernel.join("initrd"),
-            memo: self.store.root().join("kvm-probe"),
+            memo: self.store.root().join(format!("{PROBE_PREFIX}{}", self.line.name())),
+        };
+        let source = match self.line.origin() {
+            Origin::Stock => self.store.dir(&self.mlx5_stage()).join("source"),
+            Origin::Built => kernel.join("source"),
         };
         Ok(Kit {
             probe,
+            line: Some(self.line.name().to_string()),
             release: info.release,
             version: info.version,
             cache: self.store.root().to_path_buf(),
             initrd: kernel.join("initrd"),
             modules: kernel.join("modules.erofs"),
-            headers: self.store.dir(&format!("{}-mlx5", self.kernel_stage())).join("source"),
+            source,
             kernel: kernel.join("vmlinuz"),
-            root: self.store.dir("guest").join("root.erofs"),
-            qemu,
+            root: self.store.dir(&self.root_stage()).join("root.erofs"),
+            qemu: read_json(&self.store.dir(&qemu()).join("qemu.json"))?,
+            _held: held,
         })
     }
 
@@ -89,43 +124,46 @@ impl Stages {
         if let Some(kit) = self.ready() {
             return Ok(kit);
         }
-        let _lock = self.store.lock(&self.progress)?;
-        if let Some(kit) = self.ready() {
-            return Ok(kit);
-        }
         self.progress.note(&format!(
             "making the guest kit in {}: some minutes, once; an interrupted run is taken up where it stopped",
             self.store.root().display()
         ));
-        let apt = self.apt()?;
-        self.qemu(&apt)?;
-        let tools = self.tools(&apt)?;
-        self.guest(&apt, &tools)?;
-        self.kernel(&apt, &tools)?;
-        apt.drop_archives()?;
-        self.kit()
+        let (tools, _held) = self.shared()?;
+        let _lock = self.store.lock(self.line.name(), &self.progress)?;
+        if !self.store.ready(&self.kernel_stage()) {
+            match self.line.origin() {
+                Origin::Stock => self.stock(&tools)?,
+                Origin::Built => self.built(&tools)?,
+            }
+            for part in ["", "mlx5"] {
+                self.store.prune(&self.stem(part), KEPT, SPARED)?;
+            }
+        }
+        self.ready().with_context(|| self.gone())
+    }
+
+    fn gone(&self) -> String {
+        format!("the kit in {} is damaged: remove it (sfnic kit clean) and try again", self.store.root().display())
     }
 
     /// The kit for a kernel of the user's: QEMU, root file system and tools are made if they
     /// are missing, the kernel's disk of modules if it or the kernel is new.
     pub(crate) fn ensure_own(&self, kernel: &own::Own) -> Result<Kit> {
         let stage = kernel.stage();
-        let ready = || {
-            let made = self.store.ready("qemu", &qemu_inputs()) && self.store.ready("guest", &guest_inputs());
-            made && self.store.ready(&stage, &stage)
-        };
-        if !ready() {
-            let _lock = self.store.lock(&self.progress)?;
-            if !ready() {
-                let tools = self.shared()?;
+        let stages = [qemu(), self.root_stage(), stage.clone()];
+        let hold = || -> Option<Vec<Hold>> { stages.iter().map(|stage| self.store.hold(stage)).collect() };
+        let held = match hold() {
+            Some(held) => held,
+            None => {
+                let (tools, _held) = self.shared()?;
+                let _lock = self.store.lock("own", &self.progress)?;
                 let title = format!("modules of {}", kernel.release());
-                self.staged(&stage, &stage, &title, |dir, step| kernel.pack(&tools, &self.busybox(), dir, step))?;
+                self.staged(&stage, &title, |dir, step| kernel.pack(&tools, &self.busybox(), dir, step))?;
+                let held = hold().with_context(|| self.gone())?;
+                self.store.prune(stage.stem(), own::KEPT, own::SPARED)?;
+                held
             }
-            self.store.used(&stage);
-            self.store.prune(own::PREFIX, own::KEPT, own::SPARED)?;
-        } else {
-            self.store.used(&stage);
-        }
+        };
         let dir = self.store.dir(&stage);
         let probe = Probe {
             release: kernel.release().to_string(),
@@ -136,53 +174,71 @@ impl Stages {
         };
         Ok(Kit {
             probe,
+            line: None,
             release: kernel.release().to_string(),
             version: kernel.version().to_string(),
             cache: self.store.root().to_path_buf(),
             initrd: dir.join("initrd"),
             modules: dir.join("modules.erofs"),
-            headers: kernel.headers(&dir),
+            source: kernel.headers(&dir),
             kernel: dir.join("vmlinuz"),
-            root: self.store.dir("guest").join("root.erofs"),
-            qemu: read_json(&self.store.dir("qemu").join("qemu.json"))?,
+            root: self.store.dir(&self.root_stage()).join("root.erofs"),
+            qemu: read_json(&self.store.dir(&qemu()).join("qemu.json"))?,
+            _held: held,
         })
     }
 
-    /// Makes what guests of all kernels share, and the tools, under the caller's lock.
-    fn shared(&self) -> Result<Tree> {
-        let tools = inputs(recipe::TOOL_PACKAGES);
-        let made = [("qemu", qemu_inputs()), ("guest", guest_inputs()), ("tools", tools)];
-        if made.iter().all(|(stage, inputs)| self.store.ready(stage, inputs)) {
-            return Ok(Tree::at(self.store.dir("tools").join("tree")));
+    /// Makes what guests of all kernels share, and the tools. They stay as long as the
+    /// second part of the answer lives.
+    fn shared(&self) -> Result<(Tree, Vec<Hold>)> {
+        let stages = [tools(), qemu(), guest(), self.root_stage()];
+        let hold = || -> Option<Vec<Hold>> { stages.iter().map(|stage| self.store.hold(stage)).collect() };
+        let tree = Tree::at(self.store.dir(&tools()).join("tree"));
+        if let Some(held) = hold() {
+            return Ok((tree, held));
         }
-        let apt = self.apt()?;
+        let _lock = self.store.lock("shared", &self.progress)?;
+        if let Some(held) = hold() {
+            return Ok((tree, held));
+        }
+        let apt = self.apt(&[recipe::BASE_SUITE, recipe::BACKPORTS_SUITE], "shared")?;
+        // Before all else: nothing is made for a name that is wrong.
+        apt.known(&self.with)?;
         self.qemu(&apt)?;
-        let tools = self.tools(&apt)?;
-        self.guest(&apt, &tools)?;
+        self.tools(&apt)?;
+        self.root(&apt, &tree, &guest(), &[])?;
+        self.root(&apt, &tree, &self.root_stage(), &self.with)?;
         apt.drop_archives()?;
-        Ok(tools)
+        let held = hold().with_context(|| self.gone())?;
+        for (stem, kept) in [("qemu", KEPT), ("tools", KEPT), ("guest", KEPT), ("guest-with", KEPT_ROOTS)] {
+            self.store.prune(stem, kept, SPARED)?;
+        }
+        Ok((tree, held))
     }
 
-    fn busybox(&self) -> PathBuf {
-        self.store.dir("guest").join("busybox")
+    pub(super) fn busybox(&self) -> PathBuf {
+        self.store.dir(&guest()).join("busybox")
     }
 
-    fn apt(&self) -> Result<Apt> {
-        let apt = Apt::open(&self.store.dir("apt"), self.mirror.as_deref())?;
+    /// The private apt for these suites, with recent lists.
+    pub(super) fn apt<S: AsRef<str>>(&self, suites: &[S], purpose: &str) -> Result<Apt> {
+        let suites: Vec<&str> = suites.iter().map(AsRef::as_ref).collect();
+        let dir = self.store.root().join(format!("{APT_PREFIX}{}", suites.join("+")));
+        let _lock = self.store.lock(&format!("{APT_PREFIX}{}", suites.join("+")), &self.progress)?;
+        let apt = Apt::open(&dir, self.mirror.as_deref(), &suites, purpose)?;
         let step = self.progress.step("package lists");
         apt.update(&step)?;
         step.done();
         Ok(apt)
     }
 
-    fn staged(
+    pub(super) fn staged(
         &self,
-        stage: &str,
-        inputs: &str,
+        stage: &Stage,
         title: &str,
         make: impl FnOnce(&Path, &Step) -> Result<()>,
     ) -> Result<PathBuf> {
-        self.store.stage(stage, inputs, |dir| {
+        self.store.stage(stage, |dir| {
             let step = self.progress.step(title);
             make(dir, &step)?;
             step.done();
@@ -191,7 +247,7 @@ impl Stages {
     }
 
     fn qemu(&self, apt: &Apt) -> Result<()> {
-        let dir = self.staged("qemu", &qemu_inputs(), "QEMU", |dir, step| {
+        let dir = self.staged(&qemu(), "QEMU", |dir, step| {
             if let Some(qemu) = Qemu::of_machine() {
                 return write_json(&dir.join("qemu.json"), &qemu);
             }
@@ -208,103 +264,54 @@ impl Stages {
         Ok(())
     }
 
-    fn tools(&self, apt: &Apt) -> Result<Tree> {
-        let dir = self.staged("tools", &inputs(recipe::TOOL_PACKAGES), "tools", |dir, step| {
+    fn tools(&self, apt: &Apt) -> Result<()> {
+        self.staged(&tools(), "tools", |dir, step| {
             let packages = apt.with_dependencies(&strings(recipe::TOOL_PACKAGES), None, step)?;
             Tree::create(&dir.join("tree"))?.unpack(&packages, &[], step)
         })?;
-        Ok(Tree::at(dir.join("tree")))
+        Ok(())
     }
 
-    fn guest(&self, apt: &Apt, tools: &Tree) -> Result<()> {
-        self.staged("guest", &guest_inputs(), "guest programs", |dir, step| {
-            let packages = apt.with_dependencies(&strings(recipe::GUEST_PACKAGES), None, step)?;
-            let tree = rootfs::fill(&dir.join("tree"), &packages, step)?;
+    /// A root file system of the usual packages and these.
+    fn root(&self, apt: &Apt, tools: &Tree, stage: &Stage, with: &[String]) -> Result<()> {
+        let title = if with.is_empty() { "guest programs" } else { "guest programs with further packages" };
+        self.staged(stage, title, |dir, step| {
+            let usual = strings(recipe::GUEST_PACKAGES);
+            let packages = apt.with_dependencies(&[&usual[..], with].concat(), None, step)?;
+            let needed: Vec<String> = match with {
+                [] => Vec::new(),
+                _ => apt.resolve(with, None)?.iter().map(|file| package_name(Path::new(file)).to_string()).collect(),
+            };
+            let tree = rootfs::fill(&dir.join("tree"), &packages, &needed, step)?;
             rootfs::pack(tools, tree.root(), &dir.join("root.erofs"))?;
             fs::copy(tree.join("usr/bin/busybox"), dir.join("busybox")).context("cannot copy busybox")?;
             super::store::remove(tree.root())
         })?;
         Ok(())
     }
+}
 
-    fn kernel_inputs(&self) -> String {
-        let line = self.line;
-        format!("{}\n{:?}\n{:?}\n{:?}", self.mlx5_inputs(), line.images, recipe::GUEST_MODULES, recipe::EARLY_MODULES)
-    }
+/// What the notes whether KVM boots a kernel start with.
+pub(super) const PROBE_PREFIX: &str = "kvm-probe-";
+/// What the directories of the private apts start with.
+pub(super) const APT_PREFIX: &str = "apt-";
 
-    fn mlx5_inputs(&self) -> String {
-        let KernelLine { line, suites, builders, compiler, source, symbols, rebuilt, added, images: _ } = self.line;
-        let parts = (line, suites, builders, compiler, source, symbols, rebuilt, added, recipe::SOURCE_PATHS);
-        format!("{}\n{parts:?}", recipe::REVISION)
-    }
+fn qemu() -> Stage {
+    let chosen = std::env::var("SFNIC_QEMU").unwrap_or_default();
+    Stage::new("qemu", format!("{}\n{chosen}", inputs(recipe::QEMU_PACKAGES)))
+}
 
-    /// The rebuilt modules, the headers that they were made with, and for which kernel.
-    fn mlx5(&self, apt: &Apt) -> Result<(PathBuf, KernelInfo)> {
-        let line = self.line;
-        let stage = format!("{}-mlx5", self.kernel_stage());
-        if !self.store.ready(&stage, &self.mlx5_inputs()) {
-            let chosen = release::newest(apt, line)?;
-            let (number, version) = (&chosen.release, &chosen.version);
-            self.progress.note(&format!("the newest kernel of the line {} is {number}", line.line));
-            let inputs = format!("{}\n{number} {version}", self.mlx5_inputs());
-            let builder = self.staged(&self.builder_stage(), &inputs, "compiler and headers", |dir, step| {
-                let packages = apt.with_dependencies(&line.builder_packages(number), None, step)?;
-                let tree = Tree::create(&dir.join("tree"))?;
-                tree.unpack(&packages, &[], step)?;
-                tree.link("usr/bin/awk", "mawk")
-            })?;
-            let source = self.staged(&self.source_stage(), &inputs, "kernel source", |dir, step| {
-                mlx5::extract_source(&apt.alone(line.source, version, step)?, line, dir)
-            })?;
-            self.staged(&stage, &self.mlx5_inputs(), "mlx5 modules", |dir, step| {
-                mlx5::compile(&Tree::at(builder.join("tree")), &source, line, number, step)?;
-                modules::collect(&builder.join("tree/mlx5"), dir)?;
-                copy_tree(&source.join("include"), &dir.join("source/include"))?;
-                mlx5::copy_layouts(&source, &dir.join("source"))?;
-                write_json(&dir.join("kernel.json"), &KernelInfo { release: number.clone(), version: version.clone() })
-            })?;
-        }
-        self.store.forget(&self.builder_stage())?;
-        self.store.forget(&self.source_stage())?;
-        let dir = self.store.dir(&stage);
-        let info = read_json(&dir.join("kernel.json"))?;
-        Ok((dir, info))
-    }
+fn tools() -> Stage {
+    Stage::new("tools", inputs(recipe::TOOL_PACKAGES))
+}
 
-    fn kernel(&self, apt: &Apt, tools: &Tree) -> Result<()> {
-        let line = self.line;
-        let (mlx5, info) = self.mlx5(apt)?;
-        let (number, version) = (&info.release, &info.version);
-        self.staged(&self.kernel_stage(), &self.kernel_inputs(), "kernel and modules", |dir, step| {
-            let mut packages = Vec::new();
-            for package in line.images {
-                packages.push(apt.alone(&package.replace("{}", number), version, step)?);
-            }
-            let stock = Tree::create(&dir.join("stock"))?;
-            let useless: Vec<String> =
-                recipe::USELESS_MODULES.iter().map(|p| format!("./usr/lib/modules/*/kernel/{p}")).collect();
-            stock.unpack(&packages, &useless.iter().map(String::as_str).collect::<Vec<_>>(), step)?;
-            let selected = dir.join("selected");
-            modules::select(tools, &stock, &mlx5, &selected, number)?;
-            let indexed = selected.join("lib/modules").join(number);
-            if let Some(name) = modules::lacking(&indexed, recipe::EARLY_MODULES)?.first() {
-                bail!("the kernel {number} lacks the module {name}");
-            }
-            early::write_initrd(&self.busybox(), &indexed, &dir.join("initrd"))?;
-            move_below_usr(&selected)?;
-            rootfs::pack(tools, &selected, &dir.join("modules.erofs"))?;
-            // Until 7.x the image was in /boot.
-            let places = [format!("usr/lib/modules/{number}/vmlinuz"), format!("boot/vmlinuz-{number}")];
-            let image = places.iter().map(|place| stock.join(place)).find(|file| file.exists());
-            let image = image.with_context(|| format!("the package of {number} has no kernel image"))?;
-            fs::copy(image, dir.join("vmlinuz")).context("cannot copy the kernel image")?;
-            for tree in [stock.root(), &selected] {
-                super::store::remove(tree)?;
-            }
-            write_json(&dir.join("kernel.json"), &info)
-        })?;
-        Ok(())
-    }
+fn guest() -> Stage {
+    Stage::new("guest", root_inputs())
+}
+
+fn root_inputs() -> String {
+    let files = (recipe::USELESS_PACKAGES, recipe::USELESS_PATHS, recipe::USELESS_GUEST_PATHS);
+    format!("{}\n{files:?}", inputs(recipe::GUEST_PACKAGES))
 }
 
 /// The root file system has `/lib` as a link to `/usr/lib`; the modules' image is laid over it.
@@ -313,7 +320,7 @@ pub(crate) fn move_below_usr(selected: &Path) -> Result<()> {
     fs::rename(selected.join("lib"), selected.join("usr/lib")).context("cannot arrange the modules")
 }
 
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     for file in modules::files(from)? {
         let place = to.join(file.strip_prefix(from).unwrap_or(&file));
         if let Some(dir) = place.parent() {
@@ -328,26 +335,16 @@ fn inputs(list: &[&str]) -> String {
     format!("{}\n{} {}\n{list:?}", recipe::REVISION, recipe::BASE_SUITE, recipe::BACKPORTS_SUITE)
 }
 
-fn qemu_inputs() -> String {
-    let chosen = std::env::var("SFNIC_QEMU").unwrap_or_default();
-    format!("{}\n{chosen}", inputs(recipe::QEMU_PACKAGES))
-}
-
-fn guest_inputs() -> String {
-    let files = (recipe::USELESS_PACKAGES, recipe::USELESS_PATHS, recipe::USELESS_GUEST_PATHS);
-    format!("{}\n{files:?}", inputs(recipe::GUEST_PACKAGES))
-}
-
 fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(|s| s.to_string()).collect()
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).context("cannot describe the kit")?;
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
+pub(super) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is damaged: remove the kit and try again", path.display()))
 }

@@ -88,6 +88,7 @@ pub(crate) fn run(guest: &Guest, kit: &Kit) -> Result<Outcome> {
     let child = command.spawn().context("cannot start QEMU")?;
     drop(command);
     let mut run = Run::new(guest, child, wires, &token, started)?;
+    run.boot_time = BOOT_TIME.mul_f64(kit.timeout_factor());
     let failure = run.listen(&signals);
     run.finish(failure)
 }
@@ -173,6 +174,7 @@ struct Run<'a> {
     ours: Vec<UnixStream>,
     terminal: Option<tty::Terminal>,
     started: Instant,
+    boot_time: Duration,
     out: UntilToken,
     err: UntilToken,
     kmsg: KernelLog,
@@ -209,6 +211,7 @@ impl<'a> Run<'a> {
             ours: wires.ours,
             terminal: None,
             started,
+            boot_time: BOOT_TIME,
             out: UntilToken::new(token.as_bytes()),
             err: UntilToken::new(token.as_bytes()),
             kmsg: KernelLog::new(token),
@@ -279,8 +282,8 @@ impl<'a> Run<'a> {
                 let limit = self.guest.timeout.unwrap_or_default().as_secs_f64();
                 return Some(format!("the guest's job did not end within {limit} s"));
             }
-            if self.outcome.boots == 0 && self.started.elapsed() > BOOT_TIME {
-                return Some(format!("the guest did not start within {} s", BOOT_TIME.as_secs()));
+            if self.outcome.boots == 0 && self.started.elapsed() > self.boot_time {
+                return Some(format!("the guest did not start within {} s", self.boot_time.as_secs()));
             }
         }
     }

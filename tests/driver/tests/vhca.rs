@@ -130,6 +130,7 @@ fn apply(rig: &Rig, pf: &Function, sf: &Function, id: u16, cause: Cause) -> Resu
             start_manager(pf);
             Ok(())
         }
+        Cause::HostReset => panic!("there is none where the host manages the eswitch"),
     }
 }
 

@@ -51,6 +51,27 @@ pub enum Mismatch {
     NewOpcode { name: String },
 }
 
+impl Mismatch {
+    /// Is it merely something that the kernel does not have, as one that is older than the
+    /// declaration? What it has elsewhere or otherwise is not.
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::NoStructure { .. } | Self::NoField { .. } | Self::NoNumber { .. } => true,
+            // A structure grows at its end. A field of ours beyond the kernel's end is
+            // reported of itself.
+            Self::Size { ours, kernel, .. } => kernel < ours,
+            Self::Moved { .. }
+            | Self::Width { .. }
+            | Self::Type { .. }
+            | Self::Bits { .. }
+            | Self::Unlisted { .. }
+            | Self::Stale { .. }
+            | Self::Number { .. }
+            | Self::NewOpcode { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,0 +1,165 @@
+//! Frames of a send queue that go together: those whose flows are known are
+//! served without asking steering, a run of them at a time.
+
+use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
+
+use super::counters::Tally;
+use super::flows::cache::{At, Cache, End, Flow, Way};
+use super::pipeline::{Pipeline, rx_info};
+use super::plane::{FunctionPlane, Keys};
+use crate::dma::Near;
+use crate::nic::Card;
+use crate::packet::checksum::{self, Fill};
+use crate::packet::key::MISC2;
+use crate::packet::{FlowKey, Frame};
+use crate::queue::{Rq, RssType, RxDrop};
+
+/// Most frames that are kept; what they take of the first-level cache is what
+/// bounds it.
+pub const KEPT: usize = 32;
+
+/// A kept frame's companion.
+#[derive(Debug, Clone, Copy)]
+pub struct Note {
+    /// Its flow.
+    pub key: FlowKey,
+    /// Hash of the key.
+    pub hash: u64,
+    /// Checksums to fill in.
+    pub fill: Fill,
+    /// metadata_reg_a.
+    pub reg_a: u32,
+}
+
+/// Who sends.
+#[derive(Clone, Copy)]
+pub struct From<'a> {
+    /// Card of the function.
+    pub card: &'a Card,
+    /// The function.
+    pub function: &'a FunctionPlane,
+    /// Number of the send queue.
+    pub sqn: u32,
+    /// Its transport domain.
+    pub td: u32,
+}
+
+/// Sends kept frames, in order.
+pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: From<'_>, frames: &mut [Frame<'_>], notes: &[Note]) {
+    // After the WQEs were read: see `flows`.
+    cache.sync(p.nic.flows.changes());
+    let mut found: [Option<At>; KEPT] = [None; KEPT];
+    // Look-ups that do not wait for one another.
+    for (at, note) in found.iter_mut().zip(notes) {
+        *at = cache.candidate(note.hash);
+    }
+    for (at, note) in found.iter_mut().zip(notes) {
+        *at = at.filter(|c| cache.confirm(*c, &note.key));
+    }
+    let mut done = 0;
+    while let (Some(frame), Some(note)) = (frames.get_mut(done), notes.get(done)) {
+        let first = place(cache, found.get(done), note);
+        let Some((at, way)) = first.and_then(|at| Some((at, cache.way(at)?))) else {
+            long_way(p, Some(&mut *cache), from, frame, note);
+            done += 1;
+            continue;
+        };
+        let max_len = cache.get(at).map_or(0, |(_, w)| w.max_len);
+        let fits = |f: Option<&Frame<'_>>| f.is_some_and(|f| f.len() <= max_len);
+        if !fits(Some(frame)) {
+            long_way(p, None, from, frame, note);
+            done += 1;
+            continue;
+        }
+        let mut run = [at; KEPT];
+        let mut n = 1;
+        while let Some(note) = notes.get(done + n).filter(|_| n < KEPT && fits(frames.get(done + n)))
+            && let Some(at) = place(cache, found.get(done + n), note)
+            && cache.way(at) == Some(way)
+        {
+            run[n] = at;
+            n += 1;
+        }
+        serve(p, cache, from, &mut frames[done..done + n], &notes[done..done + n], &run[..n]);
+        done += n;
+    }
+}
+
+/// A flow's place; what was found at first may have moved since.
+fn place(cache: &Cache, found: Option<&Option<At>>, note: &Note) -> Option<At> {
+    match found {
+        Some(Some(at)) if cache.confirm(*at, &note.key) => Some(*at),
+        _ => cache.find(&note.key, note.hash),
+    }
+}
+
+/// A frame through all tables; the cache learns from it.
+pub fn long_way(p: &mut Pipeline<'_>, cache: Option<&mut Cache>, from: From<'_>, frame: &mut Frame<'_>, note: &Note) {
+    frame.key.0.fill(0);
+    read_headers(from, frame, note.reg_a);
+    checksum::fill(frame, note.fill);
+    p.begin_message();
+    let Some(cache) = cache else { return p.send(from.card, from.function, frame) };
+    if let Some((flow, way)) = p.send_learning(from.card, from.function, frame, note.key) {
+        cache.learn(note.hash, flow, way);
+    }
+}
+
+/// Fills in the match fields of a frame whose key is zero.
+pub fn read_headers(from: From<'_>, frame: &mut Frame<'_>, reg_a: u32) {
+    frame.set_source(from.function.vport.number, from.sqn);
+    frame.meta.source_td = from.td;
+    frame.key.set(MISC2, FteMatchSetMisc2::metadata_reg_a, reg_a);
+    frame.parse();
+}
+
+/// Serves frames of flows that share a way.
+fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: From<'_>, frames: &mut [Frame<'_>], notes: &[Note], at: &[At]) {
+    let mut tally = Tally::default();
+    for (frame, at) in frames.iter().zip(at) {
+        tally.count(frame.headers(), frame.len());
+        if let Some((flow, _)) = cache.get(*at) {
+            flow.counters.iter().for_each(|c| c.add(p.worker, frame.len() as u64));
+        }
+    }
+    from.function.vport.tx.add(&tally);
+    let Some((_, way)) = at.first().and_then(|at| cache.get(*at)) else { return };
+    p.account(way.crossings, frames.len());
+    let cards = &p.nic.cards;
+    way.ports_out.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.tx.add(&tally));
+    way.ports_in.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.add_rx(&tally));
+    let End::Queue { function, vport, rq, rss } = &way.end else { return };
+    vport.rx.add(&tally);
+    let flows = at.iter().filter_map(|at| cache.get(*at)).map(|(flow, _)| flow);
+    receive(p, function, rq, *rss, frames.iter_mut().zip(notes).zip(flows));
+}
+
+/// Puts frames into a receive queue.
+fn receive<'f, 'm: 'f>(
+    p: &Pipeline<'_>,
+    function: &FunctionPlane,
+    rq: &Rq,
+    rss: RssType,
+    frames: impl Iterator<Item = ((&'f mut Frame<'m>, &'f Note), &'f Flow)>,
+) {
+    let mem = function.dma.load();
+    let near = Near::new(&mem);
+    let keys = Keys::new(function, &p.nic.flows);
+    let mut session = rq.session(&near, &keys, p.now);
+    for ((frame, note), flow) in frames {
+        let filled = checksum::fill(frame, note.fill);
+        let mut info = rx_info(frame, filled);
+        (info.flow_tag, info.metadata) = (flow.flow_tag, flow.reg_b);
+        (info.rss_hash, info.rss_type) = (flow.rss_hash, rss);
+        let end = match &mut session {
+            Ok(s) => s.deliver(frame, &info),
+            Err(e) => Err(*e),
+        };
+        if end.is_err_and(|e| e != RxDrop::NoBuffer) {
+            function.vport.rx.errors.count(frame.len());
+        }
+    }
+}
+
+/// A way as it is learnt.
+pub type Learnt = Option<(Flow, Way)>;

@@ -1,0 +1,319 @@
+//! The cache of one worker: flows by exact match, and the ways that they share.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::fabric::plane::FunctionPlane;
+use crate::fabric::vport::Vport;
+use crate::packet::FlowKey;
+use crate::queue::{Rq, RssType};
+use crate::steering::FlowCounter;
+
+/// Most flows; with the index, 144 bytes each.
+const MAX_FLOWS: usize = 1 << 20;
+/// Most different ways.
+const MAX_WAYS: usize = 1 << 12;
+/// Flows of a set: one cache line of index.
+const SET: usize = 8;
+/// Sets to begin with.
+const FIRST_SETS: usize = 1 << 9;
+
+/// Where a flow's frames end.
+#[derive(Debug, Clone)]
+pub enum End {
+    /// In a receive queue.
+    Queue {
+        /// Its function.
+        function: Arc<FunctionPlane>,
+        /// Vport of the function.
+        vport: Arc<Vport>,
+        /// The queue.
+        rq: Arc<Rq>,
+        /// What the hash covers.
+        rss: RssType,
+    },
+    /// A rule of the eswitch drops them.
+    Drop,
+}
+
+/// What flows have in common that go from one place to another.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// Ports that they leave by, by card.
+    pub ports_out: SmallVec<[usize; 2]>,
+    /// Ports that they come in by.
+    pub ports_in: SmallVec<[usize; 2]>,
+    /// Bytes of the longest frame that goes this way.
+    pub max_len: usize,
+    /// How many vports and ports they pass.
+    pub crossings: u32,
+    /// Where they end.
+    pub end: End,
+}
+
+impl Way {
+    fn is(&self, other: &Self) -> bool {
+        let same_end = match (&self.end, &other.end) {
+            (End::Drop, End::Drop) => true,
+            (End::Queue { function: f, vport: v, rq: q, rss: r }, End::Queue { function, vport, rq, rss }) => {
+                Arc::ptr_eq(q, rq) && Arc::ptr_eq(f, function) && Arc::ptr_eq(v, vport) && r == rss
+            }
+            _ => false,
+        };
+        same_end
+            && self.ports_out == other.ports_out
+            && self.ports_in == other.ports_in
+            && (self.max_len, self.crossings) == (other.max_len, other.crossings)
+    }
+}
+
+/// What is known of a flow.
+#[derive(Debug, Clone)]
+#[repr(align(64))]
+pub struct Flow {
+    key: FlowKey,
+    way: u32,
+    /// Receive hash.
+    pub rss_hash: u32,
+    /// Flow tag of the completion.
+    pub flow_tag: u32,
+    /// Metadata register B.
+    pub reg_b: u32,
+    /// Flow counters of the rules on the way.
+    pub counters: SmallVec<[FlowCounter; 1]>,
+}
+
+impl Flow {
+    /// A flow that its cache has yet to file.
+    pub fn new(key: FlowKey, counters: SmallVec<[FlowCounter; 1]>) -> Self {
+        Self { key, way: 0, rss_hash: 0, flow_tag: 0, reg_b: 0, counters }
+    }
+}
+
+/// Part of a hash and the number of the flow, counted from one; zero is none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    tag: u32,
+    flow: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(64))]
+struct Set([Slot; SET]);
+
+/// A flow's place in its cache, until the cache changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At(u32);
+
+/// The flows of one worker.
+#[derive(Debug, Default)]
+pub struct Cache {
+    sets: Vec<Set>,
+    flows: Vec<Flow>,
+    ways: Vec<Way>,
+    /// The flow that is replaced next when there are enough.
+    hand: usize,
+    /// Number of changes up to which everything here holds.
+    seen: u64,
+    /// Cache hits, since it was made.
+    pub hits: u64,
+    /// Flows learnt, since it was made.
+    pub learnt: u64,
+}
+
+impl Cache {
+    /// Forgets everything where there have been changes since. False then.
+    pub fn sync(&mut self, changes: u64) -> bool {
+        if self.seen == changes {
+            return true;
+        }
+        self.seen = changes;
+        if !self.flows.is_empty() {
+            self.clear();
+        }
+        false
+    }
+
+    fn clear(&mut self) {
+        self.flows.clear();
+        self.ways.clear();
+        self.sets.fill(Set::default());
+        self.hand = 0;
+    }
+
+    fn set_of(&self, hash: u64) -> usize {
+        (hash >> 32) as usize & self.sets.len().wrapping_sub(1)
+    }
+
+    /// The flow that most likely has this hash: the first look, which waits
+    /// for the index only.
+    #[inline]
+    pub fn candidate(&self, hash: u64) -> Option<At> {
+        let set = self.sets.get(self.set_of(hash))?;
+        let found = set.0.iter().find(|s| s.tag == hash as u32 && s.flow != 0)?;
+        Some(At(found.flow - 1))
+    }
+
+    /// Whether a candidate is the flow: the second look, which waits for the
+    /// flow.
+    #[inline]
+    pub fn confirm(&self, at: At, key: &FlowKey) -> bool {
+        self.flows.get(at.0 as usize).is_some_and(|f| f.key == *key)
+    }
+
+    /// The flow of a key.
+    #[inline]
+    pub fn find(&self, key: &FlowKey, hash: u64) -> Option<At> {
+        let set = self.sets.get(self.set_of(hash))?;
+        let mut of_tag = set.0.iter().filter(|s| s.tag == hash as u32 && s.flow != 0).map(|s| At(s.flow - 1));
+        of_tag.find(|at| self.confirm(*at, key))
+    }
+
+    /// What is known of a flow, and its way.
+    #[inline]
+    pub fn get(&self, at: At) -> Option<(&Flow, &Way)> {
+        let flow = self.flows.get(at.0 as usize)?;
+        Some((flow, self.ways.get(flow.way as usize)?))
+    }
+
+    /// Number of a flow's way: flows with the same one can be served together.
+    #[inline]
+    pub fn way(&self, at: At) -> Option<u32> {
+        self.flows.get(at.0 as usize).map(|f| f.way)
+    }
+
+    /// Remembers a flow and its way. The key must not be there yet.
+    pub fn learn(&mut self, hash: u64, mut flow: Flow, way: Way) {
+        // The last ones are the likeliest.
+        flow.way = match self.ways.iter().rposition(|w| w.is(&way)) {
+            Some(n) => n as u32,
+            None => {
+                if self.ways.len() >= MAX_WAYS {
+                    self.clear();
+                }
+                self.ways.push(way);
+                self.ways.len() as u32 - 1
+            }
+        };
+        self.learnt += 1;
+        if self.flows.len() < MAX_FLOWS && self.flows.len() * 2 >= self.sets.len() * SET {
+            self.grow();
+        }
+        let number = if self.flows.len() < MAX_FLOWS {
+            self.flows.push(flow);
+            self.flows.len() as u32
+        } else {
+            let victim = self.hand;
+            self.hand = (victim + 1) % MAX_FLOWS;
+            self.unfile(self.flows[victim].key.hash(), victim as u32 + 1);
+            self.flows[victim] = flow;
+            victim as u32 + 1
+        };
+        let home = self.set_of(hash);
+        file(&mut self.sets[home], hash, number);
+    }
+
+    fn unfile(&mut self, hash: u64, number: u32) {
+        let home = self.set_of(hash);
+        if let Some(slot) = self.sets[home].0.iter_mut().find(|s| s.flow == number) {
+            *slot = Slot::default();
+        }
+    }
+
+    /// Doubles the index.
+    fn grow(&mut self) {
+        self.sets = vec![Set::default(); (self.sets.len() * 2).max(FIRST_SETS)];
+        for (i, flow) in self.flows.iter().enumerate() {
+            let hash = flow.key.hash();
+            let home = (hash >> 32) as usize & (self.sets.len() - 1);
+            file(&mut self.sets[home], hash, i as u32 + 1);
+        }
+    }
+
+    /// How many flows it holds.
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+}
+
+/// Files a flow in its set; where that is full, one of those there is no
+/// longer found, and replaced when its turn comes.
+fn file(set: &mut Set, hash: u64, number: u32) {
+    let free = set.0.iter().position(|s| s.flow == 0);
+    let at = free.unwrap_or((hash >> 29) as usize % SET);
+    set.0[at] = Slot { tag: hash as u32, flow: number };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::samples::{self, Ip, Proto};
+    use crate::packet::{Frame, Sender};
+
+    fn key(n: u32) -> FlowKey {
+        let mut raw = samples::frame(Ip::V4, Proto::Udp, 18);
+        let mut f = Frame::from_bytes(&mut raw).unwrap();
+        f.quick_parse(Sender { card: 0, vport: 1, sqn: 0, reg_a: n }).unwrap()
+    }
+
+    fn dropped(max_len: usize) -> Way {
+        Way { ports_out: SmallVec::new(), ports_in: SmallVec::new(), max_len, crossings: 0, end: End::Drop }
+    }
+
+    fn learn(c: &mut Cache, n: u32) {
+        let mut flow = Flow::new(key(n), SmallVec::new());
+        flow.rss_hash = n;
+        c.learn(key(n).hash(), flow, dropped(n as usize % 2));
+    }
+
+    #[test]
+    fn flows_are_found_by_their_key_and_share_ways() {
+        let mut c = Cache::default();
+        assert_eq!(c.find(&key(0), key(0).hash()), None);
+        for n in 0..5000 {
+            learn(&mut c, n);
+        }
+        let mut found = 0;
+        for n in 0..5000 {
+            let Some(at) = c.find(&key(n), key(n).hash()) else { continue };
+            let (flow, way) = c.get(at).unwrap();
+            assert_eq!((flow.rss_hash, way.max_len), (n, n as usize % 2));
+            found += 1;
+        }
+        assert!(found > 4900, "few sets overflow at this load: {found}");
+        assert_eq!(c.ways.len(), 2);
+        assert_eq!(c.find(&key(5000), key(5000).hash()), None);
+    }
+
+    #[test]
+    fn a_change_forgets_everything() {
+        let mut c = Cache::default();
+        assert!(c.sync(0));
+        learn(&mut c, 1);
+        assert!(c.sync(0) && c.find(&key(1), key(1).hash()).is_some());
+        assert!(!c.sync(1));
+        assert!(c.is_empty() && c.ways.is_empty() && c.find(&key(1), key(1).hash()).is_none());
+    }
+
+    #[test]
+    fn ways_are_bounded() {
+        let mut c = Cache::default();
+        for n in 0..=MAX_WAYS as u32 {
+            c.learn(key(n).hash(), Flow::new(key(n), SmallVec::new()), dropped(n as usize));
+        }
+        assert_eq!((c.ways.len(), c.len()), (1, 1));
+        let at = c.find(&key(MAX_WAYS as u32), key(MAX_WAYS as u32).hash()).unwrap();
+        assert_eq!(c.get(at).unwrap().1.max_len, MAX_WAYS);
+    }
+
+    #[test]
+    fn a_flow_takes_two_cache_lines() {
+        assert_eq!((size_of::<Flow>(), size_of::<Set>()), (128, 64));
+    }
+}

@@ -1,0 +1,257 @@
+//! `sfnic ctl`: talks to a running device, in the words of the devlink slice RFC.
+
+mod text;
+mod words;
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::{Done, Failure, complain, print};
+use crate::control::client::{Client, Reply};
+
+/// Look into a running device, and manage its slices.
+///
+/// A device is found by its handle, a name of its configuration (by default
+/// pci/0000:06:00.0), among those that this user runs. Slices are managed here where the
+/// configuration says eswitch = "embedded"; the host's driver sees them come and go.
+///
+/// Status 0; 1 if the device refuses, or none answers; 2 if a word is wrong.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\u{1b}[1;4mExamples:\u{1b}[0m
+  sfnic ctl slice add pci/0000:06:00.0 flavour pcisf pfnum 0 sfnum 4 index 100
+  sfnic ctl slice set pci/0000:06:00.0/100 hw_addr 00:00:00:00:88:88 state active
+  sfnic ctl slice show pci/0000:06:00.0/100 -jp
+  sfnic ctl slice set pci/0000:06:00.0/100 state inactive
+  sfnic ctl slice del pci/0000:06:00.0/100
+  sfnic ctl port show
+  sfnic ctl resource show")]
+pub(super) struct Args {
+    /// The device's control socket, instead of looking for its handle.
+    #[arg(long, value_name = "PATH", global = true, env = "SFNIC_CONTROL")]
+    control: Option<PathBuf>,
+
+    /// Print JSON.
+    #[arg(short, long, global = true)]
+    json: bool,
+
+    /// Print JSON in lines, for people.
+    #[arg(short, long, global = true)]
+    pretty: bool,
+
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Slices: the functions of the device as its eswitch system sees them.
+    #[command(subcommand)]
+    Slice(Slice),
+    /// Ports of the eswitch.
+    #[command(subcommand)]
+    Port(Show),
+    /// Devices.
+    #[command(subcommand)]
+    Dev(Show),
+    /// How many SFs and interrupt vectors there are, and how many are used.
+    #[command(subcommand)]
+    Resource(Show),
+    /// Functions with their commands and objects.
+    #[command(subcommand)]
+    Function(Show),
+    /// What drivers wanted and the model does not have.
+    #[command(subcommand)]
+    Unmodelled(Show),
+}
+
+#[derive(Debug, Subcommand)]
+enum Show {
+    /// Shows them.
+    Show {
+        /// The device; needless where only one runs.
+        handle: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Slice {
+    /// Adds a slice: inactive, detached.
+    ///
+    /// Words: flavour pcisf, pfnum N, sfnum N, index N (a free one if left out).
+    Add {
+        /// The device.
+        handle: String,
+        /// Pairs of a word and its value.
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+    /// Shows one slice, or all.
+    Show {
+        /// The device, or HANDLE/INDEX for one slice.
+        slice: Option<String>,
+    },
+    /// Configures a slice.
+    ///
+    /// Words: state active|inactive, hw_addr MAC, trust on|off, spoof_check on|off,
+    /// vlan ID, link auto|up|down, mtu BYTES, tx_max RATE, max_io_eqs N.
+    Set {
+        /// HANDLE/INDEX.
+        slice: String,
+        /// Pairs of a word and its value.
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+    /// Deletes a slice that is inactive and detached.
+    Del {
+        /// HANDLE/INDEX.
+        slice: String,
+    },
+}
+
+/// How to print an answer.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    json: bool,
+    pretty: bool,
+}
+
+impl Form {
+    fn print(self, object: &str, value: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        let wrapped = || json!({ object: value });
+        match (self.json, self.pretty) {
+            (_, true) => print(&format!("{:#}\n", wrapped())),
+            (true, false) => print(&format!("{}\n", wrapped())),
+            _ => print(&text()),
+        }
+    }
+}
+
+pub(super) fn run(args: Args) -> Done {
+    let form = Form { json: args.json, pretty: args.pretty };
+    let find = |handle: Option<&str>| match &args.control {
+        Some(path) => Ok(Client::at(path)),
+        None => Client::find(handle),
+    };
+    match args.what {
+        What::Slice(slice) => run_slice(slice, form, find),
+        What::Port(Show::Show { handle }) => {
+            let (handle, list) = fetch(&find, handle.as_deref(), "/v1/ports")?;
+            let value = text::keyed(&handle, &list, "index");
+            form.print("port", &value, || text::lines(&value))?;
+            Ok(0)
+        }
+        What::Dev(Show::Show { handle }) => {
+            let (handle, device) = fetch(&find, handle.as_deref(), "/v1/device")?;
+            let value = json!({ handle: device });
+            form.print("dev", &value, || text::lines(&value))?;
+            Ok(0)
+        }
+        What::Resource(Show::Show { handle }) => {
+            let (handle, list) = fetch(&find, handle.as_deref(), "/v1/resources")?;
+            let value = text::keyed(&handle, &list, "pfnum");
+            form.print("resource", &value, || text::lines(&value))?;
+            Ok(0)
+        }
+        What::Function(Show::Show { handle }) => {
+            let (_, functions) = fetch(&find, handle.as_deref(), "/v1/functions")?;
+            form.print("function", &functions, || text::lines(&functions))?;
+            Ok(0)
+        }
+        What::Unmodelled(Show::Show { handle }) => {
+            let (_, list) = fetch(&find, handle.as_deref(), "/v1/unmodelled")?;
+            form.print("unmodelled", &list, || text::unmodelled(&list))?;
+            Ok(0)
+        }
+    }
+}
+
+/// The handle of a device, and what it answers to a question.
+fn fetch(
+    find: &impl Fn(Option<&str>) -> anyhow::Result<Client>,
+    handle: Option<&str>,
+    path: &str,
+) -> Result<(String, Value), Failure> {
+    let client = find(handle.map(words::handle).transpose().map_err(Failure::Usage)?)?;
+    let name = called(&client, handle)?;
+    let reply = client.get(path)?;
+    match reply.error() {
+        Some(why) => Err(anyhow::anyhow!(why).into()),
+        None => Ok((name, reply.body)),
+    }
+}
+
+/// The device's own name, which must be the one that was asked for.
+fn called(client: &Client, wanted: Option<&str>) -> Result<String, Failure> {
+    let device = client.get("/v1/device")?.body;
+    let name = device.get("handle").and_then(Value::as_str).unwrap_or_default();
+    match wanted.filter(|w| *w != name) {
+        Some(w) => Err(Failure::Usage(format!("handle = {w:?}: the device is called {name}"))),
+        None => Ok(name.to_owned()),
+    }
+}
+
+fn run_slice(slice: Slice, form: Form, find: impl Fn(Option<&str>) -> anyhow::Result<Client>) -> Done {
+    match slice {
+        Slice::Add { handle, words } => {
+            let new = words::new_slice(&words).map_err(Failure::Usage)?;
+            let client = find(Some(words::handle(&handle).map_err(Failure::Usage)?))?;
+            called(&client, Some(&handle))?;
+            let reply = client.request(Method::POST, "/v1/slices", Some(&new))?;
+            show(&reply, &handle, form)
+        }
+        Slice::Show { slice } => {
+            let (handle, index) = match slice.as_deref() {
+                None => (None, None),
+                Some(text) => words::device_or_slice(text).map_err(Failure::Usage)?,
+            };
+            let client = find(handle)?;
+            let name = called(&client, handle)?;
+            let Some(index) = index else {
+                let reply = client.get("/v1/slices")?;
+                let value = text::keyed(&name, &reply.body, "index");
+                form.print("slice", &value, || text::lines(&value))?;
+                return Ok(0);
+            };
+            show(&client.get(&format!("/v1/slices/{index}"))?, &name, form)
+        }
+        Slice::Set { slice, words } => {
+            let (handle, index) = words::slice(&slice).map_err(Failure::Usage)?;
+            let change = words::change(&words).map_err(Failure::Usage)?;
+            let client = find(Some(handle))?;
+            called(&client, Some(handle))?;
+            quiet(&client.request(Method::PATCH, &format!("/v1/slices/{index}"), Some(&change))?)
+        }
+        Slice::Del { slice } => {
+            let (handle, index) = words::slice(&slice).map_err(Failure::Usage)?;
+            let client = find(Some(handle))?;
+            called(&client, Some(handle))?;
+            quiet(&client.request(Method::DELETE, &format!("/v1/slices/{index}"), None)?)
+        }
+    }
+}
+
+/// Prints the slice that a device answered with.
+fn show(reply: &Reply, handle: &str, form: Form) -> Done {
+    let status = quiet(reply)?;
+    if status == 0 {
+        let value = text::keyed(handle, &Value::Array(vec![reply.body.clone()]), "index");
+        form.print("slice", &value, || text::lines(&value))?;
+    }
+    Ok(status)
+}
+
+/// The status of an answer; a refusal's reason goes to stderr. A value that the device does
+/// not take is a wrong word.
+fn quiet(reply: &Reply) -> Done {
+    match reply.error() {
+        None => Ok(0),
+        Some(why) if matches!(reply.status.as_u16(), 400 | 422) => Err(Failure::Usage(why)),
+        Some(why) => {
+            complain(&why);
+            Ok(1)
+        }
+    }
+}

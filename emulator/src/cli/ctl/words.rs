@@ -1,0 +1,174 @@
+//! The words of `sfnic ctl`: pairs of a key and its value, as devlink takes them.
+
+use serde_json::{Map, Value, json};
+use sfnic_device_model::slice::Flavour;
+
+/// What is wrong with the words, in one line.
+type Parsed<T> = Result<T, String>;
+
+/// The name of a device, `BUS/ADDRESS`.
+pub(super) fn handle(text: &str) -> Parsed<&str> {
+    match text.split('/').collect::<Vec<_>>()[..] {
+        [bus, address] if !bus.is_empty() && !address.is_empty() => Ok(text),
+        _ => Err(format!("handle = {text:?}: allowed is BUS/ADDRESS, such as pci/0000:06:00.0")),
+    }
+}
+
+/// `HANDLE/INDEX`.
+pub(super) fn slice(text: &str) -> Parsed<(&str, u32)> {
+    let wrong = || format!("slice = {text:?}: allowed is HANDLE/INDEX, such as pci/0000:06:00.0/100");
+    let (device, index) = text.rsplit_once('/').ok_or_else(wrong)?;
+    handle(device).map_err(|_| wrong())?;
+    Ok((device, index.parse().map_err(|_| wrong())?))
+}
+
+/// `HANDLE` or `HANDLE/INDEX`.
+pub(super) fn device_or_slice(text: &str) -> Parsed<(Option<&str>, Option<u32>)> {
+    match text.matches('/').count() {
+        1 => Ok((Some(handle(text)?), None)),
+        _ => slice(text).map(|(device, index)| (Some(device), Some(index))),
+    }
+}
+
+/// The pairs, each key known and given once.
+fn pairs<'a>(words: &'a [String], known: &[&str]) -> Parsed<Vec<(&'a str, &'a str)>> {
+    let mut all: Vec<(&str, &str)> = vec![];
+    for pair in words.chunks(2) {
+        let key = pair[0].as_str();
+        if !known.contains(&key) {
+            return Err(format!("{key:?}: no such word; there is {}", known.join(", ")));
+        }
+        let Some(value) = pair.get(1) else { return Err(format!("{key}: its value is missing")) };
+        if all.iter().any(|(k, _)| *k == key) {
+            return Err(format!("{key} = {value:?}: given twice"));
+        }
+        all.push((key, value));
+    }
+    Ok(all)
+}
+
+fn refuse<T>(key: &str, value: &str, allowed: &str) -> Parsed<T> {
+    Err(format!("{key} = {value:?}: allowed is {allowed}"))
+}
+
+fn number(key: &str, value: &str) -> Parsed<u32> {
+    value.parse().or_else(|_| refuse(key, value, "a number"))
+}
+
+/// What a slice is to be.
+pub(super) fn new_slice(words: &[String]) -> Parsed<Value> {
+    let mut new = Map::new();
+    for (key, value) in pairs(words, &["flavour", "pfnum", "sfnum", "index"])? {
+        let value = match key {
+            "flavour" => match Flavour::ALL.iter().find(|f| f.name() == value) {
+                Some(f) => json!(f.name()),
+                None => return refuse(key, value, "pcisf"),
+            },
+            _ => json!(number(key, value)?),
+        };
+        new.insert(key.to_owned(), value);
+    }
+    for needed in ["flavour", "pfnum"] {
+        if !new.contains_key(needed) {
+            return Err(format!("{needed} is missing: flavour pcisf pfnum N sfnum N"));
+        }
+    }
+    Ok(Value::Object(new))
+}
+
+/// What is to change of a slice.
+pub(super) fn change(words: &[String]) -> Parsed<Value> {
+    const KEYS: &[&str] = &["state", "hw_addr", "trust", "spoof_check", "vlan", "link", "mtu", "tx_max", "max_io_eqs"];
+    let mut change = Map::new();
+    for (key, value) in pairs(words, KEYS)? {
+        let one_of = |allowed: &[&str]| match allowed.contains(&value) {
+            true => Ok(json!(value)),
+            false => refuse(key, value, &allowed.join(" or ")),
+        };
+        let value = match key {
+            "state" => one_of(&["active", "inactive"])?,
+            "link" => one_of(&["auto", "up", "down"])?,
+            "trust" | "spoof_check" => json!(one_of(&["on", "off"])? == "on"),
+            "hw_addr" => json!(mac(value).map_or_else(|| refuse(key, value, "six pairs of hexadecimal digits"), Ok)?),
+            "tx_max" => json!(rate(value).map_or_else(|| refuse(key, value, "a rate such as 500mbit, or 0"), Ok)?),
+            _ => json!(number(key, value)?),
+        };
+        change.insert(key.to_owned(), value);
+    }
+    Ok(Value::Object(change))
+}
+
+fn mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|c| c.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
+}
+
+/// Bits a second: a number with `bit`, `kbit`, `mbit`, `gbit`, or `bps`, `kbps`, `mbps`,
+/// `gbps` for bytes, as tc and devlink have them.
+fn rate(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 8] = [
+        ("kbit", 1_000),
+        ("mbit", 1_000_000),
+        ("gbit", 1_000_000_000),
+        ("bit", 1),
+        ("kbps", 8_000),
+        ("mbps", 8_000_000),
+        ("gbps", 8_000_000_000),
+        ("bps", 8),
+    ];
+    let lower = text.to_ascii_lowercase();
+    let found = UNITS.iter().find_map(|(unit, bits)| lower.strip_suffix(unit).map(|digits| (digits, *bits)));
+    let (digits, bits) = found.unwrap_or((lower.as_str(), 1));
+    digits.parse::<u64>().ok()?.checked_mul(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_words_of_the_rfc() {
+        let new = new_slice(&words("flavour pcisf pfnum 0 sfnum 4 index 100")).unwrap();
+        assert_eq!(new, json!({ "flavour": "pcisf", "pfnum": 0, "sfnum": 4, "index": 100 }));
+        let set = change(&words("hw_addr 00:00:00:00:88:88 state active")).unwrap();
+        assert_eq!(set, json!({ "hw_addr": [0, 0, 0, 0, 0x88, 0x88], "state": "active" }));
+        assert_eq!(slice("pci/0000:06:00.0/100"), Ok(("pci/0000:06:00.0", 100)));
+        assert_eq!(device_or_slice("pci/0000:06:00.0"), Ok((Some("pci/0000:06:00.0"), None)));
+    }
+
+    #[test]
+    fn a_wrong_word_is_one_line_that_says_what_is_allowed() {
+        let error = |text: &str| change(&words(text)).unwrap_err();
+        assert_eq!(error("state on"), "state = \"on\": allowed is active or inactive");
+        assert_eq!(error("hw_addr 00:00"), "hw_addr = \"00:00\": allowed is six pairs of hexadecimal digits");
+        assert_eq!(error("mtu"), "mtu: its value is missing");
+        assert_eq!(error("mtu 1 mtu 2"), "mtu = \"2\": given twice");
+        assert!(error("speed 9").starts_with("\"speed\": no such word; there is state, hw_addr"));
+        let error = |text: &str| new_slice(&words(text)).unwrap_err();
+        assert_eq!(error("flavour vf pfnum 0"), "flavour = \"vf\": allowed is pcisf");
+        assert_eq!(error("flavour pcisf pfnum x"), "pfnum = \"x\": allowed is a number");
+        assert!(error("flavour pcisf sfnum 3").starts_with("pfnum is missing"));
+        for bad in ["pci", "pci/0000:06:00.0", "/x/1", "pci/0000:06:00.0/x", "a/b/c/1"] {
+            assert!(slice(bad).unwrap_err().starts_with("slice = "), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates_have_the_units_of_tc() {
+        assert_eq!(rate("500mbit"), Some(500_000_000));
+        assert_eq!(rate("1gbps"), Some(8_000_000_000));
+        assert_eq!((rate("0"), rate("8bit"), rate("1Kbit")), (Some(0), Some(8), Some(1000)));
+        for bad in ["", "mbit", "-1mbit", "1.5gbit", "99999999999gbps"] {
+            assert_eq!(rate(bad), None, "{bad}");
+        }
+    }
+}

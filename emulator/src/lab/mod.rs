@@ -1,0 +1,222 @@
+//! The lab: a device in this process, a guest that drives it, and what the guest left.
+//!
+//! What runs is a suite of `sfnic_ci`; [`run_suite`] runs one, [`plan`] many of them on many
+//! kernels. Guests of all programs share the machine by [`turn`]s: one wants it whole.
+
+pub mod ask;
+pub mod inject;
+pub mod plan;
+pub mod turn;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use sfnic_ci::{Evidence, Suite, scripts};
+use sfnic_device_model::nic::CardConfig;
+use sfnic_firmware_cmds::Opcode;
+use sfnic_firmware_cmds::profile::Profile;
+use sfnic_qemu::{Guest, Kit, Outcome, What};
+
+use crate::board::{Board, BoardConfig, WireKind};
+use turn::Turn;
+
+/// What to build and how to run it.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    /// MSI-X vectors of each physical function.
+    pub vectors: u16,
+    /// Most sub-functions of each physical function.
+    pub max_sfs: u16,
+    /// Worker threads of the device.
+    pub workers: usize,
+    /// CPUs of the guest.
+    pub cpus: u32,
+    /// The longest that the guest may take.
+    pub timeout: Duration,
+    /// Variables for the script.
+    pub env: Vec<(String, String)>,
+    /// Commands that the device refuses, to see that somebody notices.
+    pub refuse: Vec<Opcode>,
+    /// How many guests of all programs may run at a time.
+    pub places: usize,
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        let card = CardConfig::default();
+        Self {
+            vectors: card.vectors,
+            max_sfs: card.max_sfs,
+            workers: 1,
+            cpus: 2,
+            timeout: Duration::from_secs(240),
+            env: vec![],
+            refuse: vec![],
+            places: 1,
+        }
+    }
+}
+
+impl Lab {
+    /// Two physical functions joined by a cable, two CPUs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What a suite wants.
+    pub fn of(suite: &Suite) -> Self {
+        Self {
+            vectors: suite.vectors,
+            max_sfs: suite.max_sfs,
+            workers: suite.workers,
+            cpus: suite.cpus,
+            timeout: suite.timeout,
+            env: suite.env.clone().into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The device without a guest.
+    ///
+    /// # Errors
+    /// The profile or a thread could not be had.
+    pub fn board(&self) -> Result<Board> {
+        let cards = (0..2u8).map(|i| {
+            let mac = [0x52, 0x54, 0x00, 0x5f, 0x00, i];
+            CardConfig { mac, vectors: self.vectors, max_sfs: self.max_sfs, ..CardConfig::default() }
+        });
+        let board = Board::new(BoardConfig {
+            profile: Profile::builtin("connectx6dx")?,
+            cards: cards.collect(),
+            wires: vec![WireKind::Cable; 2],
+            workers: self.workers,
+        })?;
+        board.nic.faults.refuse(&self.refuse);
+        Ok(board)
+    }
+
+    /// Builds the device, for one guest after another.
+    ///
+    /// # Errors
+    /// The device or its sockets could not be had.
+    pub fn start(self) -> Result<Bench> {
+        let dir = tempfile::Builder::new().prefix("sfnic-lab-").tempdir()?;
+        let board = self.board()?;
+        let sockets: Vec<PathBuf> = (0..2).map(|i| dir.path().join(format!("pf{i}"))).collect();
+        board.serve(&sockets)?;
+        Ok(Bench { lab: self, board, sockets, dir })
+    }
+}
+
+/// What the guests of a suite left.
+#[derive(Debug)]
+pub enum Ran {
+    /// They came to their end.
+    Done(Vec<Evidence>),
+    /// A signal with that number ended this program's guest.
+    Interrupted(i32),
+}
+
+/// Runs a suite: its guest, and the one that comes after it if there is one.
+///
+/// # Errors
+/// A guest could not even be started.
+pub fn run_suite(kit: &Kit, suite: &Suite, lab: Lab) -> Result<Ran> {
+    let bench = lab.start()?;
+    let mut guests = vec![];
+    for script in [Some(&suite.script), suite.then.as_ref()].into_iter().flatten() {
+        match bench.run(kit, script)? {
+            Ok(evidence) => guests.push(evidence),
+            Err(signal) => return Ok(Ran::Interrupted(signal)),
+        }
+    }
+    Ok(Ran::Done(guests))
+}
+
+/// A running device on its sockets.
+pub struct Bench {
+    lab: Lab,
+    /// The device.
+    pub board: Board,
+    sockets: Vec<PathBuf>,
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    /// Boots a guest with the device and runs a script in it; a signal that ended it is the
+    /// inner error.
+    ///
+    /// # Errors
+    /// The guest could not even be started.
+    pub fn run(&self, kit: &Kit, script: &str) -> Result<Result<Evidence, i32>> {
+        let share = self.dir.path().join("host");
+        std::fs::create_dir(&share)?;
+        scripts::write(&share)?;
+        let nic = self.board.nic.clone();
+        let answer = move |question: &str| match question {
+            "memory" => serde_json::to_value(ask::memory()),
+            "objects" => serde_json::to_value(nic.object_counts()),
+            _ => Ok(serde_json::Value::Null),
+        };
+        let guest = Guest {
+            cpus: self.lab.cpus,
+            slots: vec![self.sockets.clone()],
+            share: Some(share.clone()),
+            what: What::Command(vec!["python3".into(), format!("/host/{script}").into()]),
+            env: self.lab.env.clone(),
+            timeout: Some(self.lab.timeout),
+            capture: true,
+            quiet: true,
+            // A script can end QEMU at once by writing to this port.
+            extra_args: vec!["-device".into(), "isa-debug-exit,iobase=0xf4,iosize=0x04".into()],
+            ..Guest::new()
+        };
+        let outcome = {
+            let _turn = Turn::wait(self.lab.places)?;
+            let answers = ask::Answers::start(&share, answer);
+            let outcome = guest.run(kit);
+            answers.stop();
+            outcome?
+        };
+        std::fs::remove_dir_all(&share)?;
+        if outcome.status > 128 && outcome.failure.as_ref().is_some_and(|why| why.starts_with("interrupted")) {
+            return Ok(Err(outcome.status - 128));
+        }
+        Ok(Ok(self.evidence(script, outcome)))
+    }
+
+    fn evidence(&self, script: &str, outcome: Outcome) -> Evidence {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Evidence {
+            script: script.to_owned(),
+            status: outcome.status,
+            stdout: text(&outcome.stdout),
+            stderr: text(&outcome.stderr),
+            dmesg: outcome.dmesg,
+            console: outcome.console,
+            boots: outcome.boots,
+            elapsed: outcome.elapsed,
+            failure: outcome.failure,
+            unmodelled: self.board.nic.unmodelled.list().into_iter().map(|(a, n)| (a.to_string(), n)).collect(),
+            left: self.left(),
+        }
+    }
+
+    /// The objects that a guest left behind; the device may take a moment to see its end.
+    fn left(&self) -> Vec<String> {
+        let counts = || self.board.nic.object_counts();
+        for _ in 0..100 {
+            if counts().values().flat_map(BTreeMap::values).all(|n| *n == 0) {
+                return vec![];
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut left = vec![];
+        for (function, kinds) in counts() {
+            left.extend(kinds.into_iter().filter(|(_, n)| *n != 0).map(|(kind, n)| format!("{function}: {n} {kind}")));
+        }
+        left
+    }
+}
