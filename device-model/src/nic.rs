@@ -11,6 +11,7 @@ use sfnic_firmware_cmds::layout::ViewMut;
 use sfnic_firmware_cmds::layouts::{CmdHcaCap, CmdHcaCap2, ESwitchCap};
 use sfnic_firmware_cmds::profile::Profile;
 
+use crate::capture::Capture;
 use crate::control::caps::Caps;
 use crate::control::function::{CommandStats, Function, FunctionKind};
 use crate::control::iseg::Iseg;
@@ -95,6 +96,8 @@ pub struct Nic {
     pub unmodelled: Unmodelled,
     /// Frames that are explained.
     pub explainer: Explainer,
+    /// Frames that somebody wants to see.
+    pub capture: Capture,
     /// What it does wrong on purpose.
     pub faults: Faults,
     /// Send queues that have work.
@@ -152,6 +155,7 @@ impl Nic {
             cards,
             unmodelled: Unmodelled::default(),
             explainer: Explainer::default(),
+            capture: Capture::default(),
             faults: Faults::default(),
             work: WorkQueue::new(waker),
             flows: Flows::default(),
@@ -379,7 +383,7 @@ impl Nic {
                 Far::None => false,
                 Far::Loopback => card.port.admin_up.load(Relaxed),
                 Far::Port(other) => self.cards.get(*other).is_some_and(|c| c.port.admin_up.load(Relaxed)),
-                Far::Outside(_) => true,
+                Far::Outside(wire) => wire.carrier(),
             };
             let was = card.port.carrier.swap(carrier, Relaxed);
             if was && !carrier {

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod board;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -9,5 +10,6 @@ pub mod inspect;
 pub mod lab;
 pub mod tapbench;
 pub mod trace;
+pub mod unix_socket;
 pub mod vfio_user;
 pub mod wire;
