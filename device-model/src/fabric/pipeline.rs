@@ -21,7 +21,7 @@ use super::vport::{UPLINK, Vport};
 use crate::capture::Way;
 use crate::dma::DmaError;
 use crate::explain::Record;
-use crate::nic::{Card, Nic};
+use crate::nic::{Card, Manager, Nic};
 use crate::packet::checksum::Summary;
 use crate::packet::key::MISC2;
 use crate::packet::{FlowKey, Frame, L3, L4, checksum};
@@ -265,13 +265,15 @@ impl<'n> Pipeline<'n> {
     fn forward_legacy(&mut self, card: &Card, from: u16, frame: &mut Frame<'_>) {
         let Some(dmac) = frame.headers().first_chunk::<6>().copied() else { return };
         let unicast = Cast::of(&dmac) == Cast::Unicast;
+        // Without an eswitch functions reach the wire, and nobody else here.
+        let switched = from == UPLINK || card.config.manager != Manager::None;
         let mut taken = false;
         let mut wanted: SmallVec<[u16; 8]> = SmallVec::new();
         for (number, v) in &card.fabric.vports.pin() {
             // A function's own unicast comes back to it; its TIRs say whether they take it.
             let filter = v.filter.load();
             let registered = unicast && filter.unicast.contains(&dmac);
-            let reaches = *number != UPLINK && (*number != from || registered);
+            let reaches = switched && *number != UPLINK && (*number != from || registered);
             if reaches && filter.wants(&dmac) {
                 taken |= registered;
                 wanted.push(*number);

@@ -16,7 +16,11 @@ use sfnic_test_driver::{CmdError, Function, NetdevConfig, Rig};
 const MAC: [u8; 6] = [0, 0, 0, 0, 0x88, 0x88];
 
 fn rig() -> Rig {
-    let card = |i, far| CardConfig { manager: Manager::Embedded, ..Rig::card(i, far) };
+    managed(Manager::Embedded)
+}
+
+fn managed(manager: Manager) -> Rig {
+    let card = |i, far| CardConfig { manager, ..Rig::card(i, far) };
     Rig::new(vec![card(0, Far::Port(1)), card(1, Far::Port(0))], 16 << 20)
 }
 
@@ -157,6 +161,30 @@ fn slices_reach_each_other_and_the_wire_by_address() {
     a.send(&frame(b.mac));
     rig.run();
     assert!(b.receive().is_empty());
+}
+
+#[test]
+fn without_an_eswitch_a_slice_reaches_the_wire_alone() {
+    let rig = managed(Manager::None);
+    let mut far = rig.pf(1).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
+    host(&rig).set_port(true).unwrap();
+    let mut devs = vec![];
+    for n in 0..2u8 {
+        let index = add(&rig, n.into(), 100 + u32::from(n)).unwrap();
+        let hw_addr = Some([0, 0, 0, 0, 0x88, n]);
+        rig.nic.slice_set(index, &Change { hw_addr, state: Some(State::Active), ..Change::default() }).unwrap();
+        devs.push(rig.sf(0, n.into()).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap());
+    }
+    let frame = |to: [u8; 6], from: [u8; 6]| sfnic_test_driver::frames::Flow4::new(to, from).udp(&[7; 64]);
+    let (a, b) = (devs[0].mac, devs[1].mac);
+    devs[0].send(&frame(b, a));
+    devs[0].send(&frame(far.mac, a));
+    rig.run();
+    assert_eq!((devs[1].receive().len(), far.receive().len()), (0, 1));
+    let back = frame(a, far.mac);
+    far.send(&back);
+    rig.run();
+    assert_eq!(devs[0].receive().len(), 1);
 }
 
 #[test]
