@@ -8,6 +8,7 @@ use crate::control::iseg::{ISEG_SIZE, IsegWrite};
 use crate::nic::{BAR0_SIZE, Card, Nic};
 use crate::pci::{MSIX_PBA, MSIX_TABLE};
 use crate::queue::Doorbell;
+use crate::trace::Record;
 use crate::unmodelled::Access;
 use crate::work::Job;
 
@@ -68,18 +69,21 @@ impl Nic {
             }
             *b = dword.unwrap_or(0).to_be_bytes()[(at & 3) as usize];
         }
+        self.trace.record(card.index, p.function, &Record::Read { offset: p.offset, data: out });
     }
 
     /// The driver writes a BAR. What is not there takes no write.
     pub fn bar_write(&self, card: &Card, bar: u8, offset: u64, data: &[u8]) {
         let Some(p) = card.place(bar, offset) else { return };
         if p.offset >= u64::from(FIRST_UAR) * PAGE {
+            self.trace.record(card.index, p.function, &Record::Doorbell { offset: p.offset, data });
             self.doorbell(card, p, data);
             return;
         }
         if p.function == PF && p.offset >= ISEG_SIZE {
             return; // MSI-X table and pending bits
         }
+        self.trace.record(card.index, p.function, &Record::Write { offset: p.offset, data });
         let mut after = vec![];
         for (i, word) in data.chunks(4).enumerate() {
             let at = p.offset + i as u64 * 4;

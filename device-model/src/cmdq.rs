@@ -12,6 +12,7 @@ use crate::control::iseg::{LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE};
 use crate::control::sf::event_data;
 use crate::dma::{DmaAccess, Memory};
 use crate::nic::{Card, Nic};
+use crate::trace::Record;
 
 /// Type of an entry that comes over PCI.
 const PCI_TRANSPORT: u32 = 7;
@@ -49,7 +50,10 @@ fn run_slot(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, slot: u32) {
         f.stats.undelivered += 1;
         return;
     }
-    let delivery = deliver(nic, card, ctl, fid, &mem, &mut entry);
+    let (mut input, mut output) = (vec![], vec![]);
+    let delivery = deliver(nic, card, ctl, fid, &mem, &mut entry, &mut input, &mut output);
+    let record = Record::Command { slot: slot as u8, delivery: delivery as u8, input: &input, output: &output };
+    nic.trace.record(card.index, fid, &record);
     if let Some(f) = ctl.functions.get_mut(&fid) {
         match delivery {
             Delivery::Ok => f.stats.executed += 1,
@@ -75,6 +79,8 @@ fn run_slot(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, slot: u32) {
     }
 }
 
+/// Fetches a command into `input`, executes it into `out`, writes the answer.
+#[allow(clippy::too_many_arguments)]
 fn deliver(
     nic: &Nic,
     card: &Card,
@@ -82,6 +88,8 @@ fn deliver(
     fid: u16,
     mem: &Memory,
     entry: &mut [u8; CmdQueueEntry::SIZE],
+    input: &mut Vec<u8>,
+    out: &mut Vec<u8>,
 ) -> Delivery {
     let e = View::<CmdQueueEntry>::new(entry);
     if e.get(CmdQueueEntry::r#type) != PCI_TRANSPORT {
@@ -103,20 +111,20 @@ fn deliver(
     if out_len > INLINE && !out_ptr.is_multiple_of(BOX as u64) {
         return Delivery::OutPtrAlign;
     }
-    let mut input = Vec::with_capacity(in_len);
+    input.reserve(in_len);
     input.extend_from_slice(&e.bytes(CmdQueueEntry::command_input_inline_data)[..in_len.min(INLINE)]);
-    if let Err(d) = read_boxes(mem, in_ptr, token, in_len, &mut input) {
+    if let Err(d) = read_boxes(mem, in_ptr, token, in_len, input) {
         return d;
     }
-    let mut out = vec![0; out_len];
-    if cmd::execute(nic, card, ctl, fid, &input, &mut out).is_err()
+    out.resize(out_len, 0);
+    if cmd::execute(nic, card, ctl, fid, input, out).is_err()
         && let Some(f) = ctl.functions.get_mut(&fid)
     {
         f.stats.refused += 1;
     }
     let n = out_len.min(INLINE);
     ViewMut::<CmdQueueEntry>::new(entry).set_bytes(CmdQueueEntry::command_output_inline_data, &out[..n]);
-    match write_boxes(mem, out_ptr, token, &out) {
+    match write_boxes(mem, out_ptr, token, out) {
         Ok(()) => Delivery::Ok,
         Err(d) => d,
     }

@@ -185,6 +185,8 @@ impl DmaAccess for Near<'_> {
         len: usize,
         mut each: impl FnMut(VolatileSlice<'a, ()>),
     ) -> Result<(), DmaError> {
+        // The closure shortens the slices' life.
+        #[expect(clippy::redundant_closure, reason = "without it the lifetimes do not fit")]
         self.slices(iova, len, |s| each(s))
     }
 }

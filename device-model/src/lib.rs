@@ -17,6 +17,7 @@ pub mod pci;
 pub mod queue;
 pub mod slice;
 pub mod steering;
+pub mod trace;
 pub mod unmodelled;
 pub mod work;
 pub mod world;

@@ -32,6 +32,7 @@ use crate::irq::IrqLine;
 use crate::pci::{Config, MSIX_MAX};
 use crate::slice::Slices;
 use crate::steering::{Limits, Steering};
+use crate::trace::{Noise, Record, Recorder, Trace};
 use crate::unmodelled::Unmodelled;
 use crate::work::WorkQueue;
 use crate::world::{Clock, Waker};
@@ -106,6 +107,10 @@ pub struct Nic {
     pub timer_khz: u32,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Who records what happens.
+    pub trace: Trace,
+    /// What fills bits that mean nothing.
+    pub noise: Noise,
 }
 
 /// One physical function with its sub-functions, port and eswitch.
@@ -152,7 +157,30 @@ impl Nic {
             flows: Flows::default(),
             slices: Slices::default(),
             clock,
+            trace: Trace::default(),
+            noise: Noise::default(),
         })
+    }
+
+    /// Records what happens from here on; once, before the first driver.
+    pub fn record(&self, recorder: Arc<dyn Recorder>) {
+        self.trace.start(recorder, self.clock.clone());
+    }
+
+    /// Executes one command as its function's command queue would, without
+    /// one: `input` as the driver sends it, the answer has `out_len` bytes.
+    pub fn command(&self, card: &Card, function: u16, input: &[u8], out_len: usize) -> Vec<u8> {
+        let mut out = vec![0; out_len];
+        let mut ctl = card.control.lock();
+        let answer = crate::cmd::execute(self, card, &mut ctl, function, input, &mut out);
+        if let Some(f) = ctl.functions.get_mut(&function) {
+            f.stats.executed += 1;
+            f.stats.refused += u64::from(answer.is_err());
+        }
+        let after = std::mem::take(&mut ctl.after);
+        drop(ctl);
+        self.finish(&after);
+        out
     }
 
     /// The internal timer now: what time stamps of completions count.
@@ -164,6 +192,7 @@ impl Nic {
     /// function level reset do. Sub-functions go with their physical function.
     pub fn reset(&self, card: &Card) {
         let mut ctl = card.control.lock();
+        self.trace.record(card.index, PF, &Record::Reset);
         self.reset_locked(card, &mut ctl);
         drop(ctl);
         card.pci.lock().reset();

@@ -42,6 +42,8 @@ pub struct BoardConfig {
     pub wires: Vec<WireKind>,
     /// Worker threads; with none the endpoint threads do the work.
     pub workers: usize,
+    /// Fills what means nothing with noise from this seed.
+    pub noise: Option<u64>,
 }
 
 /// A running device.
@@ -123,6 +125,9 @@ impl Board {
             };
         }
         let nic = Nic::new(c.profile, cards, Arc::new(SinceStart(Instant::now())), bell.clone());
+        if let Some(seed) = c.noise {
+            nic.noise.start(seed);
+        }
         nic.update_links();
         let stop = StopHandle::new().context("cannot create the stop handle")?;
         let board = Self { nic, bell, stop, threads: Mutex::default(), inline: c.workers == 0 };

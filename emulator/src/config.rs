@@ -5,6 +5,7 @@
 //! workers = 1                 # threads that move frames, 0 to 8
 //! eswitch = "host"            # who manages it: "host", "embedded" (sfnic ctl), or "none"
 //! handle = "pci/0000:06:00.0" # the device's name for sfnic ctl
+//! noise = 7                   # fill bits that mean nothing with noise from this seed
 //!
 //! [[pf]]                      # one section a physical function, 1 to 4; two by default
 //! mac = "52:54:00:5f:00:00"
@@ -46,7 +47,7 @@ const MAX_SFS: i64 = 256;
 /// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
-const TOP_KEYS: &[&str] = &["profile", "workers", "eswitch", "handle", "pf"];
+const TOP_KEYS: &[&str] = &["profile", "workers", "eswitch", "handle", "noise", "pf"];
 const PF_KEYS: &[&str] = &["mac", "vectors", "max_sfs", "log_sf_window", "sf_window", "sf_base", "wire"];
 
 /// A device.
@@ -58,6 +59,8 @@ pub struct Config {
     pub workers: usize,
     /// The device's name for `sfnic ctl`.
     pub handle: String,
+    /// Fills bits that mean nothing with noise from this seed.
+    pub noise: Option<u64>,
     /// Physical functions, by number.
     pub pfs: Vec<PfConfig>,
 }
@@ -104,7 +107,7 @@ impl Config {
     /// What the device is built from.
     pub fn into_board(self) -> BoardConfig {
         let (cards, wires) = self.pfs.into_iter().map(|pf| (pf.card, pf.wire)).unzip();
-        BoardConfig { profile: self.profile, cards, wires, workers: self.workers }
+        BoardConfig { profile: self.profile, cards, wires, workers: self.workers, noise: self.noise }
     }
 }
 
@@ -151,6 +154,7 @@ fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     let workers = top.number("workers", (0, MAX_WORKERS))?.unwrap_or(1);
     let manager = top.manager()?;
     let handle = top.handle()?;
+    let noise = top.number("noise", (0, i64::MAX))?.map(|n| n as u64);
     let nothing = Table::new();
     let sections: Vec<&Table> = match table.get("pf") {
         None => vec![&nothing; 2],
@@ -179,7 +183,7 @@ fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
         pf.wire = wire.unwrap_or(if pair { WireKind::Cable } else { WireKind::None });
     }
     distinct(&pfs)?;
-    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), handle, pfs })
+    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), handle, noise, pfs })
 }
 
 /// Two ports with one address, or one TAP interface, would not work.
@@ -438,7 +442,10 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named_with_the_known_ones() {
-        assert_eq!(error("worker = 2"), "worker = 2: no such key; there is profile, workers, eswitch, handle, pf");
+        assert_eq!(
+            error("worker = 2"),
+            "worker = 2: no such key; there is profile, workers, eswitch, handle, noise, pf"
+        );
         let keys = PF_KEYS.join(", ");
         assert_eq!(
             error("[[pf]]\n[[pf]]\nmacc = 'x\ny'").split_once(": ").unwrap().0.lines().count(),

@@ -8,5 +8,6 @@ pub mod control;
 pub mod inspect;
 pub mod lab;
 pub mod tapbench;
+pub mod trace;
 pub mod vfio_user;
 pub mod wire;

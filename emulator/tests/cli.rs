@@ -27,7 +27,7 @@ fn has(text: &str, parts: &[&str]) {
 
 #[test]
 fn wrong_flags_are_named_with_what_is_allowed() {
-    has(&refused(&["fly"]), &["fly", "demo, vm, run, kit, list"]);
+    has(&refused(&["fly"]), &["fly", "demo, vm, run, ctl, kit, list"]);
     has(&refused(&["--loud"]), &["--loud", "--verbose"]);
     has(&refused(&["vm", "--colour"]), &["--colour", "`vm`", "--kernel, --modules, --config, --mem"]);
     has(&refused(&["vm", "ls"]), &["ls", "a command comes after --"]);
@@ -65,7 +65,7 @@ fn wrong_configurations_name_file_key_value_and_what_is_allowed() {
     let file = dir.path().join("nic.toml");
     let cases: &[(&str, &[&str])] = &[
         ("workers = 99", &["workers = 99", "0 to 8"]),
-        ("speed = 100", &["speed", "profile, workers, pf"]),
+        ("speed = 100", &["speed", "profile, workers, eswitch, handle, noise, pf"]),
         ("profile = 'connectx9'", &["profile = \"connectx9\"", "connectx6dx"]),
         ("workers = ", &["line 1"]),
         ("[[pf]]\nmac = 'ff:ff:ff:ff:ff:ff'", &["pf[0].mac", "\"ff:ff:ff:ff:ff:ff\"", "no multicast"]),

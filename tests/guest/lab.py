@@ -516,18 +516,13 @@ def rss_input(src, dst, sport=None, dport=None, symmetric=False):
     return out
 
 
-def rss_config(dev, ns=None):
+def rss_config(dev, ns=None, context=None):
     """Key and table that `ethtool -x` shows."""
-    text = run(f"ethtool -x {dev}", ns)
-    table, key = [], b""
-    lines = iter(text.splitlines())
-    for line in lines:
-        head, _, rest = line.partition(":")
-        if head.strip().isdigit():
-            table += [int(n) for n in rest.split()]
-        elif line.startswith("RSS hash key"):
-            key = bytes.fromhex(next(lines).strip().replace(":", ""))
-    return key, table
+    text = run(f"ethtool -x {dev}" + (f" context {context}" if context else ""), ns)
+    above, _, below = text.partition("RSS hash key:\n")
+    rows = (line.partition(":") for line in above.splitlines())
+    table = [int(n) for head, _, rest in rows if head.strip().isdigit() for n in rest.split()]
+    return bytes.fromhex(below.splitlines()[0].replace(":", "")), table
 
 
 # ---------------------------------------------------------------- devlink and SFs

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use sfnic_ci::{Cell, Status, report, suite};
+use sfnic_ci::{Cell, Evidence, Status, Suite, report, suite};
 use sfnic_emulator::lab::{self, Lab, Ran};
 use sfnic_qemu::kit::DEFAULT_LINE;
 use sfnic_qemu::{Kit, KitOptions};
@@ -26,13 +26,22 @@ pub fn run(name: &str) {
             evidence.keep(&dir, script).unwrap_or_else(|e| panic!("SFNIC_LAB_KEEP={}: {e}", dir.display()));
         }
     }
-    let cell = Cell::judge(DEFAULT_LINE, suite, &guests);
+    judge(suite, &guests);
+}
+
+/// Holds what guests left against what a suite wants.
+///
+/// # Panics
+/// As [`run`].
+pub fn judge(suite: &Suite, guests: &[Evidence]) {
+    let name = &suite.name;
+    let cell = Cell::judge(DEFAULT_LINE, suite, guests);
     eprintln!("{name}: {}, {:.1} s", cell.summary(), cell.seconds);
     for (check, reason) in cell.skips() {
         eprintln!("{name}: skipped {check:?}: {reason}");
     }
     if cell.status == Status::Fail {
-        let tails: String = guests.iter().map(sfnic_ci::Evidence::tails).collect();
+        let tails: String = guests.iter().map(Evidence::tails).collect();
         panic!("{}{tails}", report::table::failure(&cell));
     }
 }

@@ -10,3 +10,8 @@ fn traffic_and_settings() {
 fn counters_and_queues() {
     sfnic_tests::run("counters");
 }
+
+#[test]
+fn receive_flow_steering() {
+    sfnic_tests::run("ntuple");
+}

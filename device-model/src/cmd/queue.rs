@@ -52,6 +52,7 @@ pub fn create_eq(cx: &mut Cx<'_>, i: View<'_, CreateEqIn>, o: &mut ViewMut<'_, C
         return Err(Refusal::param(Syndrome::VECTOR_RANGE));
     }
     let irq = cx.card.irq.clone();
+    let (tap, noise) = (cx.nic.trace.tap(cx.card.index, cx.fid), cx.nic.noise.seed());
     let f = cx.function()?;
     // A completion EQ may be created in the name of every user context.
     let owner = if uid == 0xffff { 0 } else { uid };
@@ -67,7 +68,8 @@ pub fn create_eq(cx: &mut Cx<'_>, i: View<'_, CreateEqIn>, o: &mut ViewMut<'_, C
     }
     let id = f.objects.take_id(Kind::Eq, 1, eq_limit(f))?;
     let config = EqConfig { eqn: id as u8, ring, log_size: log_size as u8, vector };
-    let eq = Arc::new(Eq::new(config, irq).inspect_err(|_| f.objects.give_id(Kind::Eq, id))?);
+    let eq = Eq::new(config, irq).inspect_err(|_| f.objects.give_id(Kind::Eq, id))?;
+    let eq = Arc::new(eq.watched(tap).noisy(noise));
     insert(f, ObjRef(Kind::Eq, id), owner, smallvec![ObjRef(Kind::Uar, uar)], Body::Eq(eq.clone()))?;
     f.plane.eqs.pin().insert(id, Rung { queue: eq.clone(), uar });
     if mask[0] >> event::COMMAND & 1 == 1 {

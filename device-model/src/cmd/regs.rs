@@ -8,7 +8,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use bitflags::bitflags;
-use sfnic_firmware_cmds::layout::{Field, Layout};
+use sfnic_firmware_cmds::layout::{Field, Info, Layout};
 use sfnic_firmware_cmds::layouts::*;
 use sfnic_firmware_cmds::{Refusal, Status, Syndrome, View, ViewMut};
 
@@ -36,6 +36,8 @@ type Write = fn(&mut Cx<'_>, &[u8]) -> Answer;
 /// A register: what `sfnic list registers` shows, and its handlers.
 #[derive(Debug, Clone, Copy)]
 pub struct RegisterRow {
+    /// The structure.
+    pub layout: fn() -> Info,
     /// Id (`MLX5_REG_*`, `include/linux/mlx5/driver.h`).
     pub id: u16,
     /// The manual's name.
@@ -61,6 +63,7 @@ macro_rules! register {
         RegisterRow {
             id: $id,
             name: $name,
+            layout: <$layout as Layout>::info,
             size: <$layout as Layout>::SIZE,
             least: { let n = <$layout as Layout>::SIZE; $(let n = if $least < n { $least } else { n };)? n },
             writable: $writable,

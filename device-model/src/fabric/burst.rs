@@ -147,8 +147,8 @@ fn receive<'f, 'm: 'f>(
     let keys = Keys::new(function, &p.nic.flows);
     let mut session = rq.session(&near, &keys, p.now);
     for ((frame, note), flow) in frames {
-        let filled = checksum::fill(frame, note.fill);
-        let mut info = rx_info(frame, filled);
+        let sums = checksum::fill_and_sum(frame, note.fill);
+        let mut info = rx_info(frame, sums);
         (info.flow_tag, info.metadata) = (flow.flow_tag, flow.reg_b);
         (info.rss_hash, info.rss_type) = (flow.rss_hash, rss);
         let end = match &mut session {

@@ -21,7 +21,7 @@ use super::vport::{UPLINK, Vport};
 use crate::dma::DmaError;
 use crate::explain::Record;
 use crate::nic::{Card, Nic};
-use crate::packet::checksum::Filled;
+use crate::packet::checksum::Summary;
 use crate::packet::key::MISC2;
 use crate::packet::{FlowKey, Frame, L3, L4, checksum};
 use crate::queue::{RssType, RxDrop, RxFrame, RxInfo};
@@ -353,7 +353,9 @@ impl<'n> Pipeline<'n> {
             return self.note(|| "dropped: the function's own frame".into());
         }
         let hash = state.hash(&frame.key);
-        let mut info = rx_info(frame, Filled::default());
+        let v = checksum::verify(frame);
+        let check_sum = checksum::rx_check_sum(frame);
+        let mut info = rx_info(frame, Summary { l3_ok: v.l3_ok(), l4_ok: v.l4_ok(), check_sum });
         info.rss_hash = hash.value;
         info.rss_type = RssType { ip: hash.ip_type as u8, l4: hash.l4_type as u8 };
         let mem = function.dma.load();
@@ -511,23 +513,21 @@ fn keep_metadata(frame: &mut Frame<'_>, keep: u8) {
     frame.key.set(MISC2, FteMatchSetMisc2::metadata_reg_a, 0);
 }
 
-/// What the completion tells of a frame; `filled` are checksums that were
-/// computed just now.
-pub(super) fn rx_info(frame: &Frame<'_>, filled: Filled) -> RxInfo {
+/// What the completion tells of a frame.
+pub(super) fn rx_info(frame: &Frame<'_>, sums: Summary) -> RxInfo {
     const C_VLAN: [u8; 2] = [0x81, 0x00];
     let l = frame.inner.as_ref().unwrap_or(&frame.layers);
-    let v = checksum::verify_after(frame, filled);
     let h = frame.headers();
     let vlan = match h.get(12..16) {
         Some([a, b, c, d]) if [*a, *b] == C_VLAN => Some(u16::from_be_bytes([*c, *d])),
         _ => None,
     };
-    let whole = checksum::rx_check_sum(frame);
+    let whole = sums.check_sum;
     RxInfo {
         flow_tag: frame.meta.flow_tag,
         metadata: frame.meta.reg_b,
-        l3_ok: v.l3_ok(),
-        l4_ok: v.l4_ok(),
+        l3_ok: sums.l3_ok,
+        l4_ok: sums.l4_ok,
         l3_type: match l.l3 {
             L3::None => 0,
             L3::Ipv6 => 1,

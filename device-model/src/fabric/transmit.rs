@@ -1,14 +1,11 @@
 //! From a send WQE to frames.
 
-use smallvec::SmallVec;
-use vm_memory::VolatileSlice;
-
 use super::burst::{self, From, KEPT, Note};
 use super::flows::cache::Cache;
 use super::pipeline::Pipeline;
 use crate::dma::Near;
 use crate::packet::checksum::{self, Fill};
-use crate::packet::frame::HDR_CAP;
+use crate::packet::frame::{HDR_CAP, MIN_LEN};
 use crate::packet::{Frame, Sender, lso};
 use crate::queue::{Piece, TxResult, TxSink, TxWqe, WqeFault};
 use crate::unmodelled::Access;
@@ -164,21 +161,21 @@ fn fill(wqe: &TxWqe<'_>) -> Fill {
 
 /// The bytes of a WQE's frame, padded; of an LSO the whole message.
 fn gather<'a>(f: &mut Frame<'a>, wqe: &TxWqe<'_>, near: &Near<'a>) -> Result<(), WqeFault> {
-    let mut head: SmallVec<[u8; HDR_CAP]> = SmallVec::new();
-    let mut slices: SmallVec<[VolatileSlice<'a, ()>; 8]> = SmallVec::new();
+    let copy = if wqe.mss.is_some() { wqe.header.len().clamp(MIN_LEN, HDR_CAP) } else { HDR_CAP };
+    f.restart();
+    let (mut fits, mut gathered) = (true, false);
     for piece in wqe.pieces() {
         match piece {
-            Piece::Bytes(b) if slices.is_empty() && head.len() + b.len() <= HDR_CAP => head.extend_from_slice(b),
-            // Inline data that does not fit the header buffer, or behind gathered data.
-            Piece::Bytes(_) => return Err(WqeFault::Length),
+            // Inline data that does not fit the header buffer, or behind gathered data, is not taken.
+            Piece::Bytes(b) => fits &= !gathered && f.append(b),
             Piece::Guest { iova, len } => {
-                let mapped = near.slices(iova, len as usize, |s| slices.push(s));
+                gathered = true;
+                let mapped = near.slices(iova, len as usize, |s| fits &= f.append_slice(s, copy));
                 mapped.map_err(|_| WqeFault::Dma)?;
             }
         }
     }
-    let copy = if wqe.mss.is_some() { wqe.header.len() } else { HDR_CAP };
-    if !f.regather_bytes(&head, slices, copy) {
+    if !fits || !f.is_long_enough() {
         return Err(WqeFault::Length);
     }
     if wqe.mss.is_none() {

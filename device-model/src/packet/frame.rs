@@ -149,9 +149,15 @@ impl<'m> Frame<'m> {
         slices: impl IntoIterator<Item = GuestSlice<'m>>,
         head: usize,
     ) -> bool {
-        let base = HEADROOM;
-        self.start = base as u16;
-        self.end = base as u16;
+        self.restart();
+        let head = head.clamp(MIN_LEN, HDR_CAP);
+        self.append(first) && slices.into_iter().all(|s| self.append_slice(s, head)) && self.is_long_enough()
+    }
+
+    /// Begins again with a frame of no bytes; [`Frame::key`] stays as it is.
+    pub(crate) fn restart(&mut self) {
+        self.start = HEADROOM as u16;
+        self.end = HEADROOM as u16;
         self.payload.clear();
         self.payload_len = 0;
         self.payload_sum.set(None);
@@ -159,33 +165,54 @@ impl<'m> Frame<'m> {
         self.inner = None;
         self.tunnel = Tunnel::None;
         self.meta = Meta::default();
-        if first.len() > HDR_CAP {
+    }
+
+    /// Adds bytes to the header buffer; false where they do not fit or guest
+    /// memory came before them.
+    #[inline]
+    #[must_use]
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
+        let end = usize::from(self.end);
+        let limit = HEADROOM + HDR_CAP;
+        match self.buf[..limit].get_mut(end..end + bytes.len()).filter(|_| self.payload.is_empty()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.end += bytes.len() as u16;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Adds guest memory, of which the header buffer takes what it still lacks
+    /// of `head` bytes ([`HDR_CAP`] at most). False where the frame grows
+    /// beyond [`MAX_LEN`].
+    #[inline]
+    #[must_use]
+    pub(crate) fn append_slice(&mut self, slice: GuestSlice<'m>, head: usize) -> bool {
+        let have = usize::from(self.end) - HEADROOM;
+        if have.saturating_add(self.payload_len as usize).saturating_add(slice.len()) > MAX_LEN {
             return false;
         }
-        self.buf[base..base + first.len()].copy_from_slice(first);
-        let mut have = first.len();
-        let head = head.clamp(MIN_LEN, HDR_CAP);
-        let mut total = have;
-        for mut s in slices {
-            total = total.saturating_add(s.len());
-            if total > MAX_LEN {
-                return false;
-            }
-            if have < head && self.payload.is_empty() {
-                let n = s.copy_to(&mut self.buf[base + have..base + head]);
-                have += n;
-                match s.offset(n) {
-                    Ok(rest) => s = rest,
-                    Err(_) => return false,
-                }
-            }
-            if !s.is_empty() {
-                self.payload.push(s);
+        let mut rest = slice;
+        if have < head && self.payload.is_empty() {
+            let n = slice.copy_to(&mut self.buf[HEADROOM + have..HEADROOM + head]);
+            self.end += n as u16;
+            match slice.offset(n) {
+                Ok(s) => rest = s,
+                Err(_) => return false,
             }
         }
-        self.end = (base + have) as u16;
-        self.payload_len = (total - have) as u32;
-        have >= MIN_LEN
+        if !rest.is_empty() {
+            self.payload_len += rest.len() as u32;
+            self.payload.push(rest);
+        }
+        true
+    }
+
+    /// Whether there is an Ethernet header in the header buffer.
+    pub(crate) fn is_long_enough(&self) -> bool {
+        usize::from(self.end) - HEADROOM >= MIN_LEN
     }
 
     /// Builds a frame from bytes of ours, such as a wire's receive buffer.

@@ -11,6 +11,7 @@ use sfnic_firmware_cmds::{Layout, Refusal, Syndrome, ViewMut};
 
 use super::ring::Ring;
 use crate::dma::Memory;
+use crate::trace::{Tap, mix};
 use crate::world::Interrupts;
 
 /// Bytes of an event's data.
@@ -84,6 +85,8 @@ pub struct Eq {
     inner: Mutex<Inner>,
     overruns: AtomicU64,
     lost: AtomicU64,
+    tap: Option<Tap>,
+    noise: Option<u64>,
 }
 
 impl Eq {
@@ -102,7 +105,19 @@ impl Eq {
             inner: Mutex::default(),
             overruns: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            tap: None,
+            noise: None,
         })
+    }
+
+    /// With someone who records the entries.
+    pub(crate) fn watched(self, tap: Option<Tap>) -> Self {
+        Self { tap, ..self }
+    }
+
+    /// With entries whose reserved bytes are filled from a seed.
+    pub(crate) fn noisy(self, noise: Option<u64>) -> Self {
+        Self { noise, ..self }
     }
 
     /// Number of the queue.
@@ -233,6 +248,11 @@ impl Eq {
 
     fn write(&self, q: &mut Inner, mem: &Memory, event: &Event) {
         let mut entry = [0; Eqe::SIZE];
+        if let Some(seed) = self.noise {
+            let noise = mix(seed ^ u64::from(q.producer));
+            // Before the data: all but the type's dword.
+            entry[4..Eqe::data.offset()].as_chunks_mut::<4>().0.fill((noise as u32).to_be_bytes());
+        }
         let owner = (q.producer >> self.log_size) & 1;
         ViewMut::<Eqe>::new(&mut entry)
             .set(Eqe::r#type, event.kind.into())
@@ -245,6 +265,9 @@ impl Eq {
             q.error = true;
             self.lost.fetch_add(1, Ordering::Relaxed);
         } else {
+            if let Some(tap) = &self.tap {
+                tap.event(self.eqn, &entry);
+            }
             q.producer = q.producer.wrapping_add(1);
         }
     }

@@ -18,6 +18,7 @@ mod doorbell;
 mod eq;
 mod ring;
 mod rq;
+mod scatter;
 mod schedule;
 mod sq;
 mod wqe;

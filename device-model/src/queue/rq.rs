@@ -11,6 +11,7 @@ use vm_memory::VolatileSlice;
 
 use super::cq::{Cq, CqBatch, CqFault, Debtor};
 use super::ring::Ring;
+use super::scatter::{Scatter, Source, VLAN_AT, VLAN_LEN, scatter};
 use super::wqe::WqeFault;
 use super::{Access, KeyCheck, KeyUse, StateCell, WqState};
 use crate::dma::{DmaAccess, DmaError, Memory, Near};
@@ -19,9 +20,6 @@ use crate::dma::{DmaAccess, DmaError, Memory, Near};
 const MAX_STRIDE: usize = 1024;
 /// Most guest ranges that one frame is scattered over.
 const MAX_RANGES: usize = 256;
-/// Where a VLAN tag lies in a frame, and its length.
-const VLAN_AT: usize = 12;
-const VLAN_LEN: usize = 4;
 
 /// What CREATE_RQ asks for, parsed.
 #[derive(Debug, Clone)]
@@ -550,62 +548,4 @@ fn reset(q: &mut Inner) {
     q.consumer = 0;
     q.producer = 0;
     q.next = 0;
-}
-
-/// What is to be written: the frame, less its VLAN tag, and its check sequence.
-struct Source<'a, F> {
-    frame: &'a F,
-    strip: bool,
-    /// Bytes of the frame that are written.
-    body: usize,
-    fcs: Option<[u8; 4]>,
-}
-
-enum Scatter {
-    Source,
-    Buffer,
-}
-
-fn scatter<F: RxFrame>(mem: &Near<'_>, ranges: &[(u64, u32)], source: &Source<'_, F>) -> Result<(), Scatter> {
-    let mut pos = 0;
-    let mut fault = false;
-    for &(iova, len) in ranges {
-        let mapped = mem.slices(iova, len as usize, |piece| {
-            fault = fault || source.put(pos, piece).is_err();
-            pos += piece.len();
-        });
-        if mapped.is_err() {
-            return Err(Scatter::Buffer);
-        }
-        if fault {
-            return Err(Scatter::Source);
-        }
-    }
-    Ok(())
-}
-
-impl<F: RxFrame> Source<'_, F> {
-    /// Writes the bytes from `pos` of what is written into `dst`.
-    fn put(&self, mut pos: usize, dst: VolatileSlice<'_>) -> Result<(), DmaError> {
-        let fault = DmaError { iova: 0, len: dst.len() };
-        let mut at = 0;
-        while at < dst.len() {
-            // Up to where the tag was, from there on, behind the frame.
-            let (end, offset) = match () {
-                () if self.strip && pos < VLAN_AT => (VLAN_AT, pos),
-                () if pos < self.body => (self.body, pos + if self.strip { VLAN_LEN } else { 0 }),
-                () => break,
-            };
-            let n = (end - pos).min(dst.len() - at);
-            self.frame.copy_to(offset, &dst.subslice(at, n).map_err(|_| fault)?)?;
-            at += n;
-            pos += n;
-        }
-        if at < dst.len() {
-            let fcs = self.fcs.unwrap_or_default();
-            let tail = fcs.get(pos - self.body..).unwrap_or(&[]);
-            dst.offset(at).map_err(|_| fault)?.copy_from(tail);
-        }
-        Ok(())
-    }
 }

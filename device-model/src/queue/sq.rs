@@ -332,6 +332,9 @@ impl Sq {
     }
 }
 
+/// Most completions that are held back for those behind them.
+const DUE: usize = 32;
+
 /// What a burst has counted and not yet told.
 #[derive(Debug, Default)]
 struct Tally {
@@ -422,6 +425,9 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
         match self.run(q, (opcode, len, at), index) {
             Ok(()) if ce == wqe_ce::CQE || ce == wqe_ce::CQE_AND_EQE => {
                 self.due.push((permit, ce == wqe_ce::CQE_AND_EQE));
+                if self.due.len() >= DUE {
+                    self.settle();
+                }
             }
             Ok(()) => permit.waive(),
             Err(fault) => {

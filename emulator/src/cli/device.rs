@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde_json::json;
+use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::nic::Nic;
 use tempfile::TempDir;
 
@@ -14,6 +15,8 @@ use crate::config::Config;
 use crate::control::server::Server;
 use crate::control::{Target, place};
 use crate::inspect;
+use crate::trace::file::{Card, Header};
+use crate::trace::record::Recording;
 
 /// What the user wants to see of a device.
 #[derive(Debug, clap::Args)]
@@ -32,6 +35,34 @@ pub(super) struct Watch {
     /// How many frames are explained.
     #[arg(long, value_name = "N", default_value = "10", requires = "explain", value_parser = value::count)]
     pub(super) explain_count: u32,
+
+    /// Record every command, event, doorbell and access, for `sfnic trace`.
+    #[arg(long, value_name = "FILE")]
+    pub(super) trace: Option<PathBuf>,
+}
+
+/// What changes the configured device.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Variant {
+    /// The capabilities: a built-in profile, or the path of one (`sfnic profile import`).
+    #[arg(long, value_name = "NAME|FILE")]
+    profile: Option<String>,
+
+    /// Fill bits of answers and events that mean nothing with noise, to find drivers that
+    /// read them; the same seed is the same noise.
+    #[arg(long, value_name = "SEED")]
+    noise: Option<u64>,
+}
+
+impl Variant {
+    /// Changes the configuration.
+    pub(super) fn apply(&self, config: &mut Config) -> Result<(), Failure> {
+        if let Some(name) = &self.profile {
+            config.profile = super::trace::named_profile(name)?;
+        }
+        config.noise = self.noise.or(config.noise);
+        Ok(())
+    }
 }
 
 impl Watch {
@@ -40,6 +71,36 @@ impl Watch {
         if let Some(filter) = &self.explain {
             nic.explainer.start(filter, self.explain_count, Arc::new(|text: &str| eprintln!("{text}")));
         }
+    }
+
+    /// Refuses a trace that cannot be written.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        Later::create("--trace", self.trace.clone()).map(|_| ())
+    }
+
+    /// Starts the recording that was asked for.
+    fn record(&self, nic: &Nic) -> Result<Option<Recording>> {
+        let Some(path) = &self.trace else { return Ok(None) };
+        let cards = nic.cards.iter().map(|c| Card {
+            mac: c.config.mac,
+            vectors: c.config.vectors,
+            max_sfs: c.config.max_sfs,
+            log_sf_window: c.config.log_sf_window,
+            sf_base: c.config.sf_base,
+            wire: match c.config.far {
+                Far::None => "none",
+                Far::Loopback => "loopback",
+                Far::Port(_) => "cable",
+                Far::Outside(_) => "outside",
+            }
+            .to_owned(),
+        });
+        let header =
+            Header { source: "device".to_owned(), profile: Some(nic.profile.name.clone()), cards: cards.collect() };
+        let recording =
+            Recording::create(path, &header).with_context(|| format!("--trace: cannot write {}", path.display()))?;
+        nic.record(recording.recorder());
+        Ok(Some(recording))
     }
 
     /// Prints what is not modelled; the status that follows.
@@ -64,6 +125,7 @@ pub(super) struct Device {
     board: Board,
     nic: Arc<Nic>,
     sockets: Vec<PathBuf>,
+    recording: Option<Recording>,
     /// Where the sockets are, if they are private.
     dir: Option<TempDir>,
     control: Option<Server>,
@@ -99,9 +161,10 @@ impl Device {
         let board = Board::new(config.into_board()).context("cannot build the device")?;
         let nic = board.nic.clone();
         watch.begin(&nic);
+        let recording = watch.record(&nic)?;
         board.serve(&sockets).context("cannot offer the device")?;
         let control = control.serve(Target { nic: nic.clone(), handle })?;
-        Ok(Device { board, nic, sockets, dir: None, control })
+        Ok(Device { board, nic, sockets, recording, dir: None, control })
     }
 
     /// Starts a device on sockets that nobody else has and that go with it.
@@ -123,6 +186,13 @@ impl Device {
         drop(self.control);
         drop(self.dir); // first: a signal from here on leaves nothing behind
         self.board.stop();
+        if let Some(outcome) = self.recording.map(Recording::finish) {
+            if let Some(e) = outcome.error {
+                complain(&format!("the trace is incomplete, {} records are missing: {e}", outcome.lost));
+            } else if outcome.lost > 0 {
+                complain(&format!("{} records of the trace were lost: the disk was too slow", outcome.lost));
+            }
+        }
         self.nic
     }
 }

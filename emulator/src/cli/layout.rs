@@ -41,6 +41,10 @@ pub(super) struct Args {
     #[arg(long)]
     strict: bool,
 
+    /// Only count what a kernel does not know.
+    #[arg(long, conflicts_with = "json")]
+    brief: bool,
+
     /// A JSON array with one object a kernel.
     #[arg(long)]
     json: bool,
@@ -74,7 +78,7 @@ pub(super) fn run(args: Args) -> Done {
         let rows: Vec<Value> = compared.iter().map(Compared::json).collect();
         format!("{:#}\n", Value::from(rows))
     } else {
-        compared.iter().map(Compared::text).collect()
+        compared.iter().map(|c| c.text(args.brief)).collect()
     };
     print(&text)?;
     Ok(u8::from(compared.iter().any(|c| !c.wrong.is_empty())))
@@ -108,11 +112,12 @@ impl Compared {
         Ok(Compared { name: name.to_string(), release: release.to_string(), wrong, unknown })
     }
 
-    fn text(&self) -> String {
+    fn text(&self, brief: bool) -> String {
         let Compared { name, release, wrong, unknown } = self;
         let space = if release.is_empty() { "" } else { " " };
         let mut text = format!("{name}{space}{release}: {} wrong, {} unknown to it\n", wrong.len(), unknown.len());
-        for (word, list) in [("wrong  ", wrong), ("unknown", unknown)] {
+        let listed = if brief { &[] } else { &unknown[..] };
+        for (word, list) in [("wrong  ", &wrong[..]), ("unknown", listed)] {
             for mismatch in list {
                 text += &format!("  {word} {mismatch}\n");
             }

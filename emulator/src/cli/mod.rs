@@ -11,7 +11,9 @@ mod layout;
 mod list;
 mod matrix;
 mod output;
+mod profile;
 mod run;
+mod trace;
 mod usage;
 mod value;
 mod vm;
@@ -28,6 +30,8 @@ use crate::config::ConfigError;
 
 /// The status of wrong flags and wrong configurations.
 const STATUS_USAGE: u8 = 2;
+/// The status where a guest failed, not its command.
+const VM_FAILED: u8 = sfnic_qemu::vm::STATUS_FAILURE as u8;
 /// The environment variable that chooses what is logged.
 const LOG_VARIABLE: &str = "SFNIC_LOG";
 
@@ -80,6 +84,8 @@ enum Command {
     List(list::Args),
     Matrix(Box<matrix::Args>),
     Layout(layout::Args),
+    Trace(trace::Args),
+    Profile(profile::Args),
     Bench(crate::bench::Args),
 }
 
@@ -121,6 +127,8 @@ impl Command {
             Command::List(args) => list::run(args),
             Command::Matrix(args) => matrix::run(*args),
             Command::Layout(args) => layout::run(args),
+            Command::Trace(args) => trace::run(args),
+            Command::Profile(args) => profile::run(args),
             Command::Bench(args) => Ok(u8::try_from(crate::bench::run(args)?).unwrap_or(1)),
         }
     }
@@ -128,7 +136,8 @@ impl Command {
     /// The status of failures that are not the user's.
     fn failure_status(&self) -> u8 {
         match self {
-            Command::Vm(_) => u8::try_from(sfnic_qemu::vm::STATUS_FAILURE).unwrap_or(u8::MAX),
+            Command::Vm(_) => VM_FAILED,
+            Command::Trace(args) if args.is_vm() => VM_FAILED,
             _ => 1,
         }
     }

@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::device::{Control, Device, Watch, socket_name};
+use super::device::{Control, Device, Variant, Watch, socket_name};
 use super::{Done, Failure, print, value};
 use crate::config::Config;
 use crate::control::place;
@@ -53,11 +53,15 @@ pub(super) struct Args {
     control: Option<PathBuf>,
 
     #[command(flatten)]
+    variant: Variant,
+
+    #[command(flatten)]
     watch: Watch,
 }
 
 pub(super) fn run(args: Args) -> Done {
-    let config = Config::load(args.config.as_deref())?;
+    let mut config = Config::load(args.config.as_deref())?;
+    args.variant.apply(&mut config)?;
     let count = config.pfs.len();
     let sockets = match args.socket.len() {
         0 => default_sockets(count)?,
@@ -70,6 +74,7 @@ pub(super) fn run(args: Args) -> Done {
             )));
         }
     };
+    args.watch.check()?;
     // From here on a signal ends the run in good order; a second one ends it at once.
     let ending = Arc::new(AtomicBool::new(false));
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot catch signals")?;

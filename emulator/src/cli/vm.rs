@@ -12,7 +12,7 @@ use sfnic_qemu::{Guest, Kit, What};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use super::device::{Control, Device, Later, Watch, dump};
+use super::device::{Control, Device, Later, Variant, Watch, dump};
 use super::value::Kernel;
 use super::{Done, Failure, complain, kit, value};
 use crate::config::Config;
@@ -92,7 +92,10 @@ pub(super) struct Args {
     control: Option<PathBuf>,
 
     #[command(flatten)]
-    watch: Watch,
+    variant: Variant,
+
+    #[command(flatten)]
+    pub(super) watch: Watch,
 
     #[command(flatten)]
     with: kit::With,
@@ -106,7 +109,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Done {
-    let config = Config::load(args.config.as_deref())?;
+    let mut config = Config::load(args.config.as_deref())?;
+    args.variant.apply(&mut config)?;
     let wrong =
         |flag: &str, path: &PathBuf, allowed: &str| Failure::Usage(format!("{flag} = {path:?}: allowed is {allowed}"));
     if let Some(dir) = args.share.as_ref().filter(|d| !d.is_dir()) {
@@ -131,6 +135,7 @@ pub(super) fn run(args: Args) -> Done {
     let dmesg = Later::create("--dmesg", args.dmesg)?;
     let debug_dump = Later::create("--debug-dump", args.debug_dump)?;
     Later::create("--keep-console", args.keep_console.clone())?;
+    args.watch.check()?;
 
     let what = match (args.script, args.command) {
         (Some(script), _) => What::Script(script),

@@ -41,6 +41,8 @@ pub struct Lab {
     pub refuse: Vec<Opcode>,
     /// How many guests of all programs may run at a time.
     pub places: usize,
+    /// Fills bits that mean nothing with noise from this seed; `SFNIC_NOISE` has one for all.
+    pub noise: Option<u64>,
 }
 
 impl Default for Lab {
@@ -55,6 +57,7 @@ impl Default for Lab {
             env: vec![],
             refuse: vec![],
             places: 1,
+            noise: std::env::var("SFNIC_NOISE").ok().and_then(|seed| seed.parse().ok()),
         }
     }
 }
@@ -92,6 +95,7 @@ impl Lab {
             cards: cards.collect(),
             wires: vec![WireKind::Cable; 2],
             workers: self.workers,
+            noise: self.noise,
         })?;
         board.nic.faults.refuse(&self.refuse);
         Ok(board)

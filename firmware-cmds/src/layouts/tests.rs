@@ -37,6 +37,7 @@ const SHARED: &[(&str, &[&str])] = &[
     ("cqe64", &["op_own", "opcode", "format", "solicited", "owner"]),
     // With or without an inlined header.
     ("wqe_eth_seg", &["vlan_insert", "inline_hdr_sz", "inline_hdr_sz_bytes"]),
+    ("mnvda_reg", &["parameter_index", "pf_parameter_index"]),
 ];
 
 fn everything() -> impl Iterator<Item = Info> {

@@ -142,10 +142,10 @@ impl Sheet {
     }
 }
 
-/// `$CC` or `cc`, set to say only what we read.
+/// `$CC` or `cc`. Without `-w`, which would let a function pass that no header declares.
 fn compiler() -> Command {
     let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
-    cc.env("LC_ALL", "C").args(["-std=gnu11", "-w", "-Werror=implicit-function-declaration"]);
+    cc.env("LC_ALL", "C").args(["-std=gnu11", "-Werror=implicit-function-declaration"]);
     cc
 }
 

@@ -35,6 +35,10 @@ pub enum Mismatch {
     Moved { structure: String, field: String, ours: u64, kernel: u64 },
     /// The field has another width (bits).
     Width { structure: String, field: String, ours: u64, kernel: u64 },
+    /// The kernel knows only the low bits of the field, as one from before it grew.
+    Narrower { structure: String, field: String, ours: u64, kernel: u64 },
+    /// The kernel means something else by this name, and that is known.
+    Elsewhere { structure: String, field: String, why: &'static str },
     /// The field is a structure of another type.
     Type { structure: String, field: String, ours: String },
     /// The kernel reads or writes other bits for this field.
@@ -57,6 +61,7 @@ impl Mismatch {
     pub fn is_unknown(&self) -> bool {
         match self {
             Self::NoStructure { .. } | Self::NoField { .. } | Self::NoNumber { .. } => true,
+            Self::Narrower { .. } | Self::Elsewhere { .. } => true,
             // A structure grows at its end. A field of ours beyond the kernel's end is
             // reported of itself.
             Self::Size { ours, kernel, .. } => kernel < ours,
@@ -86,6 +91,10 @@ impl fmt::Display for Mismatch {
             Self::Width { structure, field, ours, kernel } => {
                 write!(f, "{structure}.{field}: {ours} bits here, {kernel} in the kernel")
             }
+            Self::Narrower { structure, field, ours, kernel } => {
+                write!(f, "{structure}.{field}: {ours} bits here, the low {kernel} of them in the kernel")
+            }
+            Self::Elsewhere { structure, field, why } => write!(f, "{structure}.{field}: {why}"),
             Self::Type { structure, field, ours } => {
                 write!(f, "{structure}.{field}: a {ours} here, something else in the kernel")
             }

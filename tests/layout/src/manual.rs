@@ -45,6 +45,12 @@ const PLACES: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Names that some kernels have for other bits: structure, field, their bit, what it is.
+const ELSEWHERE: &[(&str, &str, u64, &str)] = &[
+    ("cmd_hca_cap", "relaxed_ordering_read", 0xe9, "here the kernel's name for relaxed_ordering_read_pci_enabled"),
+    ("cmd_hca_cap", "shampo", 0xba, "the kernel looks at bit 0xba, in which nothing is declared here"),
+];
+
 struct Field {
     info: &'static FieldInfo,
     bit: Id,
@@ -88,10 +94,16 @@ impl Questions {
 
     pub(crate) fn compare(&self, answers: &Answers) -> Vec<Mismatch> {
         let mut found: Vec<Mismatch> = self.structures.iter().flat_map(|s| s.compare(answers)).collect();
-        for (structure, field, _) in PLACES {
+        // A type that the kernel has no name for is reported of itself; the place was compared.
+        let unknown =
+            |name: &String| self.structures.iter().any(|s| s.info.name == name && answers.constant(s.size).is_none());
+        found.retain(|mismatch| !matches!(mismatch, Mismatch::Type { ours, .. } if unknown(ours)));
+        let places = PLACES.iter().map(|(structure, field, _)| ("PLACES", structure, field));
+        let elsewhere = ELSEWHERE.iter().map(|(structure, field, ..)| ("ELSEWHERE", structure, field));
+        for (table, structure, field) in places.chain(elsewhere) {
             let declared = |s: &Structure| s.info.fields.iter().any(|f| f.name == *field);
             if !self.structures.iter().any(|s| s.info.name == *structure && declared(s)) {
-                found.push(Mismatch::Stale { table: "PLACES", row: format!("{structure}.{field}") });
+                found.push(Mismatch::Stale { table, row: format!("{structure}.{field}") });
             }
         }
         found
@@ -141,8 +153,17 @@ impl Field {
         let Some(kernel) = answers.constant(self.bit) else {
             return Some(Mismatch::NoField { structure, field });
         };
+        let known = ELSEWHERE.iter().find(|(s, f, bit, _)| *s == structure && *f == field && *bit == kernel);
+        if let Some((_, _, _, why)) = known {
+            return Some(Mismatch::Elsewhere { structure, field, why });
+        }
         if kernel != ours {
-            return Some(Mismatch::Moved { structure, field, ours, kernel });
+            return Some(match answers.constant(self.width) {
+                Some(low) if low < width && kernel + low == ours + width => {
+                    Mismatch::Narrower { structure, field, ours: width, kernel: low }
+                }
+                _ => Mismatch::Moved { structure, field, ours, kernel },
+            });
         }
         let detail = self.detail.and_then(|id| answers.constant(id));
         if self.info.kind == Kind::Tail {

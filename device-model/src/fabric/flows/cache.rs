@@ -116,8 +116,6 @@ pub struct Cache {
     hand: usize,
     /// Number of changes up to which everything here holds.
     seen: u64,
-    /// Cache hits, since it was made.
-    pub hits: u64,
     /// Flows learnt, since it was made.
     pub learnt: u64,
 }
