@@ -216,6 +216,8 @@ impl Nic {
         for v in ctl.vports.values_mut() {
             v.reg_c_id = 0;
             v.publish_reg_c();
+            v.mtu = DEFAULT_MTU;
+            v.min_inline = 0;
             v.forget_driver();
         }
         ctl.l2_table.clear();
@@ -258,7 +260,7 @@ impl Nic {
     /// A new SF: its function and its vport exist from here on.
     pub(crate) fn sf_allocated(&self, card: &Card, ctl: &mut Control, id: u16) {
         let index = id.wrapping_sub(ctl.sf_base);
-        let vport = VportControl::new(id, [0; 6], 1500, Admin::Auto);
+        let vport = VportControl::new(id, [0; 6], DEFAULT_MTU, Admin::Auto);
         let vhca_id = card.vhca_id(Some(index));
         let mut caps = Caps::new(&self.profile.sf);
         caps.fix(CmdHcaCap::vhca_id, vhca_id.into());
@@ -456,8 +458,8 @@ impl Card {
     fn new(index: usize, config: CardConfig, profile: &Profile) -> Self {
         let port = Arc::new(Port::new(config.far.clone()));
         let dma = Arc::new(Dma::default());
-        let pf_vport = VportControl::new(PF, config.mac, 1500, Admin::Auto);
-        let uplink = VportControl::new(UPLINK, [0; 6], 1500, Admin::Auto);
+        let pf_vport = VportControl::new(PF, config.mac, DEFAULT_MTU, Admin::Auto);
+        let uplink = VportControl::new(UPLINK, [0; 6], DEFAULT_MTU, Admin::Auto);
         let steering = Steering::new(Limits::default());
         let fabric = Arc::new(Fabric::new(index, port.clone(), steering.reader()));
         let mut card = Self {
@@ -525,6 +527,9 @@ impl Card {
         c
     }
 }
+
+/// MTU of a vport before anybody sets it, in bytes.
+const DEFAULT_MTU: u32 = 1500;
 
 /// Bytes of BAR 0: the physical function's own window.
 pub const BAR0_SIZE: u64 = 1 << 22;

@@ -1,6 +1,6 @@
 //! Two machines at one wire: a physical function here, a virtio network device there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use sfnic_ci::{check, kernel_log, scripts};
@@ -64,6 +64,11 @@ fn a_virtio_guest_at_the_wire_dies_and_comes_back() -> Result<()> {
     let _turn = Turn::wait(capacity())?;
     let (a, lives) = std::thread::scope(|scope| {
         let a = scope.spawn(|| a.run(&kit));
+        // Not before the other one has seen that there is no link without a peer.
+        let waiting = Instant::now();
+        while !share.join("a.listens").exists() && waiting.elapsed() < Duration::from_secs(200) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let lives = [first.run(&kit), second.run(&kit)];
         (a.join().expect("no panic"), lives)
     });
