@@ -5,7 +5,7 @@ use sfnic_device_model::CardConfig;
 use sfnic_device_model::control::vhca::{self, TRANSITIONS};
 use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::nic::Manager;
-use sfnic_device_model::slice::{Change, Flavour, OpState, SliceError, Spec, State};
+use sfnic_device_model::slice::{Change, Flavour, Link, OpState, SliceError, Spec, State};
 use sfnic_firmware_cmds::entries::{Eqe, event};
 use sfnic_firmware_cmds::layout::{View, ViewMut};
 use sfnic_firmware_cmds::layouts::{CmdHcaCap, QueryVhcaStateOut, VhcaStateContext};
@@ -157,7 +157,7 @@ fn slices_reach_each_other_and_the_wire_by_address() {
     rig.run();
     assert_eq!((b.receive().len(), far.receive().len()), (1, 1));
     // A port that is down takes nothing.
-    rig.nic.slice_set(101, &Change { link: Some(sfnic_device_model::slice::Link::Down), ..Change::default() }).unwrap();
+    rig.nic.slice_set(101, &Change { link: Some(Link::Down), ..Change::default() }).unwrap();
     a.send(&frame(b.mac));
     rig.run();
     assert!(b.receive().is_empty());
@@ -211,9 +211,9 @@ fn refusals_say_why() {
     let hw_addr = Some([1, 0, 0, 0, 0, 1]);
     assert!(refused(100, Change { hw_addr, ..Change::default() }).starts_with("hw_addr 01:00:00:00:00:01"));
     // What is refused changes nothing.
-    let half = Change { trust: Some(true), vlan: Some(4095), ..Change::default() };
-    assert_eq!(refused(100, half), "vlan 4095 (allowed: 0 for none, 1 to 4094)");
-    assert!(!rig.nic.slice(100).unwrap().policy.trust);
+    let half = Change { link: Some(Link::Up), max_io_eqs: Some(0), ..Change::default() };
+    assert_eq!(refused(100, half), "max_io_eqs 0 (allowed: 1 to 60)");
+    assert_eq!(rig.nic.slice(100).unwrap().policy.link, Link::Auto);
 
     let host = Rig::loopback();
     let text = host.nic.slice_add(&spec).unwrap_err().to_string();
