@@ -3,6 +3,7 @@
 //! It reads no clock, no socket and no randomness by itself: see [`world`].
 
 pub mod bar;
+pub mod capture;
 pub mod cmd;
 pub mod cmdq;
 pub mod control;

@@ -11,6 +11,7 @@ use sfnic_firmware_cmds::layout::ViewMut;
 use sfnic_firmware_cmds::layouts::{CmdHcaCap, CmdHcaCap2, ESwitchCap};
 use sfnic_firmware_cmds::profile::Profile;
 
+use crate::capture::Capture;
 use crate::control::caps::Caps;
 use crate::control::function::{CommandStats, Function, FunctionKind};
 use crate::control::iseg::Iseg;
@@ -95,6 +96,8 @@ pub struct Nic {
     pub unmodelled: Unmodelled,
     /// Frames that are explained.
     pub explainer: Explainer,
+    /// Frames that somebody wants to see.
+    pub capture: Capture,
     /// What it does wrong on purpose.
     pub faults: Faults,
     /// Send queues that have work.
@@ -152,6 +155,7 @@ impl Nic {
             cards,
             unmodelled: Unmodelled::default(),
             explainer: Explainer::default(),
+            capture: Capture::default(),
             faults: Faults::default(),
             work: WorkQueue::new(waker),
             flows: Flows::default(),
@@ -212,6 +216,8 @@ impl Nic {
         for v in ctl.vports.values_mut() {
             v.reg_c_id = 0;
             v.publish_reg_c();
+            v.mtu = DEFAULT_MTU;
+            v.min_inline = 0;
             v.forget_driver();
         }
         ctl.l2_table.clear();
@@ -254,7 +260,7 @@ impl Nic {
     /// A new SF: its function and its vport exist from here on.
     pub(crate) fn sf_allocated(&self, card: &Card, ctl: &mut Control, id: u16) {
         let index = id.wrapping_sub(ctl.sf_base);
-        let vport = VportControl::new(id, [0; 6], 1500, Admin::Auto);
+        let vport = VportControl::new(id, [0; 6], DEFAULT_MTU, Admin::Auto);
         let vhca_id = card.vhca_id(Some(index));
         let mut caps = Caps::new(&self.profile.sf);
         caps.fix(CmdHcaCap::vhca_id, vhca_id.into());
@@ -379,7 +385,7 @@ impl Nic {
                 Far::None => false,
                 Far::Loopback => card.port.admin_up.load(Relaxed),
                 Far::Port(other) => self.cards.get(*other).is_some_and(|c| c.port.admin_up.load(Relaxed)),
-                Far::Outside(_) => true,
+                Far::Outside(wire) => wire.carrier(),
             };
             let was = card.port.carrier.swap(carrier, Relaxed);
             if was && !carrier {
@@ -452,8 +458,8 @@ impl Card {
     fn new(index: usize, config: CardConfig, profile: &Profile) -> Self {
         let port = Arc::new(Port::new(config.far.clone()));
         let dma = Arc::new(Dma::default());
-        let pf_vport = VportControl::new(PF, config.mac, 1500, Admin::Auto);
-        let uplink = VportControl::new(UPLINK, [0; 6], 1500, Admin::Auto);
+        let pf_vport = VportControl::new(PF, config.mac, DEFAULT_MTU, Admin::Auto);
+        let uplink = VportControl::new(UPLINK, [0; 6], DEFAULT_MTU, Admin::Auto);
         let steering = Steering::new(Limits::default());
         let fabric = Arc::new(Fabric::new(index, port.clone(), steering.reader()));
         let mut card = Self {
@@ -521,6 +527,9 @@ impl Card {
         c
     }
 }
+
+/// MTU of a vport before anybody sets it, in bytes.
+const DEFAULT_MTU: u32 = 1500;
 
 /// Bytes of BAR 0: the physical function's own window.
 pub const BAR0_SIZE: u64 = 1 << 22;

@@ -27,6 +27,12 @@ pub trait Wire: Send + Sync {
     /// headers that make it up, in order. Returns false where it was dropped.
     fn transmit(&self, frame: &crate::packet::Frame<'_>) -> bool;
 
+    /// Whether the far end is there. When this changes, whoever runs the wire
+    /// calls [`crate::nic::Nic::update_links`].
+    fn carrier(&self) -> bool {
+        true
+    }
+
     /// The calling thread has no more frames for now: what [`Self::transmit`]
     /// held back for the sake of the next one leaves. Returns how many frames
     /// were dropped that `transmit` seemed to take.

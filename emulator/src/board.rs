@@ -12,11 +12,15 @@ use parking_lot::{Condvar, Mutex};
 use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::nic::{BAR0_SIZE, Card, CardConfig, Nic};
 use sfnic_device_model::pci::Effect;
-use sfnic_device_model::world::{Clock, Interrupts, Waker, Wire};
+use sfnic_device_model::world::{Clock, Interrupts, Waker};
 use sfnic_firmware_cmds::profile::Profile;
 
+use crate::capture::Captures;
 use crate::vfio_user::{DmaMap, PciDevice, Server, StopHandle};
-use crate::wire::{TapPort, TapWire};
+use crate::wire::datagram::Ends;
+use crate::wire::pcap::Replay;
+use crate::wire::vhost::Meeting;
+use crate::wire::{self, Link, PortInlet, Wire, WirePort};
 
 /// What a physical port is connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,14 @@ pub enum WireKind {
     Loopback,
     /// A TAP interface of the host.
     Tap(String),
+    /// A virtio network device, or whoever else has the front end's part of vhost-user.
+    Vhost(Meeting),
+    /// A datagram socket, one frame a datagram.
+    Datagram(Ends),
+    /// A stream socket, frames behind their lengths.
+    Stream(Meeting),
+    /// A capture file as a link partner.
+    Replay(Replay),
     /// Nothing.
     None,
 }
@@ -50,6 +62,10 @@ pub struct BoardConfig {
 pub struct Board {
     /// The chip.
     pub nic: Arc<Nic>,
+    /// Frames that are written to files.
+    pub captures: Captures,
+    /// The wires that leave the device, with the ports that they are at.
+    pub wires: Vec<(usize, Arc<Link>)>,
     bell: Arc<Bell>,
     stop: StopHandle,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -109,7 +125,7 @@ impl Board {
         let bell = Arc::new(Bell::default());
         bell.silent.store(c.workers == 0, Ordering::Relaxed);
         let mut cards = c.cards;
-        let mut taps = vec![];
+        let mut outside: Vec<(usize, Wire)> = vec![];
         let count = cards.len();
         for (i, (card, wire)) in cards.iter_mut().zip(&c.wires).enumerate() {
             card.far = match wire {
@@ -117,10 +133,11 @@ impl Board {
                 WireKind::Loopback => Far::Loopback,
                 WireKind::Cable if count == 2 => Far::Port(1 - i),
                 WireKind::Cable => anyhow::bail!("a cable joins two ports; there are {count}"),
-                WireKind::Tap(name) => {
-                    let tap = Arc::new(TapWire::open(name).with_context(|| format!("port {i}"))?);
-                    taps.push((i, tap.clone()));
-                    Far::Outside(Arc::new(TapPort::new(tap)) as Arc<dyn Wire>)
+                outside_wire => {
+                    let wire = open(outside_wire).with_context(|| format!("port {i}"))?;
+                    let port = WirePort::new(wire.outlet.clone(), wire.link.clone());
+                    outside.push((i, wire));
+                    Far::Outside(Arc::new(port))
                 }
             };
         }
@@ -130,16 +147,18 @@ impl Board {
         }
         nic.update_links();
         let stop = StopHandle::new().context("cannot create the stop handle")?;
-        let board = Self { nic, bell, stop, threads: Mutex::default(), inline: c.workers == 0 };
+        let wires = outside.iter().map(|(i, wire)| (*i, wire.link.clone())).collect();
+        let captures = Captures::new(&nic);
+        let board = Self { nic, captures, wires, bell, stop, threads: Mutex::default(), inline: c.workers == 0 };
         for n in 0..c.workers {
             let (nic, bell) = (board.nic.clone(), board.bell.clone());
             board.spawn(format!("worker-{n}"), move || work(&nic, &bell, n))?;
         }
-        for (i, tap) in taps {
-            let (nic, bell) = (board.nic.clone(), board.bell.clone());
-            let number = c.workers + 1 + i;
+        for (i, wire) in outside {
+            let mut inlet = PortInlet::new(board.nic.clone(), i, c.workers + 1 + i);
+            let bell = board.bell.clone();
             board.spawn(format!("wire-{i}"), move || {
-                crate::wire::pump(&tap, &nic, i, number, || bell.done.load(Ordering::Relaxed))
+                wire.driver.run(&mut inlet, &|| bell.done.load(Ordering::Relaxed));
             })?;
         }
         Ok(board)
@@ -169,10 +188,11 @@ impl Board {
 
     /// Stops every thread; clients are disconnected.
     pub fn stop(self) {
-        self.shut();
+        self.halt();
     }
 
-    fn shut(&self) {
+    /// As [`Self::stop`]; what was counted can still be read.
+    pub fn halt(&self) {
         self.stop.stop();
         self.bell.finish();
         for t in std::mem::take(&mut *self.threads.lock()) {
@@ -183,8 +203,20 @@ impl Board {
 
 impl Drop for Board {
     fn drop(&mut self) {
-        self.shut();
+        self.halt();
     }
+}
+
+/// Opens what a port is connected to outside of the device.
+fn open(kind: &WireKind) -> anyhow::Result<Wire> {
+    Ok(match kind {
+        WireKind::Tap(name) => wire::open_tap(name)?,
+        WireKind::Vhost(meeting) => wire::open_vhost(meeting.clone())?,
+        WireKind::Datagram(ends) => wire::datagram::open_datagram(ends).with_context(|| format!("{ends:?}"))?,
+        WireKind::Stream(meeting) => wire::stream::open_stream(meeting.clone())?,
+        WireKind::Replay(replay) => wire::pcap::open_replay(replay.clone())?,
+        WireKind::Cable | WireKind::Loopback | WireKind::None => anyhow::bail!("no wire leaves the device there"),
+    })
 }
 
 fn work(nic: &Nic, bell: &Bell, number: usize) {

@@ -13,7 +13,7 @@
 //! max_sfs = 64
 //! sf_window = "256K"          # or log_sf_window = 18
 //! sf_base = 0x8000            # function id of the first SF
-//! wire = "cable"              # "cable", "loopback", "tap:NAME" or "none"
+//! wire = "cable"              # see [`WIRES`]
 //! ```
 //!
 //! Everything may be left out. An error is one line that names the file, the key, the
@@ -29,6 +29,7 @@ use toml::{Table, Value};
 
 use crate::board::{BoardConfig, WireKind};
 use crate::control::DEFAULT_HANDLE;
+use crate::wire::spec;
 
 /// The profile that is used when none is named.
 pub const DEFAULT_PROFILE: &str = "connectx6dx";
@@ -44,6 +45,9 @@ const LOG_WINDOW: (i64, i64) = (14, 24);
 const SF_BASE: (i64, i64) = (0x100, 0xf000);
 /// Most SFs of a physical function.
 const MAX_SFS: i64 = 256;
+/// What a port may be connected to.
+pub const WIRES: &str = "\"cable\", \"loopback\", \"tap:NAME\", \"vhost-user:PATH[,client]\", \"stream:PATH[,client]\", \
+     \"unix:PATH,PEER\", \"udp:HOST:PORT,PEER:PORT\", \"pcap:FILE[,record=FILE][,speed=max][,times=N]\" or \"none\"";
 /// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
@@ -78,8 +82,10 @@ pub struct PfConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {problem}")]
 pub struct ConfigError {
-    file: String,
-    problem: String,
+    /// The file's path.
+    pub(crate) file: String,
+    /// What is wrong in it, and what is allowed.
+    pub(crate) problem: String,
 }
 
 impl Default for Config {
@@ -133,8 +139,13 @@ pub fn profile(name: &str, base: Option<&Path>) -> Result<Profile, String> {
 
 fn read(text: &str, file: &str, base: Option<&Path>) -> Result<Config, ConfigError> {
     let fail = |problem| ConfigError { file: file.to_owned(), problem };
-    let table: Table = toml::from_str(text).map_err(|e| fail(syntax(&e, text)))?;
+    let table = table(text).map_err(fail)?;
     parse(&table, base).map_err(fail)
+}
+
+/// The tables of a text.
+pub(crate) fn table(text: &str) -> Parsed<Table> {
+    toml::from_str(text).map_err(|e| syntax(&e, text))
 }
 
 /// A syntax error with its line.
@@ -144,9 +155,10 @@ fn syntax(e: &toml::de::Error, text: &str) -> String {
     format!("line {}: {}", before.matches('\n').count() + 1, message.join("; "))
 }
 
-type Parsed<T> = Result<T, String>;
+pub(crate) type Parsed<T> = Result<T, String>;
 
-fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
+/// A device from its table.
+pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     let top = Section { at: String::new(), table };
     top.only(TOP_KEYS)?;
     let name = top.text("profile", "a name or a path in quotes")?.unwrap_or(DEFAULT_PROFILE);
@@ -196,10 +208,9 @@ fn distinct(pfs: &[PfConfig]) -> Parsed<()> {
                     "pf[{index}].mac = \"{mac}\": allowed is an address that pf[{other}] does not have"
                 ));
             }
-            if let (WireKind::Tap(name), true) = (&pf.wire, pf.wire == earlier.wire) {
-                return Err(format!(
-                    "pf[{index}].wire = \"tap:{name}\": allowed is an interface that pf[{other}] does not have"
-                ));
+            let outside = !matches!(pf.wire, WireKind::Cable | WireKind::Loopback | WireKind::None);
+            if outside && pf.wire == earlier.wire {
+                return Err(format!("pf[{index}].wire: allowed is a wire that pf[{other}] does not have"));
             }
         }
     }
@@ -229,30 +240,31 @@ impl Mac {
 }
 
 /// A table of the file and where it stands.
-struct Section<'a> {
-    at: String,
-    table: &'a Table,
+pub(crate) struct Section<'a> {
+    /// What its keys begin with in messages.
+    pub(crate) at: String,
+    pub(crate) table: &'a Table,
 }
 
 impl<'a> Section<'a> {
-    fn key(&self, key: &str) -> String {
+    pub(crate) fn key(&self, key: &str) -> String {
         format!("{}{key}", self.at)
     }
 
     /// Refuses keys that do not exist.
-    fn only(&self, known: &[&str]) -> Parsed<()> {
+    pub(crate) fn only(&self, known: &[&str]) -> Parsed<()> {
         match self.table.iter().find(|(k, _)| !known.contains(&k.as_str())) {
             Some((k, v)) => Err(format!("{} = {}: no such key; there is {}", self.key(k), short(v), known.join(", "))),
             None => Ok(()),
         }
     }
 
-    fn text(&self, key: &str, allowed: &str) -> Parsed<Option<&'a str>> {
+    pub(crate) fn text(&self, key: &str, allowed: &str) -> Parsed<Option<&'a str>> {
         let Some(value) = self.table.get(key) else { return Ok(None) };
         value.as_str().map(Some).ok_or_else(|| refuse(&self.key(key), value, allowed))
     }
 
-    fn number(&self, key: &str, (low, high): (i64, i64)) -> Parsed<Option<i64>> {
+    pub(crate) fn number(&self, key: &str, (low, high): (i64, i64)) -> Parsed<Option<i64>> {
         let Some(value) = self.table.get(key) else { return Ok(None) };
         let fits = value.as_integer().filter(|n| (low..=high).contains(n));
         fits.map(Some).ok_or_else(|| refuse(&self.key(key), value, &format!("{low} to {high}")))
@@ -323,19 +335,23 @@ impl<'a> Section<'a> {
     }
 
     fn wire(&self) -> Parsed<Option<WireKind>> {
-        let allowed = "\"cable\", \"loopback\", \"tap:NAME\" or \"none\"";
-        let Some(text) = self.text("wire", allowed)? else { return Ok(None) };
+        let Some(text) = self.text("wire", WIRES)? else { return Ok(None) };
         let wrong = |allowed: &str| format!("{} = {text:?}: allowed is {allowed}", self.key("wire"));
         Ok(Some(match text {
             "cable" => WireKind::Cable,
             "loopback" => WireKind::Loopback,
             "none" => WireKind::None,
-            _ => match text.strip_prefix("tap:") {
-                Some(name) if is_interface(name) => WireKind::Tap(name.to_owned()),
-                Some(_) => {
+            _ => match text.split_once(':') {
+                Some(("tap", name)) if is_interface(name) => WireKind::Tap(name.to_owned()),
+                Some(("tap", _)) => {
                     return Err(wrong(&format!("\"tap:\" and an interface of 1 to {MAX_INTERFACE_NAME} characters")));
                 }
-                None => return Err(wrong(allowed)),
+                Some(("vhost-user", rest)) => WireKind::Vhost(spec::meeting(rest).map_err(|e| wrong(&e))?),
+                Some(("stream", rest)) => WireKind::Stream(spec::meeting(rest).map_err(|e| wrong(&e))?),
+                Some(("unix", rest)) => WireKind::Datagram(spec::unix(rest).map_err(|e| wrong(&e))?),
+                Some(("udp", rest)) => WireKind::Datagram(spec::udp(rest).map_err(|e| wrong(&e))?),
+                Some(("pcap", rest)) => WireKind::Replay(spec::replay(rest).map_err(|e| wrong(&e))?),
+                _ => return Err(wrong(WIRES)),
             },
         }))
     }
@@ -359,7 +375,7 @@ fn bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-fn refuse(key: &str, value: &Value, allowed: &str) -> String {
+pub(crate) fn refuse(key: &str, value: &Value, allowed: &str) -> String {
     format!("{key} = {}: allowed is {allowed}", short(value))
 }
 
@@ -509,7 +525,14 @@ mod tests {
 
     #[test]
     fn wires_are_known_and_cables_have_two_ends() {
-        let allowed = "allowed is \"cable\", \"loopback\", \"tap:NAME\" or \"none\"";
+        let allowed = format!("allowed is {WIRES}");
+        assert_eq!(
+            config("[[pf]]\nwire = 'vhost-user:/a'\n[[pf]]\nwire = 'vhost-user:/a,client'").pfs[1].wire,
+            WireKind::Vhost(crate::wire::vhost::Meeting::Client("/a".into()))
+        );
+        for bad in ["vhost-user:", "vhost-user:,client", "vhost-user:/a,b"] {
+            assert!(error(&format!("[[pf]]\nwire = '{bad}'")).contains("allowed is PATH or PATH,client"));
+        }
         assert_eq!(error("[[pf]]\nwire = 'fibre'"), format!("pf[0].wire = \"fibre\": {allowed}"));
         assert_eq!(error("[[pf]]\nwire = 3"), format!("pf[0].wire = 3: {allowed}"));
         for bad in ["tap:", "tap:a/b", "tap:0123456789abcdef", "tap:eth%d"] {
@@ -525,7 +548,7 @@ mod tests {
         assert_eq!(error("[[pf]]\nwire = 'cable'\n[[pf]]\n[[pf]]"), format!("pf[0].{cable}"));
         assert_eq!(
             error("[[pf]]\nwire = 'tap:a'\n[[pf]]\nwire = 'tap:a'"),
-            "pf[1].wire = \"tap:a\": allowed is an interface that pf[0] does not have"
+            "pf[1].wire: allowed is a wire that pf[0] does not have"
         );
     }
 

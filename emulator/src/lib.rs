@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod board;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -10,5 +11,6 @@ pub mod lab;
 pub mod suite;
 pub mod tapbench;
 pub mod trace;
+pub mod unix_socket;
 pub mod vfio_user;
 pub mod wire;

@@ -10,4 +10,4 @@ pub mod kit;
 pub mod vm;
 
 pub use kit::{Kit, KitOptions};
-pub use vm::{Guest, Outcome, What};
+pub use vm::{Guest, Outcome, VirtioNet, What};

@@ -64,7 +64,8 @@ mod tests {
         }
         for suite in suite::suites() {
             // `smoke` is what the test of the matrix itself runs.
-            let called = [format!("run(\"{}\")", suite.name), format!("\"--tests\", \"{}\"", suite.name)];
+            let name = &suite.name;
+            let called = [format!("run(\"{name}\")"), format!("find(\"{name}\")"), format!("\"--tests\", \"{name}\"")];
             assert!(called.iter().any(|c| text.contains(c)), "nothing runs the suite {:?}", suite.name);
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! Sub-functions: allocation and the VHCA state.
 
+use std::sync::atomic::Ordering;
+
 use sfnic_firmware_cmds::layouts::*;
 use sfnic_firmware_cmds::{Refusal, Syndrome, View, ViewMut};
 
@@ -56,7 +58,11 @@ pub fn modify_vhca_state(
         if slot.state != State::Allocated {
             return Err(Refusal::state(Syndrome::SF_STATE));
         }
-        slot.sw_function_id = context.get(VhcaStateContext::sw_function_id);
+        let number = context.get(VhcaStateContext::sw_function_id);
+        slot.sw_function_id = number;
+        if let Some(v) = cx.ctl.vports.get(&id) {
+            v.plane.user_number.store(number, Ordering::Relaxed);
+        }
     }
     if select.is(VhcaStateFieldSelect::arm_change_event) && context.is(VhcaStateContext::arm_change_event) {
         cx.ctl.sf_arm(id);

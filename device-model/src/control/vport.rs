@@ -99,9 +99,6 @@ impl VportControl {
         self.plane.filter.store(Arc::new(f));
     }
 
-    /// Hands what the slice may do to the packet path.
-    pub fn publish_policy(&self) {}
-
     /// Hands the metadata registers to the packet path.
     pub fn publish_reg_c(&self) {
         self.plane.reg_c_to_rx.store(self.reg_c_id as u8, Relaxed);

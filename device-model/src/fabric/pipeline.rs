@@ -18,9 +18,10 @@ use super::plane::FunctionPlane;
 use super::port::Far;
 use super::tir::Tir;
 use super::vport::{UPLINK, Vport};
+use crate::capture::Way;
 use crate::dma::DmaError;
 use crate::explain::Record;
-use crate::nic::{Card, Nic};
+use crate::nic::{Card, Manager, Nic};
 use crate::packet::checksum::Summary;
 use crate::packet::key::MISC2;
 use crate::packet::{FlowKey, Frame, L3, L4, checksum};
@@ -120,6 +121,7 @@ impl<'n> Pipeline<'n> {
         self.record =
             self.nic.explainer.begin(|| format!("pf{} vport {:#x} sq {sqn:#x}", card.index, vport.number), frame);
         vport.tx.count(Cast::of(frame.headers()), frame.len());
+        self.nic.capture.see(card.index, vport.number, Way::Out, frame);
         self.walk(&function.steering, TableType::NicTx, 0, frame, &mut |p, f, next| match next {
             Next::Pass | Next::Default | Next::NoTables => p.enter_eswitch(card, vport.number, f),
             _ => p.drop_tx(vport, f),
@@ -263,13 +265,15 @@ impl<'n> Pipeline<'n> {
     fn forward_legacy(&mut self, card: &Card, from: u16, frame: &mut Frame<'_>) {
         let Some(dmac) = frame.headers().first_chunk::<6>().copied() else { return };
         let unicast = Cast::of(&dmac) == Cast::Unicast;
+        // Without an eswitch functions reach the wire, and nobody else here.
+        let switched = from == UPLINK || card.config.manager != Manager::None;
         let mut taken = false;
         let mut wanted: SmallVec<[u16; 8]> = SmallVec::new();
         for (number, v) in &card.fabric.vports.pin() {
             // A function's own unicast comes back to it; its TIRs say whether they take it.
             let filter = v.filter.load();
             let registered = unicast && filter.unicast.contains(&dmac);
-            let reaches = *number != UPLINK && (*number != from || registered);
+            let reaches = switched && *number != UPLINK && (*number != from || registered);
             if reaches && filter.wants(&dmac) {
                 taken |= registered;
                 wanted.push(*number);
@@ -327,7 +331,10 @@ impl<'n> Pipeline<'n> {
         }
         self.depth += 1;
         self.walk(&card.fabric.eswitch, TableType::EgressAcl, number, frame, &mut |p, f, next| match next {
-            Next::Pass | Next::Default | Next::NoTables => p.receive(&function, &vport, f),
+            Next::Pass | Next::Default | Next::NoTables => {
+                p.nic.capture.see(card.index, number, Way::In, f);
+                p.receive(&function, &vport, f);
+            }
             _ => p.drop_by_rule("egress ACL"),
         });
         self.depth -= 1;
@@ -409,6 +416,7 @@ impl<'n> Pipeline<'n> {
             }
             Next::Pass | Next::Default | Next::NoTables => {
                 port.count_tx(f.headers(), f.len());
+                p.nic.capture.see(card.index, UPLINK, Way::Out, f);
                 p.learn(|r| r.way.ports_out.push(card.index));
                 p.cross_wire(card, f);
             }
@@ -450,6 +458,7 @@ impl<'n> Pipeline<'n> {
             return self.note(|| "dropped: longer than the port's MTU".into());
         }
         port.count_rx(frame.headers(), frame.len());
+        self.nic.capture.see(card.index, UPLINK, Way::In, frame);
         self.learn(|r| {
             r.way.ports_in.push(card.index);
             r.way.max_len = r.way.max_len.min((port.mtu.load(Relaxed) as usize + tags).saturating_sub(FCS));

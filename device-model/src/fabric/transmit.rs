@@ -35,7 +35,8 @@ impl<'a, 'n> Transmit<'a, 'n> {
     /// One burst of a send queue.
     pub fn new(pipeline: &'a mut Pipeline<'n>, cache: Option<&'a mut Cache>, from: From<'a>, near: Near<'a>) -> Self {
         // Who wants to see every decision gets every decision made.
-        let cache = cache.filter(|_| !pipeline.nic.explainer.is_on());
+        let nic = pipeline.nic;
+        let cache = cache.filter(|_| !nic.explainer.is_on() && !nic.capture.is_on());
         Self { pipeline, cache, from, near, frames: Vec::new(), notes: Vec::new() }
     }
 

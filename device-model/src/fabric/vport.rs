@@ -1,7 +1,7 @@
 //! A vport as the packet path sees it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
@@ -48,6 +48,8 @@ impl RxFilter {
 pub struct Vport {
     /// Number: 0 the PF, [`UPLINK`], or an SF's function id.
     pub number: u16,
+    /// The user's number of an SF (`sfnum`), for its name.
+    pub user_number: AtomicU32,
     /// The function behind it, while it can send and receive.
     pub function: ArcSwapOption<FunctionPlane>,
     /// Whether frames pass.
@@ -68,6 +70,7 @@ impl Vport {
     pub fn new(number: u16) -> Arc<Self> {
         Arc::new(Self {
             number,
+            user_number: AtomicU32::new(0),
             function: ArcSwapOption::empty(),
             link: AtomicBool::new(false),
             reg_c_to_rx: AtomicU8::new(0),

@@ -10,14 +10,8 @@ use crate::control::vhca::{self, Cause};
 use crate::control::vport::{Admin, guid};
 use crate::nic::{Card, Nic};
 
-/// Unit of rates: bits a second.
-pub const RATE_UNIT: u64 = 1;
 /// Event queues of an SF that are not for completions (`MLX5_ESW_MAX_CTRL_EQS`).
 const CONTROL_EQS: u32 = 4;
-/// Smallest and largest limit of frames, in bytes without the Ethernet header.
-const MTU: (u32, u32) = (68, 9978);
-/// Highest VLAN id that a frame can have.
-const MAX_VLAN: u16 = 4094;
 
 /// Whether frames of a port pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -33,28 +27,12 @@ pub enum Link {
 }
 
 /// What a slice may do, beyond its address and state.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Policy {
-    /// May take frames that are not addressed to it (promiscuous modes).
-    pub trust: bool,
-    /// Sends with its own address only.
-    pub spoof_check: bool,
-    /// Access VLAN: tagged on the way in, untagged on the way out; 0 for none.
-    pub vlan: u16,
     /// Whether frames pass.
     pub link: Link,
-    /// Longest packet in bytes, without the Ethernet header; 0 for the port's.
-    pub mtu: u32,
-    /// Bits a second that it may send at most; 0 for any.
-    pub tx_max: u64,
     /// Completion event queues that its driver may have.
     pub max_io_eqs: u32,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self { trust: false, spoof_check: false, vlan: 0, link: Link::Auto, mtu: 0, tx_max: 0, max_io_eqs: 0 }
-    }
 }
 
 /// A change of a slice: what is `None` stays.
@@ -65,18 +43,8 @@ pub struct Change {
     pub hw_addr: Option<[u8; 6]>,
     /// Offers it to the host, or takes it back.
     pub state: Option<State>,
-    /// See [`Policy::trust`].
-    pub trust: Option<bool>,
-    /// See [`Policy::spoof_check`].
-    pub spoof_check: Option<bool>,
-    /// See [`Policy::vlan`].
-    pub vlan: Option<u16>,
     /// See [`Policy::link`].
     pub link: Option<Link>,
-    /// See [`Policy::mtu`].
-    pub mtu: Option<u32>,
-    /// See [`Policy::tx_max`].
-    pub tx_max: Option<u64>,
     /// See [`Policy::max_io_eqs`]; while it is inactive and detached.
     pub max_io_eqs: Option<u32>,
 }
@@ -105,12 +73,7 @@ pub(super) fn apply(
         v.publish_filter();
     }
     let p = &mut v.policy;
-    p.trust = change.trust.unwrap_or(p.trust);
-    p.spoof_check = change.spoof_check.unwrap_or(p.spoof_check);
-    p.vlan = change.vlan.unwrap_or(p.vlan);
     p.link = change.link.unwrap_or(p.link);
-    p.mtu = change.mtu.unwrap_or(p.mtu);
-    p.tx_max = change.tx_max.unwrap_or(p.tx_max);
     p.max_io_eqs = change.max_io_eqs.unwrap_or(p.max_io_eqs);
     v.admin = match p.link {
         Link::Auto => Admin::Auto,
@@ -118,7 +81,6 @@ pub(super) fn apply(
         Link::Down => Admin::Down,
     };
     v.publish_filter();
-    v.publish_policy();
     if let Some(n) = change.max_io_eqs
         && let Some(f) = ctl.functions.get_mut(&id)
     {
@@ -148,17 +110,6 @@ fn check(card: &Card, index: u32, state: vhca::State, c: &Change) -> Result<(), 
     {
         let mac = super::view::mac(mac);
         return Err(SliceError::Invalid(format!("hw_addr {mac} (allowed: a unicast address)")));
-    }
-    if let Some(vlan) = c.vlan
-        && vlan > MAX_VLAN
-    {
-        return Err(SliceError::Invalid(format!("vlan {vlan} (allowed: 0 for none, 1 to {MAX_VLAN})")));
-    }
-    if let Some(mtu) = c.mtu
-        && mtu != 0
-        && !(MTU.0..=MTU.1).contains(&mtu)
-    {
-        return Err(SliceError::Invalid(format!("mtu {mtu} (allowed: 0 for the port's, {} to {})", MTU.0, MTU.1)));
     }
     // What a driver has read already cannot change under it.
     let early: Vec<&str> = [("hw_addr", c.hw_addr.is_some()), ("max_io_eqs", c.max_io_eqs.is_some())]

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-pub use attributes::{Change, Link, Policy, RATE_UNIT};
+pub use attributes::{Change, Link, Policy};
 pub use view::{Flavour, OpState, PortView, ResourceView, SliceView, State};
 
 use crate::control::vhca::{self, Cause};

@@ -40,7 +40,7 @@ pub(super) fn run(args: Args) -> Done {
         timeout: Some(LONGEST),
         ..Guest::default()
     };
-    let watch = Watch { strict: false, explain: None, explain_count: 0, trace: None };
+    let watch = Watch { strict: false, explain: None, explain_count: 0, trace: None, capture: vec![] };
     let ran = vm::boot(&kit, Config::default(), guest, &super::device::Control::default(), &watch)?;
     let status = u8::from(ran.status != 0);
     let told = if status == 0 { "The whole story was told" } else { "The story broke off" };

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::{Failure, complain, value};
 use crate::board::Board;
+use crate::capture::Spec;
 use crate::config::Config;
 use crate::control::server::Server;
 use crate::control::{Target, place};
@@ -31,6 +32,13 @@ pub(super) struct Watch {
     /// explanation begins; "" is every frame.
     #[arg(long, value_name = "FILTER")]
     pub(super) explain: Option<String>,
+
+    /// Write the frames that pass vports and ports to a file for Wireshark (pcapng).
+    ///
+    /// `FILE,port=uplink0,port=pf0sf88,snap=96` keeps so many bytes of the frames of these
+    /// only: uplinkN is a physical port, pfN a physical function, pfNsfM its SF number M.
+    #[arg(long, value_name = "FILE[,port=NAME]…", value_parser = value::capture)]
+    pub(super) capture: Vec<Spec>,
 
     /// How many frames are explained.
     #[arg(long, value_name = "N", default_value = "10", requires = "explain", value_parser = value::count)]
@@ -162,6 +170,10 @@ impl Device {
         let nic = board.nic.clone();
         watch.begin(&nic);
         let recording = watch.record(&nic)?;
+        for spec in &watch.capture {
+            let file = spec.file.display().to_string();
+            board.captures.start(spec.clone()).with_context(|| format!("--capture: cannot write {file}"))?;
+        }
         board.serve(&sockets).context("cannot offer the device")?;
         let control = control.serve(Target { nic: nic.clone(), handle })?;
         Ok(Device { board, nic, sockets, recording, dir: None, control })
@@ -185,13 +197,21 @@ impl Device {
     pub(super) fn stop(self) -> Arc<Nic> {
         drop(self.control);
         drop(self.dir); // first: a signal from here on leaves nothing behind
-        self.board.stop();
+        let board = self.board;
+        board.halt();
         if let Some(outcome) = self.recording.map(Recording::finish) {
             if let Some(e) = outcome.error {
                 complain(&format!("the trace is incomplete, {} records are missing: {e}", outcome.lost));
             } else if outcome.lost > 0 {
                 complain(&format!("{} records of the trace were lost: the disk was too slow", outcome.lost));
             }
+        }
+        for done in board.captures.stop_all() {
+            let ports = if done.ports.is_empty() { "no port".to_owned() } else { done.ports.join(", ") };
+            eprintln!("sfnic: {}: {} frames of {ports}", done.file.display(), done.frames);
+        }
+        for (port, link) in &board.wires {
+            tracing::info!("port {port}: {:?}", link.counters());
         }
         self.nic
     }
@@ -203,7 +223,7 @@ pub(super) fn socket_name(index: usize) -> String {
 }
 
 /// A new directory for this user alone. A socket's path has at most 107 bytes.
-fn private_dir() -> Result<TempDir> {
+pub(super) fn private_dir() -> Result<TempDir> {
     let short = |dir: &PathBuf| dir.as_os_str().len() <= 60;
     let places = [place::runtime_dir(), Some(std::env::temp_dir()), Some("/tmp".into())];
     let mut made = Err(std::io::ErrorKind::NotFound.into());

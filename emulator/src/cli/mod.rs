@@ -15,6 +15,7 @@ mod profile;
 mod run;
 mod suite;
 mod trace;
+mod up;
 mod usage;
 mod value;
 mod vm;
@@ -69,6 +70,7 @@ const EXAMPLES: &str = "\u{1b}[1;4mExamples:\u{1b}[0m
   sfnic vm                              a shell in a guest with two functions of the NIC
   sfnic vm -- devlink dev show          one command in the guest; its status is ours
   sfnic run                             the device alone, for a QEMU of yours
+  sfnic up lab.toml                     several guests at one device
   sfnic ctl slice show                  what a running device has
   sfnic list commands                   what is implemented
   sfnic matrix                          all guest tests on all kernels
@@ -80,6 +82,7 @@ enum Command {
     Demo(demo::Args),
     Vm(Box<vm::Args>),
     Run(run::Args),
+    Up(up::Args),
     Ctl(ctl::Args),
     Kit(kit::Args),
     List(list::Args),
@@ -124,6 +127,7 @@ impl Command {
             Command::Demo(args) => demo::run(args),
             Command::Vm(args) => vm::run(*args),
             Command::Run(args) => run::run(args),
+            Command::Up(args) => up::run(args),
             Command::Ctl(args) => ctl::run(args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
@@ -139,7 +143,7 @@ impl Command {
     /// The status of failures that are not the user's.
     fn failure_status(&self) -> u8 {
         match self {
-            Command::Vm(_) => VM_FAILED,
+            Command::Vm(_) | Command::Up(_) => VM_FAILED,
             Command::Trace(args) if args.is_vm() => VM_FAILED,
             _ => 1,
         }

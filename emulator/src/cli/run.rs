@@ -32,7 +32,8 @@ use crate::control::place;
   [[pf]]                                # a physical function; 1 to 4
   mac = \"52:54:00:5f:00:00\"
   max_sfs = 64
-  wire = \"tap:nic0\"                     # or \"cable\", \"loopback\", \"none\"")]
+  wire = \"tap:nic0\"                     # or \"cable\", \"loopback\", \"none\", \"vhost-user:PATH\",
+                                        # \"stream:PATH\", \"unix:PATH,PEER\", \"udp:…\", \"pcap:FILE\"")]
 pub(super) struct Args {
     /// What the device is made of (TOML); two functions on a cable by default.
     #[arg(long, value_name = "FILE")]

@@ -137,7 +137,7 @@ fn kselftest(args: Kselftest) -> Done {
         timeout: Some(Duration::from_secs(seconds + 300)),
         ..Guest::default()
     };
-    let watch = Watch { strict: false, explain: None, explain_count: 0, trace: None };
+    let watch = Watch { strict: false, explain: None, explain_count: 0, trace: None, capture: vec![] };
     // What the tests say is on the share: the console is for progress.
     let ran = vm::boot(&kit, Config::default(), guest, &Control::default(), &watch)?;
     let said = std::fs::read(share.path().join("suite.log")).unwrap_or_default();

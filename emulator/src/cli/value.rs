@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use sfnic_qemu::Kit;
 
+use crate::capture::Spec;
+
 /// A number in a range.
 fn number<T: FromStr + PartialOrd + Display>(text: &str, low: T, high: T) -> Result<T, String> {
     let fits = text.parse().ok().filter(|n| (&low..=&high).contains(&n));
@@ -30,6 +32,11 @@ pub(super) fn count(text: &str) -> Result<u32, String> {
 /// A time in seconds.
 pub(super) fn seconds(text: &str) -> Result<u64, String> {
     number(text, 1, 1_000_000)
+}
+
+/// A capture.
+pub(super) fn capture(text: &str) -> Result<Spec, String> {
+    text.parse().map_err(|e: crate::capture::SpecError| e.to_string())
 }
 
 /// Memory of a guest: a number of mebibytes or gibibytes, as QEMU takes it.

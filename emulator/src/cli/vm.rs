@@ -202,10 +202,10 @@ pub(super) fn boot(kit: &Kit, config: Config, guest: Guest, control: &Control, w
 }
 
 /// A signal that comes before the guest takes care of them.
-struct Interrupted(Arc<AtomicUsize>);
+pub(super) struct Interrupted(Arc<AtomicUsize>);
 
 impl Interrupted {
-    fn catch() -> Result<Interrupted> {
+    pub(super) fn catch() -> Result<Interrupted> {
         let caught = Arc::new(AtomicUsize::new(0));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             let number = usize::try_from(signal).unwrap_or_default();
@@ -214,7 +214,7 @@ impl Interrupted {
         Ok(Interrupted(caught))
     }
 
-    fn status(&self) -> Option<u8> {
+    pub(super) fn status(&self) -> Option<u8> {
         match self.0.load(Ordering::SeqCst) {
             0 => None,
             number => {

@@ -481,6 +481,9 @@ impl<'a> Replay<'a> {
             Some(Handle::Unconfirmed) => return (None, "a handle that is never used, where all others are the same"),
             None => {}
         }
+        if r.name.starts_with("time_since_") {
+            return (Some(Chance), "a time");
+        }
         if counters::is_counter(c.opcode(), r.of, &r.path) {
             let sound = r.log_number.is_some_and(|v| self.counters.sound(e, c, (&r.path, r.name), v, same_make));
             return match sound {

@@ -59,7 +59,7 @@ struct KnownFile {
 }
 
 /// The files behind the guest memory of one client.
-pub(super) struct Backing {
+pub(crate) struct Backing {
     files: Vec<KnownFile>,
     peer: Option<u32>,
     allow_unsealed: bool,
@@ -67,7 +67,7 @@ pub(super) struct Backing {
 
 impl Backing {
     /// `peer` is the client's process id, if known.
-    pub(super) fn new(peer: Option<u32>, allow_unsealed: bool) -> Self {
+    pub(crate) fn new(peer: Option<u32>, allow_unsealed: bool) -> Self {
         Self { files: Vec::new(), peer, allow_unsealed }
     }
 
@@ -79,7 +79,7 @@ impl Backing {
     /// # Errors
     /// [`Reject::DmaBacking`] and [`Reject::DmaMapping`] for a descriptor
     /// that will not do, [`Reject::DmaLimit`] for too many files.
-    pub(super) fn admit(&mut self, fd: OwnedFd, offset: u64, size: u64, writable: bool) -> Result<Arc<File>, Reject> {
+    pub(crate) fn admit(&mut self, fd: OwnedFd, offset: u64, size: u64, writable: bool) -> Result<Arc<File>, Reject> {
         let stat = rustix::fs::fstat(&fd).map_err(failed("fstat"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Reject::DmaBacking("the descriptor is not a memory file"));

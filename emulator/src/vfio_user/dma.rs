@@ -294,7 +294,7 @@ impl DmaMap {
 ///
 /// The mapping is shared and reserves what it needs: a mapping without
 /// reservation could fail at a later access, with a signal.
-fn map(file: FileOffset, address: u64, size: u64, writable: bool) -> Result<GuestRegionMmap, Reject> {
+pub(crate) fn map(file: FileOffset, address: u64, size: u64, writable: bool) -> Result<GuestRegionMmap, Reject> {
     let wrong = |why| Reject::DmaRange { address, size, why };
     let len = usize::try_from(size).map_err(|_| wrong("exceeds our address space"))?;
     let prot = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::protocol::{Command, MAX_MESSAGE};
+use crate::unix_socket::SocketError;
 
 /// A request that was refused. The client gets [`Reject::errno`]; the
 /// connection goes on.
@@ -313,4 +314,14 @@ pub enum ServerError {
     /// Waiting for a client failed.
     #[error("cannot accept: {0}")]
     Accept(io::Error),
+}
+
+impl From<SocketError> for ServerError {
+    fn from(e: SocketError) -> Self {
+        match e {
+            SocketError::InUse(path) => ServerError::InUse(path),
+            SocketError::NotASocket(path) => ServerError::NotASocket(path),
+            SocketError::Bind { path, source } => ServerError::Bind { path, source },
+        }
+    }
 }

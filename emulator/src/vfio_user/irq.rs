@@ -73,7 +73,8 @@ impl Interrupts for VectorTable {
 }
 
 /// A descriptor that has been found to be an eventfd that does not block.
-pub(super) struct EventFd(File);
+#[derive(Debug)]
+pub(crate) struct EventFd(File);
 
 impl EventFd {
     /// Takes a client's descriptor.
@@ -86,7 +87,7 @@ impl EventFd {
     ///
     /// # Errors
     /// [`Reject::IrqFd`].
-    pub(super) fn new(fd: OwnedFd) -> Result<Self, Reject> {
+    pub(crate) fn new(fd: OwnedFd) -> Result<Self, Reject> {
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let target = std::fs::read_link(link).map_err(|_| Reject::IrqFd("cannot be examined"))?;
         if target.as_os_str() != "anon_inode:[eventfd]" {
@@ -98,6 +99,22 @@ impl EventFd {
             rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(unusable)?;
         }
         Ok(Self(File::from(fd)))
+    }
+
+    /// Signals whoever waits. A counter that is full is signal enough.
+    pub(crate) fn signal(&self) {
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Takes the signals that came.
+    pub(crate) fn clear(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl std::os::fd::AsFd for EventFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

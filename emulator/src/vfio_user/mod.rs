@@ -38,7 +38,7 @@
 //! * Guest memory on huge pages: segments of guest memory smaller than a huge
 //!   page cannot be mapped alone. Refused with a clear line.
 
-mod backing;
+pub(crate) mod backing;
 pub mod connection;
 pub mod counters;
 pub mod device;

@@ -1,14 +1,12 @@
 //! The socket: bind, accept, receive, reply.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -26,6 +24,7 @@ use super::connection::{Connection, Options, Received, ReplySink};
 use super::counters::{CounterSnapshot, Counters};
 use super::device::PciDevice;
 use super::error::{Disconnect, ServerError};
+use crate::unix_socket::Listening;
 
 /// A client must have finished its handshake after this long; one that only
 /// holds the socket must not keep others out.
@@ -115,10 +114,7 @@ impl Drop for Watch<'_> {
 /// in the socket's backlog and is served when the first has gone: a new QEMU
 /// may be started before the end of the old one has been noticed here.
 pub struct Server {
-    listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode of the socket file, to remove no one else's.
-    identity: Option<(u64, u64)>,
+    socket: Listening,
     options: Options,
     counters: ArcSwap<Counters>,
     clients: AtomicU64,
@@ -139,43 +135,13 @@ impl Server {
     /// [`ServerError`] if somebody listens there, if the name belongs to
     /// something else, or if the socket cannot be created.
     pub fn bind_with(path: impl AsRef<Path>, options: Options) -> Result<Self, ServerError> {
-        let path = path.as_ref();
-        let failed = |source| ServerError::Bind { path: path.to_owned(), source };
-        match fs::symlink_metadata(path) {
-            Ok(meta) if !meta.file_type().is_socket() => {
-                return Err(ServerError::NotASocket(path.to_owned()));
-            }
-            Ok(_) => match UnixStream::connect(path) {
-                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                    debug!(path = %path.display(), "replacing a stale socket");
-                    fs::remove_file(path).map_err(failed)?;
-                }
-                Ok(_) => return Err(ServerError::InUse(path.to_owned())),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(ServerError::InUse(path.to_owned()));
-                }
-                Err(e) => return Err(failed(e)),
-            },
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed(e)),
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        // Another thread may take a client between poll and accept.
-        listener.set_nonblocking(true).map_err(failed)?;
-        let identity = fs::symlink_metadata(path).ok().map(|m| (m.dev(), m.ino()));
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-            identity,
-            options,
-            counters: ArcSwap::default(),
-            clients: AtomicU64::new(0),
-        })
+        let socket = Listening::bind(path.as_ref())?;
+        Ok(Self { socket, options, counters: ArcSwap::default(), clients: AtomicU64::new(0) })
     }
 
     /// Where the socket is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.socket.path()
     }
 
     /// Counters of the client being served, or of the last one.
@@ -196,7 +162,7 @@ impl Server {
     pub fn serve(&self, device: Arc<dyn PciDevice>, stop: &StopHandle) -> Result<(), ServerError> {
         while let Some(stream) = self.accept(stop)? {
             self.clients.fetch_add(1, Ordering::Relaxed);
-            let path = self.path.display();
+            let path = self.socket.path().display();
             match self.serve_client(&stream, device.clone(), stop) {
                 Ok(()) => info!(%path, "connection closed"),
                 Err(_) if stop.is_stopped() => info!(%path, "connection closed by us"),
@@ -210,19 +176,13 @@ impl Server {
     fn accept(&self, stop: &StopHandle) -> Result<Option<UnixStream>, ServerError> {
         let mut complained = false;
         while !stop.is_stopped() {
-            let mut fds = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&stop.inner.event, PollFlags::IN)];
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&stop.inner.event, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(ServerError::Accept(e.into())),
             }
-            match self.listener.accept() {
-                Ok((stream, _)) => {
-                    if let Err(e) = stream.set_nonblocking(false) {
-                        warn!("connection dropped: {e}");
-                        continue;
-                    }
-                    return Ok(Some(stream));
-                }
+            match self.socket.accept() {
+                Ok(stream) => return Ok(Some(stream)),
                 Err(e)
                     if matches!(
                         e.kind(),
@@ -253,7 +213,7 @@ impl Server {
         stream.set_read_timeout(Some(HANDSHAKE_TIME))?;
         let deadline = Instant::now() + HANDSHAKE_TIME;
         let peer = peer_pid(stream);
-        debug!(path = %self.path.display(), ?peer, "client connected");
+        debug!(path = %self.socket.path().display(), ?peer, "client connected");
         let counters = Arc::new(Counters::default());
         self.counters.store(counters.clone());
         let mut connection = Connection::new(device, &self.options, peer, counters);
@@ -276,16 +236,6 @@ impl Server {
                     return Err(Disconnect::HandshakeTimeout);
                 }
             }
-        }
-    }
-}
-
-impl Drop for Server {
-    /// Removes the socket file, unless it is no longer ours.
-    fn drop(&mut self) {
-        let now = fs::symlink_metadata(&self.path).ok().map(|m| (m.dev(), m.ino()));
-        if now.is_some() && now == self.identity {
-            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -349,7 +299,7 @@ impl ReplySink for StreamSink<'_> {
 /// The process that connected, if it can be seen from here: a process of
 /// another PID namespace shows as 0.
 #[allow(unsafe_code)]
-fn peer_pid(stream: &UnixStream) -> Option<u32> {
+pub(crate) fn peer_pid(stream: &UnixStream) -> Option<u32> {
     let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: the descriptor is open as `stream` is borrowed, and `cred` and

@@ -95,6 +95,14 @@ pub(super) fn bring_up(name: &str, mtu: Option<u32>) -> Result<(), WireError> {
     Ok(())
 }
 
+/// Whether an interface is up; none where there is no such interface.
+pub(super) fn is_up(name: &str) -> Option<bool> {
+    let socket = socket(name).ok()?;
+    let mut request = Request::new(raw_name(name).ok()?);
+    request.run(&socket, libc::SIOCGIFFLAGS, name, "get flags").ok()?;
+    Some(request.flags() & libc::IFF_UP as i16 != 0)
+}
+
 /// A socket for requests about interfaces.
 fn socket(name: &str) -> Result<OwnedFd, WireError> {
     rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)

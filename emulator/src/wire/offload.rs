@@ -1,7 +1,8 @@
 //! What the kernel and a wire say of a frame beside its bytes.
 //!
 //! `struct virtio_net_hdr` of the kernel's `include/uapi/linux/virtio_net.h`, in the form
-//! of 10 bytes in the host's byte order that a TAP interface has by default.
+//! of 10 bytes in the host's byte order that a TAP interface has by default. A virtio
+//! device of version 1 has two bytes more, the number of buffers, and little-endian fields.
 
 /// Bytes of the header before each frame.
 pub const HEADER: usize = 10;

@@ -1,82 +1,86 @@
-//! A TAP interface as the far end of a physical port.
+//! A wire at a physical port of the device.
 
 use std::cell::RefCell;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sfnic_device_model::Nic;
 use sfnic_device_model::packet::{Frame, checksum};
-use sfnic_device_model::world::Wire;
+use sfnic_device_model::world;
 
-use super::TapWire;
 use super::coalesce::{Batch, Target};
 use super::offload::Offload;
-
-/// Longest frame that a TAP wire hands us, in bytes: 64 KiB of segments to be cut.
-const LONGEST: usize = 128 * 1024;
-/// Frames taken in before the end of work is looked at again.
-const BURST: usize = 64;
+use super::{Inlet, Link, Outlet};
 
 thread_local! {
-    /// What this thread has not written yet.
+    /// What this thread has not sent yet.
     static BATCH: RefCell<Batch> = const { RefCell::new(Batch::new()) };
 }
 
-/// Sends what leaves a port to a TAP interface.
+/// Sends what leaves a port to a wire.
 #[derive(Debug)]
-pub struct TapPort {
+pub struct WirePort {
     target: Arc<Target>,
+    link: Arc<Link>,
 }
 
-impl TapPort {
-    /// A port whose far end is `tap`.
-    pub fn new(tap: Arc<TapWire>) -> Self {
-        Self { target: Arc::new(Target { tap, lost: AtomicU64::new(0) }) }
+impl WirePort {
+    /// The end at the port.
+    pub fn new(outlet: Arc<dyn Outlet>, link: Arc<Link>) -> Self {
+        Self { target: Arc::new(Target { outlet, lost: AtomicU64::new(0) }), link }
     }
 }
 
-impl Wire for TapPort {
+impl world::Wire for WirePort {
     fn transmit(&self, frame: &Frame<'_>) -> bool {
+        if !self.link.is_up() {
+            return false;
+        }
         BATCH.with_borrow_mut(|batch| batch.push(&self.target, frame));
         true
     }
 
+    fn carrier(&self) -> bool {
+        self.link.is_up()
+    }
+
     fn flush(&self) -> u64 {
         BATCH.with_borrow_mut(Batch::flush);
+        self.target.outlet.flush();
         self.target.lost.swap(0, Relaxed)
     }
 }
 
-/// Takes in what arrives at a TAP interface until `done`.
-pub fn pump(tap: &TapWire, nic: &Nic, card: usize, worker: usize, done: impl Fn() -> bool) {
-    let mut buf = vec![0; LONGEST];
-    let mut patience = Patience::default();
-    let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-    while !done() {
-        let fd = tap.as_fd();
-        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-        if !matches!(poll(&mut fds, Some(&tick)), Ok(n) if n > 0) {
-            continue;
-        }
-        for _ in 0..BURST {
-            match tap.recv(&mut buf) {
-                Ok(Some((n, offload))) => {
-                    let frame = &mut buf[..n];
-                    let segment = prepare(frame, offload);
-                    patience.grant(n.div_ceil(segment.unwrap_or(n).max(1)));
-                    nic.receive_with_pause(worker, card, frame, segment, &mut || patience.wait());
-                }
-                Ok(None) => break,
-                Err(e) => {
-                    tracing::error!("wire of port {card}: {e}");
-                    std::thread::sleep(Duration::from_millis(100));
-                    break;
-                }
-            }
-        }
+/// Hands what comes in by a wire to a port.
+pub struct PortInlet {
+    nic: Arc<Nic>,
+    card: usize,
+    worker: usize,
+    patience: Patience,
+}
+
+impl PortInlet {
+    /// The port of a card; `worker` is a number that no other thread has.
+    pub fn new(nic: Arc<Nic>, card: usize, worker: usize) -> Self {
+        Self { nic, card, worker, patience: Patience::default() }
+    }
+}
+
+impl Inlet for PortInlet {
+    fn receive(&mut self, frame: &mut [u8], offload: Offload) {
+        let segment = prepare(frame, offload);
+        let patience = &mut self.patience;
+        patience.grant(frame.len().div_ceil(segment.unwrap_or(frame.len()).max(1)));
+        self.nic.receive_with_pause(self.worker, self.card, frame, segment, &mut || patience.wait());
+    }
+
+    fn link_changed(&mut self) {
+        self.nic.update_links();
+    }
+
+    fn wanted(&self) -> bool {
+        self.nic.cards.get(self.card).is_some_and(|c| c.port.admin_up.load(Relaxed))
     }
 }
 
@@ -110,9 +114,9 @@ impl Patience {
     }
 }
 
-/// Does what the kernel left to be done; of a large frame it returns the payload of each
+/// Does what the sender left to be done; of a large frame it returns the payload of each
 /// segment, in bytes.
-fn prepare(frame: &mut [u8], offload: Offload) -> Option<usize> {
+pub(super) fn prepare(frame: &mut [u8], offload: Offload) -> Option<usize> {
     if let Some(large) = offload.large {
         return Some(large.segment.into());
     }
@@ -130,5 +134,24 @@ fn complete_checksum(frame: &mut [u8], start: usize, offset: usize) {
     };
     if let Some(place) = data.get_mut(offset..offset + 2) {
         place.copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_completed_inside_the_frame_only() {
+        let mut frame = [0u8; 40];
+        frame[20] = 0x12;
+        let at = |start, offset| Offload { checksum: Some((start, offset)), large: None };
+        assert_eq!(prepare(&mut frame, at(20, 4)), None);
+        assert_eq!(frame[24..26], (!0x1200u16).to_be_bytes());
+        let before = frame;
+        for (start, offset) in [(41, 0), (40, 0), (20, 19), (0, u16::MAX), (u16::MAX, u16::MAX)] {
+            prepare(&mut frame, at(start, offset));
+            assert_eq!(frame, before, "{start} {offset}");
+        }
     }
 }

@@ -128,12 +128,6 @@ impl TapWire {
         Ok(Self { file, name: name.to_owned() })
     }
 
-    /// One whose frames go to a file.
-    #[cfg(test)]
-    pub(super) fn over(file: File) -> Self {
-        Self { file, name: "test".to_owned() }
-    }
-
     /// The interface's name.
     pub fn name(&self) -> &str {
         &self.name

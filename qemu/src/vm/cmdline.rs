@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::VirtioNet;
+
 /// Machine and memory for vfio-user devices: their server maps the guest's memory, so the
 /// memory has to be shareable.
 pub fn memory_args(mem: &str) -> Vec<String> {
@@ -45,6 +47,30 @@ pub fn device_args(slots: &[Vec<PathBuf>]) -> Vec<String> {
     args
 }
 
+/// Virtio network devices on vhost-user sockets. Without `reconnect-ms` QEMU would never
+/// come back to a socket that has gone.
+pub fn virtio_args(devices: &[VirtioNet]) -> Vec<String> {
+    let mut args = Vec::new();
+    for (index, device) in devices.iter().enumerate() {
+        let [a, b, c, d, e, f] = device.mac;
+        let queues = u32::from(device.queues.max(1));
+        let mq = if queues > 1 { format!(",mq=on,vectors={}", 2 * queues + 2) } else { String::new() };
+        args.extend([
+            "-chardev".to_string(),
+            format!("socket,id=vhost{index},path={},reconnect-ms=100", comma(&device.socket)),
+            "-netdev".to_string(),
+            format!("vhost-user,id=vhost{index},chardev=vhost{index},queues={queues}"),
+            "-device".to_string(),
+            format!(
+                "virtio-net-pci,netdev=vhost{index},mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}{mq},\
+                 rx_queue_size=1024,tx_queue_size=1024,romfile=,addr={:#x}",
+                0x1c - index.min(4)
+            ),
+        ]);
+    }
+    args
+}
+
 /// How a guest's streams reach the host: open sockets, by number.
 #[derive(Debug, Clone, Copy)]
 pub struct Streams {
@@ -81,6 +107,8 @@ pub struct Machine<'a> {
     pub slots: &'a [Vec<PathBuf>],
     /// An IOMMU of Intel's between the devices and the memory, strict.
     pub iommu: bool,
+    /// Virtio network devices.
+    pub virtio: &'a [VirtioNet],
     /// Given by the user, last.
     pub extra: &'a [OsString],
 }
@@ -134,8 +162,9 @@ impl Machine<'_> {
         let share = format!("local,id=host,path={},security_model=none,multidevs=remap", comma(self.share));
         add(&["-fsdev", &share, "-device", "virtio-9p-pci,fsdev=host,mount_tag=host,addr=7"]);
         add(&["-device", "virtio-rng-pci,addr=8"]);
-        let devices = device_args(self.slots);
-        add(&devices.iter().map(String::as_str).collect::<Vec<_>>());
+        for devices in [device_args(self.slots), virtio_args(self.virtio)] {
+            add(&devices.iter().map(String::as_str).collect::<Vec<_>>());
+        }
         args.extend(self.extra.iter().cloned());
         args
     }
@@ -175,6 +204,14 @@ mod tests {
         assert_eq!(devices[1]["bus"], devices[0]["bus"]);
         assert_eq!(devices[2]["socket"]["path"], "/c");
         assert!(devices[2].get("multifunction").is_none());
+    }
+
+    #[test]
+    fn virtio_devices_come_back_to_their_sockets() {
+        let device = VirtioNet { socket: "/a,b".into(), queues: 2, mac: [2, 0, 0, 0, 0, 10] };
+        let args = virtio_args(&[device]).join(" ");
+        assert!(args.contains("path=/a,,b,reconnect-ms=") && args.contains("queues=2"), "{args}");
+        assert!(args.contains("mac=02:00:00:00:00:0a,mq=on,vectors=6,"), "{args}");
     }
 
     #[test]

@@ -33,6 +33,17 @@ pub enum What {
     Shell,
 }
 
+/// A virtio network device of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtioNet {
+    /// The vhost-user socket; QEMU connects to it, again if it has gone.
+    pub socket: PathBuf,
+    /// Queue pairs.
+    pub queues: u8,
+    /// The device's address.
+    pub mac: [u8; 6],
+}
+
 /// A guest to run.
 #[derive(Debug, Clone)]
 pub struct Guest {
@@ -43,6 +54,10 @@ pub struct Guest {
     /// vfio-user sockets: each slot is behind a root port of its own, and its sockets are
     /// the functions 0, 1, … of the device there.
     pub slots: Vec<Vec<PathBuf>>,
+    /// Virtio network devices whose other end is a vhost-user socket.
+    pub virtio: Vec<VirtioNet>,
+    /// Before each line of the job's output, where it is passed on, and of what we say.
+    pub prefix: String,
     /// The host's directory at `/host`; none is an empty one that goes away.
     pub share: Option<PathBuf>,
     /// Leave loading the driver to the job.
@@ -74,6 +89,8 @@ impl Default for Guest {
             mem: "2G".to_string(),
             cpus: 2,
             slots: Vec::new(),
+            virtio: Vec::new(),
+            prefix: String::new(),
             share: None,
             no_driver: false,
             keep_console: None,
@@ -107,7 +124,8 @@ impl Guest {
     /// shell.
     pub fn device_line(&self) -> String {
         let memory = cmdline::memory_args(&self.mem);
-        cmdline::text(memory.into_iter().chain(cmdline::device_args(&self.slots)))
+        let devices = cmdline::device_args(&self.slots).into_iter().chain(cmdline::virtio_args(&self.virtio));
+        cmdline::text(memory.into_iter().chain(devices))
     }
 }
 

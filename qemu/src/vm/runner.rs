@@ -83,6 +83,7 @@ pub(crate) fn run(guest: &Guest, kit: &Kit) -> Result<Outcome> {
         cpus: guest.cpus,
         slots: &guest.slots,
         iommu: guest.iommu,
+        virtio: &guest.virtio,
         extra: &guest.extra_args,
     };
     let mut command = kit.qemu().command();
@@ -110,7 +111,7 @@ fn check(guest: &Guest, kit: &Kit) -> Result<()> {
     if let Some(dir) = guest.share.as_ref().filter(|dir| !dir.is_dir()) {
         bail!("{} is no directory to share with the guest", dir.display());
     }
-    for socket in guest.slots.iter().flatten() {
+    for socket in guest.slots.iter().flatten().chain(guest.virtio.iter().map(|v| &v.socket)) {
         use std::os::unix::fs::FileTypeExt;
         if !std::fs::metadata(socket).is_ok_and(|m| m.file_type().is_socket()) {
             bail!("{} is no socket: does the device run?", socket.display());
@@ -118,6 +119,9 @@ fn check(guest: &Guest, kit: &Kit) -> Result<()> {
     }
     if guest.slots.len() > 12 || guest.slots.iter().any(|slot| slot.is_empty() || slot.len() > 8) {
         bail!("a guest has up to 12 slots with 1 to 8 functions each");
+    }
+    if guest.virtio.len() > 4 {
+        bail!("a guest has up to 4 virtio network devices");
     }
     Ok(())
 }
@@ -182,6 +186,8 @@ struct Run<'a> {
     out: UntilToken,
     err: UntilToken,
     kmsg: KernelLog,
+    /// Standard output and error since their last line ended, where lines have a prefix.
+    partial: [Vec<u8>; 2],
     console: Vec<u8>,
     console_file: Option<std::fs::File>,
     panicked: bool,
@@ -217,6 +223,7 @@ impl<'a> Run<'a> {
             out: UntilToken::new(token.as_bytes()),
             err: UntilToken::new(token.as_bytes()),
             kmsg: KernelLog::new(token),
+            partial: [Vec::new(), Vec::new()],
             console: Vec::new(),
             console_file: None,
             panicked: false,
@@ -370,6 +377,13 @@ impl<'a> Run<'a> {
         if bytes.is_empty() {
             return;
         }
+        let lines;
+        let bytes = if self.guest.capture || self.guest.prefix.is_empty() {
+            bytes
+        } else {
+            lines = prefixed(&self.guest.prefix, &mut self.partial[usize::from(is_err)], bytes);
+            lines.as_slice()
+        };
         match (self.guest.capture, is_err) {
             (true, false) => self.outcome.stdout.extend(bytes),
             (true, true) => self.outcome.stderr.extend(bytes),
@@ -401,7 +415,7 @@ impl<'a> Run<'a> {
     fn say(&self, text: &str) {
         if !self.guest.quiet {
             let end = if self.terminal.is_some() { "\r\n" } else { "\n" };
-            eprint!("sfnic: guest: {text}{end}");
+            eprint!("sfnic: {}guest: {text}{end}", self.guest.prefix);
         }
     }
 
@@ -426,6 +440,11 @@ impl<'a> Run<'a> {
         let (out, err) = (self.out.rest(), self.err.rest());
         self.deliver(false, &out);
         self.deliver(true, &err);
+        for is_err in [false, true] {
+            if !self.partial[usize::from(is_err)].is_empty() {
+                self.deliver(is_err, b"\n");
+            }
+        }
         let mut outcome = self.outcome;
         outcome.console = String::from_utf8_lossy(&self.console).into_owned();
         outcome.dmesg = self.kmsg.take();
@@ -440,9 +459,37 @@ impl<'a> Run<'a> {
             if !rows.is_empty() && self.interrupted.is_none() {
                 eprintln!("{rows}");
             }
-            eprintln!("sfnic: {text}");
+            eprintln!("sfnic: {}{text}", self.guest.prefix);
         }
         outcome.failure = failure;
         Ok(outcome)
+    }
+}
+
+/// The whole lines so far, each behind a prefix; what has no end yet waits in `partial`.
+fn prefixed(prefix: &str, partial: &mut Vec<u8>, bytes: &[u8]) -> Vec<u8> {
+    partial.extend(bytes);
+    let Some(last) = partial.iter().rposition(|b| *b == b'\n') else { return Vec::new() };
+    let rest = partial.split_off(last + 1);
+    let whole = std::mem::replace(partial, rest);
+    let mut lines = Vec::with_capacity(whole.len() + prefix.len());
+    for line in whole.split_inclusive(|b| *b == b'\n') {
+        lines.extend(prefix.bytes());
+        lines.extend(line);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_have_their_prefix_however_they_come() {
+        let mut partial = Vec::new();
+        assert_eq!(prefixed("a: ", &mut partial, b"one\ntw"), b"a: one\n");
+        assert_eq!(prefixed("a: ", &mut partial, b"o"), b"");
+        assert_eq!(prefixed("a: ", &mut partial, b"\n\nx"), b"a: two\na: \n");
+        assert_eq!(partial, b"x");
     }
 }

@@ -1,7 +1,7 @@
 //! Known flows go the way that the tables say now, and are counted as if every
 //! frame had asked them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sfnic_device_model::fabric::port::Far;
 use sfnic_firmware_cmds::layouts::{FteMatchParam, FteMatchSetLyr24 as Headers};
@@ -179,12 +179,13 @@ fn several_workers_count_every_frame_once_while_rules_change() {
         rule(&pf, (table, group), lane as u32, port(lane), &Flow { counters: vec![counters[0]], ..Flow::to(&[to]) });
     }
     let stop = AtomicBool::new(false);
+    let seen = AtomicUsize::new(0);
     let received: usize = std::thread::scope(|s| {
         let threads: Vec<_> = lanes
             .into_iter()
             .enumerate()
             .map(|(lane, mut devs)| {
-                let (rig, stop) = (&rig, &stop);
+                let (rig, stop, seen) = (&rig, &stop, &seen);
                 s.spawn(move || {
                     let f = frame(port(lane), 60);
                     let (mut sent, mut got) = (0, 0);
@@ -197,14 +198,19 @@ fn several_workers_count_every_frame_once_while_rules_change() {
                         }
                         while rig.nic.run(lane) {}
                         devs[0].reap(0);
-                        got += devs[1].receive().len();
+                        let now = devs[1].receive().len();
+                        got += now;
+                        seen.fetch_add(now, Ordering::Relaxed);
                     }
                     got
                 })
             })
             .collect();
-        // Above the lanes' rules comes and goes one that counts elsewhere.
-        for round in 0..300u32 {
+        // Above the lanes' rules comes and goes one that counts elsewhere, for
+        // as long as it takes the workers to have sent and received beside it.
+        let mut round = 0u32;
+        while round < 300 || seen.load(Ordering::Relaxed) < 1000 {
+            round += 1;
             let lane = round as usize % LANES;
             let to = Destination::Vport(rig.sf_id(0, 2 * lane as u16 + 1));
             let other = Flow { counters: vec![counters[1]], ..Flow::to(&[to]) };

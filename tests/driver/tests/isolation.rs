@@ -2,11 +2,13 @@
 //! changes anything of another's, and windows without an SF are not there.
 
 use sfnic_device_model::CardConfig;
+use sfnic_device_model::fabric::port::Far;
 use sfnic_firmware_cmds::entries::{CqDoorbell, EqDoorbell, cqe_opcode, cqe_syndrome};
 use sfnic_firmware_cmds::layout::ViewMut;
 use sfnic_firmware_cmds::layouts::*;
 use sfnic_firmware_cmds::{Opcode, Status, Syndrome};
 use sfnic_test_driver::objects::state;
+use sfnic_test_driver::rig::MEMORY;
 use sfnic_test_driver::steering::{Flow, criteria, table_type};
 use sfnic_test_driver::{Destination, Function, Netdev, NetdevConfig, Rig, Wqe, cq, eq, sq};
 
@@ -310,4 +312,31 @@ fn the_end_of_a_bar_is_the_end() {
         assert_eq!(b, [0xff; 8], "bar {bar} offset {at:#x}");
         nic.bar_write(card, bar, at, &[0; 8]);
     }
+}
+
+#[test]
+fn a_card_reaches_the_memory_of_its_own_guest_only() {
+    // Two guests: equal addresses are different memory.
+    let cards = (0..2).map(|i| Rig::card(i, Far::Loopback)).collect();
+    let rig = Rig::new(cards, MEMORY);
+    let all = |card: usize| {
+        let [start, end, ..] = rig.memory[card].edges();
+        rig.memory[card].get(start, (end - start) as usize)
+    };
+    let before = all(1);
+    let pf = rig.pf(0).bring_up().unwrap();
+    pf.set_port(true).unwrap();
+    let mut a = pf.netdev(&NetdevConfig::default()).unwrap();
+    for n in 0..8 {
+        a.send(&[n; 300]);
+        rig.run();
+    }
+    assert_eq!(a.reap(0).len(), 8);
+    assert!(all(1) == before, "the first guest's card wrote into the second's memory");
+    // Without memory of its own it has none, whatever the other guest has.
+    rig.unmap(0);
+    a.send(&[9; 300]);
+    let mine = all(0);
+    rig.run();
+    assert!(all(0) == mine && all(1) == before);
 }

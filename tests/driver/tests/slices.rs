@@ -5,7 +5,7 @@ use sfnic_device_model::CardConfig;
 use sfnic_device_model::control::vhca::{self, TRANSITIONS};
 use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::nic::Manager;
-use sfnic_device_model::slice::{Change, Flavour, OpState, SliceError, Spec, State};
+use sfnic_device_model::slice::{Change, Flavour, Link, OpState, SliceError, Spec, State};
 use sfnic_firmware_cmds::entries::{Eqe, event};
 use sfnic_firmware_cmds::layout::{View, ViewMut};
 use sfnic_firmware_cmds::layouts::{CmdHcaCap, QueryVhcaStateOut, VhcaStateContext};
@@ -16,7 +16,11 @@ use sfnic_test_driver::{CmdError, Function, NetdevConfig, Rig};
 const MAC: [u8; 6] = [0, 0, 0, 0, 0x88, 0x88];
 
 fn rig() -> Rig {
-    let card = |i, far| CardConfig { manager: Manager::Embedded, ..Rig::card(i, far) };
+    managed(Manager::Embedded)
+}
+
+fn managed(manager: Manager) -> Rig {
+    let card = |i, far| CardConfig { manager, ..Rig::card(i, far) };
     Rig::new(vec![card(0, Far::Port(1)), card(1, Far::Port(0))], 16 << 20)
 }
 
@@ -153,10 +157,34 @@ fn slices_reach_each_other_and_the_wire_by_address() {
     rig.run();
     assert_eq!((b.receive().len(), far.receive().len()), (1, 1));
     // A port that is down takes nothing.
-    rig.nic.slice_set(101, &Change { link: Some(sfnic_device_model::slice::Link::Down), ..Change::default() }).unwrap();
+    rig.nic.slice_set(101, &Change { link: Some(Link::Down), ..Change::default() }).unwrap();
     a.send(&frame(b.mac));
     rig.run();
     assert!(b.receive().is_empty());
+}
+
+#[test]
+fn without_an_eswitch_a_slice_reaches_the_wire_alone() {
+    let rig = managed(Manager::None);
+    let mut far = rig.pf(1).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
+    host(&rig).set_port(true).unwrap();
+    let mut devs = vec![];
+    for n in 0..2u8 {
+        let index = add(&rig, n.into(), 100 + u32::from(n)).unwrap();
+        let hw_addr = Some([0, 0, 0, 0, 0x88, n]);
+        rig.nic.slice_set(index, &Change { hw_addr, state: Some(State::Active), ..Change::default() }).unwrap();
+        devs.push(rig.sf(0, n.into()).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap());
+    }
+    let frame = |to: [u8; 6], from: [u8; 6]| sfnic_test_driver::frames::Flow4::new(to, from).udp(&[7; 64]);
+    let (a, b) = (devs[0].mac, devs[1].mac);
+    devs[0].send(&frame(b, a));
+    devs[0].send(&frame(far.mac, a));
+    rig.run();
+    assert_eq!((devs[1].receive().len(), far.receive().len()), (0, 1));
+    let back = frame(a, far.mac);
+    far.send(&back);
+    rig.run();
+    assert_eq!(devs[0].receive().len(), 1);
 }
 
 #[test]
@@ -183,9 +211,9 @@ fn refusals_say_why() {
     let hw_addr = Some([1, 0, 0, 0, 0, 1]);
     assert!(refused(100, Change { hw_addr, ..Change::default() }).starts_with("hw_addr 01:00:00:00:00:01"));
     // What is refused changes nothing.
-    let half = Change { trust: Some(true), vlan: Some(4095), ..Change::default() };
-    assert_eq!(refused(100, half), "vlan 4095 (allowed: 0 for none, 1 to 4094)");
-    assert!(!rig.nic.slice(100).unwrap().policy.trust);
+    let half = Change { link: Some(Link::Up), max_io_eqs: Some(0), ..Change::default() };
+    assert_eq!(refused(100, half), "max_io_eqs 0 (allowed: 1 to 60)");
+    assert_eq!(rig.nic.slice(100).unwrap().policy.link, Link::Auto);
 
     let host = Rig::loopback();
     let text = host.nic.slice_add(&spec).unwrap_err().to_string();

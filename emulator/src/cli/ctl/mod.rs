@@ -95,8 +95,7 @@ enum Slice {
     },
     /// Configures a slice.
     ///
-    /// Words: state active|inactive, hw_addr MAC, trust on|off, spoof_check on|off,
-    /// vlan ID, link auto|up|down, mtu BYTES, tx_max RATE, max_io_eqs N.
+    /// Words: state active|inactive, hw_addr MAC, link auto|up|down, max_io_eqs N.
     Set {
         /// HANDLE/INDEX.
         slice: String,

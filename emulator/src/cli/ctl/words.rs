@@ -78,7 +78,7 @@ pub(super) fn new_slice(words: &[String]) -> Parsed<Value> {
 
 /// What is to change of a slice.
 pub(super) fn change(words: &[String]) -> Parsed<Value> {
-    const KEYS: &[&str] = &["state", "hw_addr", "trust", "spoof_check", "vlan", "link", "mtu", "tx_max", "max_io_eqs"];
+    const KEYS: &[&str] = &["state", "hw_addr", "link", "max_io_eqs"];
     let mut change = Map::new();
     for (key, value) in pairs(words, KEYS)? {
         let one_of = |allowed: &[&str]| match allowed.contains(&value) {
@@ -88,9 +88,7 @@ pub(super) fn change(words: &[String]) -> Parsed<Value> {
         let value = match key {
             "state" => one_of(&["active", "inactive"])?,
             "link" => one_of(&["auto", "up", "down"])?,
-            "trust" | "spoof_check" => json!(one_of(&["on", "off"])? == "on"),
             "hw_addr" => json!(mac(value).map_or_else(|| refuse(key, value, "six pairs of hexadecimal digits"), Ok)?),
-            "tx_max" => json!(rate(value).map_or_else(|| refuse(key, value, "a rate such as 500mbit, or 0"), Ok)?),
             _ => json!(number(key, value)?),
         };
         change.insert(key.to_owned(), value);
@@ -106,25 +104,6 @@ fn mac(text: &str) -> Option<[u8; 6]> {
         *byte = u8::from_str_radix(part, 16).ok()?;
     }
     parts.next().is_none().then_some(mac)
-}
-
-/// Bits a second: a number with `bit`, `kbit`, `mbit`, `gbit`, or `bps`, `kbps`, `mbps`,
-/// `gbps` for bytes, as tc and devlink have them.
-fn rate(text: &str) -> Option<u64> {
-    const UNITS: [(&str, u64); 8] = [
-        ("kbit", 1_000),
-        ("mbit", 1_000_000),
-        ("gbit", 1_000_000_000),
-        ("bit", 1),
-        ("kbps", 8_000),
-        ("mbps", 8_000_000),
-        ("gbps", 8_000_000_000),
-        ("bps", 8),
-    ];
-    let lower = text.to_ascii_lowercase();
-    let found = UNITS.iter().find_map(|(unit, bits)| lower.strip_suffix(unit).map(|digits| (digits, *bits)));
-    let (digits, bits) = found.unwrap_or((lower.as_str(), 1));
-    digits.parse::<u64>().ok()?.checked_mul(bits)
 }
 
 #[cfg(test)]
@@ -150,8 +129,8 @@ mod tests {
         let error = |text: &str| change(&words(text)).unwrap_err();
         assert_eq!(error("state on"), "state = \"on\": allowed is active or inactive");
         assert_eq!(error("hw_addr 00:00"), "hw_addr = \"00:00\": allowed is six pairs of hexadecimal digits");
-        assert_eq!(error("mtu"), "mtu: its value is missing");
-        assert_eq!(error("mtu 1 mtu 2"), "mtu = \"2\": given twice");
+        assert_eq!(error("link"), "link: its value is missing");
+        assert_eq!(error("link up link down"), "link = \"down\": given twice");
         assert!(error("speed 9").starts_with("\"speed\": no such word; there is state, hw_addr"));
         let error = |text: &str| new_slice(&words(text)).unwrap_err();
         assert_eq!(error("flavour vf pfnum 0"), "flavour = \"vf\": allowed is pcisf");
@@ -159,16 +138,6 @@ mod tests {
         assert!(error("flavour pcisf sfnum 3").starts_with("pfnum is missing"));
         for bad in ["pci", "pci/0000:06:00.0", "/x/1", "pci/0000:06:00.0/x", "a/b/c/1"] {
             assert!(slice(bad).unwrap_err().starts_with("slice = "), "{bad}");
-        }
-    }
-
-    #[test]
-    fn rates_have_the_units_of_tc() {
-        assert_eq!(rate("500mbit"), Some(500_000_000));
-        assert_eq!(rate("1gbps"), Some(8_000_000_000));
-        assert_eq!((rate("0"), rate("8bit"), rate("1Kbit")), (Some(0), Some(8), Some(1000)));
-        for bad in ["", "mbit", "-1mbit", "1.5gbit", "99999999999gbps"] {
-            assert_eq!(rate(bad), None, "{bad}");
         }
     }
 }

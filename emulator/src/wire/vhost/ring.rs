@@ -1,0 +1,350 @@
+//! A split virtqueue, as the device sees it.
+//!
+//! Facts are from the Virtual I/O Device specification, version 1.2, section 2.7. The
+//! driver's side of a ring is read once into local memory and checked there; whatever it
+//! holds, a walk ends within the ring's size, and memory outside of the guest's is not
+//! reached. What is wrong with a ring is a [`Fault`], which says it in words.
+
+use std::sync::atomic::{Ordering, fence};
+
+use sfnic_device_model::dma::{DmaAccess, Memory};
+use smallvec::SmallVec;
+use vm_memory::{Bytes, GuestAddress, VolatileSlice};
+
+/// Most buffers of a ring.
+pub(super) const MAX_SIZE: u16 = 1024;
+/// Most pieces of one chain, tables of indirect descriptors included.
+const MAX_PIECES: usize = 1024;
+
+const DESCRIPTOR: u64 = 16;
+const F_NEXT: u16 = 1;
+const F_WRITE: u16 = 2;
+const F_INDIRECT: u16 = 4;
+/// In the driver's flags: no interrupts, please.
+const NO_INTERRUPT: u16 = 1;
+
+/// What is wrong with a ring.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("the {0} at {1:#x} is not in guest memory")]
+    Unmapped(&'static str, u64),
+    #[error("the {0} at {1:#x} is not aligned")]
+    Unaligned(&'static str, u64),
+    #[error("a ring of {0} buffers (allowed: a power of two up to {MAX_SIZE})")]
+    Size(u32),
+    #[error("the driver offers {0} buffers in a ring of {1}")]
+    Ahead(u16, u16),
+    #[error("descriptor {0} in a table of {1}")]
+    Index(u16, usize),
+    #[error("a chain of more than {0} descriptors: it goes in circles")]
+    Loop(usize),
+    #[error("an indirect table of {0} bytes")]
+    Table(u32),
+    #[error("an indirect descriptor inside an indirect table, or with a next one")]
+    Nested,
+    #[error("a buffer of {0} bytes to {1} where the others are not")]
+    Direction(u32, &'static str),
+    #[error("a chain without any room")]
+    Empty,
+    #[error("a frame of {0} bytes")]
+    Length(usize),
+}
+
+/// Where the driver put a ring, as guest addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) size: u16,
+    pub(super) descriptors: u64,
+    pub(super) available: u64,
+    pub(super) used: u64,
+}
+
+/// A ring and how far it has been worked off.
+#[derive(Debug)]
+pub(super) struct Ring {
+    place: Place,
+    event_idx: bool,
+    next_available: u16,
+    next_used: u16,
+    /// `next_used` when the driver was told last.
+    told: u16,
+}
+
+/// The pieces of a chain.
+pub(super) type Pieces<'m> = SmallVec<[VolatileSlice<'m, ()>; 8]>;
+
+struct Descriptor {
+    address: u64,
+    length: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl Ring {
+    /// A ring from position `base` on.
+    pub(super) fn new(mem: &Memory, place: Place, base: u16, event_idx: bool) -> Result<Self, Fault> {
+        let size = place.size;
+        if !size.is_power_of_two() || size > MAX_SIZE {
+            return Err(Fault::Size(size.into()));
+        }
+        for (what, at, align) in [
+            ("descriptor table", place.descriptors, 16),
+            ("available ring", place.available, 2),
+            ("used ring", place.used, 4),
+        ] {
+            if at % align != 0 {
+                return Err(Fault::Unaligned(what, at));
+            }
+        }
+        let mut ring = Self { place, event_idx, next_available: base, next_used: 0, told: 0 };
+        ring.next_used = ring.load(mem, "used ring", place.used.wrapping_add(2))?;
+        ring.told = ring.next_used;
+        ring.load(mem, "available ring", place.available.wrapping_add(2))?;
+        Ok(ring)
+    }
+
+    /// The position to go on from.
+    pub(super) fn base(&self) -> u16 {
+        self.next_available
+    }
+
+    fn load(&self, mem: &Memory, what: &'static str, at: u64) -> Result<u16, Fault> {
+        let value: u16 = mem.load(GuestAddress(at), Ordering::Acquire).map_err(|_| Fault::Unmapped(what, at))?;
+        Ok(u16::from_le(value))
+    }
+
+    fn store(&self, mem: &Memory, what: &'static str, at: u64, value: u16) -> Result<(), Fault> {
+        mem.store(value.to_le(), GuestAddress(at), Ordering::Release).map_err(|_| Fault::Unmapped(what, at))
+    }
+
+    /// How many chains the driver has put in that were not taken yet.
+    pub(super) fn waiting(&self, mem: &Memory) -> Result<u16, Fault> {
+        let index = self.load(mem, "available ring", self.place.available.wrapping_add(2))?;
+        let ahead = index.wrapping_sub(self.next_available);
+        if ahead > self.place.size {
+            return Err(Fault::Ahead(ahead, self.place.size));
+        }
+        Ok(ahead)
+    }
+
+    /// Asks to be told of the next chain after `seen`, and whether there is one already.
+    pub(super) fn ask(&self, mem: &Memory, seen: u16) -> Result<bool, Fault> {
+        if self.event_idx {
+            let at = self.place.used.wrapping_add(4 + 8 * u64::from(self.place.size));
+            self.store(mem, "used ring", at, self.next_available.wrapping_add(seen))?;
+            fence(Ordering::SeqCst);
+        }
+        Ok(self.waiting(mem)? > seen)
+    }
+
+    /// The `n`th chain that was not taken yet: its head, and its pieces, all to be written
+    /// or all to be read. There have to be more than `n` waiting.
+    pub(super) fn chain<'m>(
+        &self,
+        mem: &'m Memory,
+        n: u16,
+        write: bool,
+        pieces: &mut Pieces<'m>,
+    ) -> Result<u16, Fault> {
+        let slot = u64::from(self.next_available.wrapping_add(n) & (self.place.size - 1));
+        let at = self.place.available.wrapping_add(4 + 2 * slot);
+        let head = self.load(mem, "available ring", at)?;
+        let mut table = (self.place.descriptors, usize::from(self.place.size));
+        let (mut index, mut indirect, mut count) = (head, false, 0);
+        loop {
+            count += 1;
+            if count > MAX_PIECES {
+                return Err(Fault::Loop(MAX_PIECES));
+            }
+            let d = descriptor(mem, table, index)?;
+            if d.flags & F_INDIRECT != 0 {
+                if indirect || d.flags & F_NEXT != 0 {
+                    return Err(Fault::Nested);
+                }
+                let entries = (d.length / DESCRIPTOR as u32) as usize;
+                if d.length == 0 || d.length % DESCRIPTOR as u32 != 0 || entries > MAX_PIECES {
+                    return Err(Fault::Table(d.length));
+                }
+                table = (d.address, entries);
+                (index, indirect) = (0, true);
+                continue;
+            }
+            if (d.flags & F_WRITE != 0) != write {
+                return Err(Fault::Direction(d.length, if write { "read" } else { "write" }));
+            }
+            if d.length == 0 && write {
+                return Err(Fault::Empty);
+            }
+            let mapped = mem.dma_slices(d.address, d.length as usize, |s| pieces.push(s));
+            mapped.map_err(|_| Fault::Unmapped("buffer", d.address))?;
+            if d.flags & F_NEXT == 0 {
+                return Ok(head);
+            }
+            index = d.next;
+        }
+    }
+
+    /// Gives back the next chains in order, each with how many bytes were written to it.
+    /// The driver sees all of them or none.
+    pub(super) fn give_back(&mut self, mem: &Memory, chains: &[(u16, u32)]) -> Result<(), Fault> {
+        for (n, (head, written)) in (0u16..).zip(chains) {
+            let slot = u64::from(self.next_used.wrapping_add(n) & (self.place.size - 1));
+            let at = self.place.used.wrapping_add(4 + 8 * slot);
+            let mut element = [0; 8];
+            element[..4].copy_from_slice(&u32::from(*head).to_le_bytes());
+            element[4..].copy_from_slice(&written.to_le_bytes());
+            mem.write_slice(&element, GuestAddress(at)).map_err(|_| Fault::Unmapped("used ring", at))?;
+        }
+        let n = chains.len() as u16;
+        self.next_available = self.next_available.wrapping_add(n);
+        self.next_used = self.next_used.wrapping_add(n);
+        self.store(mem, "used ring", self.place.used.wrapping_add(2), self.next_used)
+    }
+
+    /// Whether the driver wants to be told of what was given back since it was told last.
+    pub(super) fn tells(&mut self, mem: &Memory) -> Result<bool, Fault> {
+        if self.told == self.next_used {
+            return Ok(false);
+        }
+        fence(Ordering::SeqCst);
+        let old = std::mem::replace(&mut self.told, self.next_used);
+        if !self.event_idx {
+            return Ok(self.load(mem, "available ring", self.place.available)? & NO_INTERRUPT == 0);
+        }
+        let at = self.place.available.wrapping_add(4 + 2 * u64::from(self.place.size));
+        let event = self.load(mem, "available ring", at)?;
+        let (new, passed) = (self.next_used, self.next_used.wrapping_sub(old));
+        Ok(new.wrapping_sub(event).wrapping_sub(1) < passed)
+    }
+}
+
+fn descriptor(mem: &Memory, (table, entries): (u64, usize), index: u16) -> Result<Descriptor, Fault> {
+    if usize::from(index) >= entries {
+        return Err(Fault::Index(index, entries));
+    }
+    let at = table.wrapping_add(u64::from(index) * DESCRIPTOR);
+    let mut b = [0u8; DESCRIPTOR as usize];
+    mem.read_slice(&mut b, GuestAddress(at)).map_err(|_| Fault::Unmapped("descriptor table", at))?;
+    let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = b;
+    Ok(Descriptor {
+        address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+        length: u32::from_le_bytes([l0, l1, l2, l3]),
+        flags: u16::from_le_bytes([f0, f1]),
+        next: u16::from_le_bytes([n0, n1]),
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) const SIZE: u16 = 8;
+    pub(in super::super) const PLACE: Place =
+        Place { size: SIZE, descriptors: 0x1000, available: 0x2000, used: 0x3000 };
+
+    pub(in super::super) fn memory() -> Memory {
+        Memory::from_ranges(&[(GuestAddress(0x1000), 0x1_0000)]).expect("memory")
+    }
+
+    pub(in super::super) fn describe(
+        mem: &Memory,
+        table: u64,
+        i: u16,
+        (address, length): (u64, u32),
+        flags: u16,
+        next: u16,
+    ) {
+        let mut b = address.to_le_bytes().to_vec();
+        b.extend(length.to_le_bytes());
+        b.extend(flags.to_le_bytes());
+        b.extend(next.to_le_bytes());
+        mem.write_slice(&b, GuestAddress(table + u64::from(i) * 16)).expect("in memory");
+    }
+
+    pub(in super::super) fn offer(mem: &Memory, heads: &[u16]) {
+        let index: u16 = mem.read_obj(GuestAddress(PLACE.available + 2)).expect("in memory");
+        for (i, head) in (0..).zip(heads) {
+            let slot = u64::from(index.wrapping_add(i) % SIZE);
+            mem.write_obj(*head, GuestAddress(PLACE.available + 4 + 2 * slot)).expect("in memory");
+        }
+        mem.write_obj(index.wrapping_add(heads.len() as u16), GuestAddress(PLACE.available + 2)).expect("in memory");
+    }
+
+    fn first(mem: &Memory) -> Result<usize, Fault> {
+        let ring = Ring::new(mem, PLACE, 0, false)?;
+        assert!(ring.waiting(mem)? > 0);
+        let mut pieces = Pieces::new();
+        ring.chain(mem, 0, false, &mut pieces)?;
+        Ok(pieces.iter().map(VolatileSlice::len).sum())
+    }
+
+    #[test]
+    fn chains_are_walked_direct_and_indirect() {
+        let mem = memory();
+        describe(&mem, 0x1000, 3, (0x4000, 12), F_NEXT, 5);
+        describe(&mem, 0x1000, 5, (0x5000, 100), 0, 7);
+        offer(&mem, &[3]);
+        assert_eq!(first(&mem), Ok(112));
+        describe(&mem, 0x1000, 3, (0x6000, 48), F_INDIRECT, 0);
+        describe(&mem, 0x6000, 0, (0x4000, 1), F_NEXT, 2);
+        describe(&mem, 0x6000, 2, (0x4000, 2), 0, 0);
+        assert_eq!(first(&mem), Ok(3));
+    }
+
+    #[test]
+    fn hostile_rings_have_names_for_what_is_wrong() {
+        let set = |d: &[(u16, (u64, u32), u16, u16)]| {
+            let mem = memory();
+            for (i, place, flags, next) in d {
+                describe(&mem, 0x1000, *i, *place, *flags, *next);
+            }
+            offer(&mem, &[0]);
+            first(&mem)
+        };
+        let room = (0x4000, 64);
+        assert_eq!(set(&[(0, room, F_NEXT, 0)]), Err(Fault::Loop(MAX_PIECES)));
+        assert_eq!(set(&[(0, room, F_NEXT, 8)]), Err(Fault::Index(8, 8)));
+        assert_eq!(set(&[(0, room, F_WRITE, 0)]), Err(Fault::Direction(64, "write")));
+        assert_eq!(set(&[(0, (0x9_0000, 64), 0, 0)]), Err(Fault::Unmapped("buffer", 0x9_0000)));
+        assert_eq!(set(&[(0, (u64::MAX, 64), 0, 0)]), Err(Fault::Unmapped("buffer", u64::MAX)));
+        assert_eq!(set(&[(0, (0x4000, u32::MAX), 0, 0)]), Err(Fault::Unmapped("buffer", 0x4000)));
+        assert_eq!(set(&[(0, (0x4000, 17), F_INDIRECT, 0)]), Err(Fault::Table(17)));
+        assert_eq!(set(&[(0, (0x4000, 0), F_INDIRECT, 0)]), Err(Fault::Table(0)));
+        assert_eq!(set(&[(0, (0x4000, 1 << 20), F_INDIRECT, 0)]), Err(Fault::Table(1 << 20)));
+        assert_eq!(set(&[(0, (0x1000, 16), F_INDIRECT, 0)]), Err(Fault::Nested));
+        assert_eq!(
+            set(&[(0, (u64::MAX - 7, 16), F_INDIRECT, 0)]),
+            Err(Fault::Unmapped("descriptor table", u64::MAX - 7))
+        );
+        let mem = memory();
+        mem.write_obj(9u16, GuestAddress(PLACE.available + 2)).expect("in memory");
+        assert_eq!(Ring::new(&mem, PLACE, 0, false).and_then(|r| r.waiting(&mem)), Err(Fault::Ahead(9, 8)));
+        offer(&mem, &[]);
+        for place in [
+            Place { size: 0, ..PLACE },
+            Place { size: 7, ..PLACE },
+            Place { size: 2048, ..PLACE },
+            Place { used: 0x3002, ..PLACE },
+            Place { used: u64::MAX - 3, ..PLACE },
+            Place { available: 0x9_0000, ..PLACE },
+        ] {
+            assert!(Ring::new(&mem, place, 0, true).is_err(), "{place:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_is_seen_at_once_and_told_as_wanted() {
+        let mem = memory();
+        mem.write_obj(0xfffeu16, GuestAddress(PLACE.used + 2)).expect("in memory");
+        let mut ring = Ring::new(&mem, PLACE, 7, true).expect("good");
+        // The driver wants to hear of the second from here on.
+        mem.write_obj(0xffffu16, GuestAddress(PLACE.available + 4 + 16)).expect("in memory");
+        ring.give_back(&mem, &[(1, 10)]).expect("good");
+        assert!(!ring.tells(&mem).expect("good"));
+        ring.give_back(&mem, &[(2, 20), (3, 30)]).expect("good");
+        assert!(ring.tells(&mem).expect("good") && !ring.tells(&mem).expect("good"));
+        assert_eq!(mem.read_obj::<u16>(GuestAddress(PLACE.used + 2)).expect("in memory"), 1);
+        assert_eq!(mem.read_obj::<u32>(GuestAddress(PLACE.used + 4 + 8 * 7)).expect("in memory"), 2);
+        assert_eq!(ring.base(), 10);
+    }
+}
