@@ -6,23 +6,32 @@ from fabric import PEER, Fabric
 
 STATES = read("/sys/power/state").split()
 RTC = "/sys/class/rtc/rtc0/wakealarm"
+KEYBOARD = "/sys/devices/platform/i8042/serio0/power/wakeup"
+EBUSY = 16
 
 
 def sleep_once(state, rehearse="none", mode=None):
-    """Goes to sleep and comes back: by itself if it is a rehearsal, else by the clock."""
+    """Goes to sleep and comes back: by itself if it is a rehearsal, else by the clock or, from
+    sleep in which the machine idles and its clock is not heard, by a key."""
     if mode:
         write("/sys/power/mem_sleep", mode)
     write("/sys/power/pm_test", rehearse)
     before = read("/sys/power/suspend_stats/success")
-    if rehearse == "none":
+    if rehearse == "none" and state == "mem":
         write(RTC, "0")
         write(RTC, "+4")
-    try:
-        write("/sys/power/state", state)
-    finally:
-        write("/sys/power/pm_test", "none")
+    for left in reversed(range(10)):
+        try:
+            write("/sys/power/state", state)
+            break
+        except OSError as e:
+            # A key that is pressed too early keeps the machine awake.
+            if e.errno != EBUSY or not left:
+                raise
+        finally:
+            if rehearse != "none":
+                write("/sys/power/pm_test", "none")
     equal(int(read("/sys/power/suspend_stats/success")), int(before) + 1, f"successes of {state}, {rehearse}")
-    equal(read("/sys/power/suspend_stats/fail"), "0", "failures")
 
 
 def ways():
@@ -35,6 +44,8 @@ def ways():
     yield "freeze", "none", None
 
 
+write(KEYBOARD, "enabled")
+ask("keys")
 # The shared folder does not outlast sleep: its driver has nothing for it.
 os.chdir("/")
 run("umount /host")

@@ -5,6 +5,7 @@
 
 pub mod ask;
 pub mod inject;
+mod keys;
 pub mod plan;
 pub mod turn;
 
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use parking_lot::Mutex;
 use sfnic_ci::{Evidence, Suite, scripts};
 use sfnic_device_model::nic::CardConfig;
 use sfnic_firmware_cmds::Opcode;
@@ -20,6 +22,7 @@ use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::{Guest, Kit, Outcome, What};
 
 use crate::board::{Board, BoardConfig, WireKind};
+use keys::Keys;
 use turn::Turn;
 
 /// What to build and how to run it.
@@ -175,9 +178,16 @@ impl Bench {
         std::fs::create_dir(&share)?;
         scripts::write(&share)?;
         let nic = self.board.nic.clone();
+        let monitor = self.dir.path().join("qmp");
+        let monitor_option = Keys::option(&monitor);
+        let keys = Mutex::new(None);
         let answer = move |question: &str| match question {
             "memory" => serde_json::to_value(ask::memory()),
             "objects" => serde_json::to_value(nic.object_counts()),
+            "keys" => {
+                keys.lock().get_or_insert_with(|| Keys::press(monitor.clone()));
+                serde_json::to_value(true)
+            }
             _ => Ok(serde_json::Value::Null),
         };
         let guest = Guest {
@@ -192,7 +202,7 @@ impl Bench {
             // A script can end QEMU at once by writing to this port.
             extra_args: ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
                 .into_iter()
-                .chain(self.lab.qemu.iter().map(String::as_str))
+                .chain(monitor_option.iter().chain(&self.lab.qemu).map(String::as_str))
                 .map(Into::into)
                 .collect(),
             iommu: self.lab.iommu,
