@@ -44,13 +44,19 @@ def netdev_in(ns):
     return next(l["ifname"] for l in json.loads(run("ip -j link show", ns=ns)) if l["ifname"] != "lo")
 
 
+# Before Linux 6.11 mlx5_ib makes queue pairs when it attaches, which are not there yet.
+RDMA = KERNEL >= (6, 11)
+if RDMA:
+    run("modprobe mlx5_ib")
 f = Fabric()
 with check("who is there"):
     f.traffic()
     have = auxiliaries()
     value("auxiliary", have)
     kinds = {n.rsplit(".", 1)[0] for n in have}
-    require({"mlx5_core.eth", "mlx5_core.sf", "mlx5_core.eth-rep"} <= kinds, f"kinds of auxiliary devices: {kinds}")
+    wanted = {"mlx5_core.eth", "mlx5_core.sf", "mlx5_core.eth-rep"}
+    wanted |= {"mlx5_core.rdma", "mlx5_core.rdma-rep"} if RDMA else set()
+    require(wanted <= kinds, f"kinds of auxiliary devices: {kinds}")
 
 # Traffic of the other SFs and of the peer has to go on.
 for n in range(3):

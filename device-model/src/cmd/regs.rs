@@ -469,7 +469,7 @@ mod tests {
     fn registers_are_in_order_and_as_long_as_the_kernel_says() {
         assert!(REGISTERS.is_sorted_by_key(|r| r.id));
         let sizes: Vec<usize> = REGISTERS.iter().map(|r| r.size).collect();
-        assert_eq!(sizes, [0x40, 0x10, 0x40, 0x10, 0x20, 0x100, 0x100, 0x10, 0x90, 0x10c, 0x10, 0x18, 0x48]);
+        assert_eq!(sizes, [0x40, 0x10, 0x40, 0x10, 0x20, 0x100, 0x100, 0x40, 0x10, 0x90, 0x10c, 0x10, 0x18, 0x48]);
         let writable: Vec<&str> = REGISTERS.iter().filter(|r| r.writable).map(|r| r.name).collect();
         assert_eq!(writable, ["PMTU", "PTYS", "PAOS", "PFCC", "NODE_DESC", "HOST_ENDIANNESS"]);
     }

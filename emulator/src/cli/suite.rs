@@ -1,7 +1,6 @@
 //! `sfnic suite`: the kernel's own tests.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use sfnic_qemu::kit::DEFAULT_LINE;
@@ -11,7 +10,7 @@ use super::device::{Control, Later, Watch};
 use super::{Done, Failure, kit, print, value, vm};
 use crate::config::Config;
 use crate::suite::data::Data;
-use crate::suite::{NEEDED, PACKAGES, SCRIPT, report};
+use crate::suite::{Job, LOG, MEMORY, PACKAGES, SCRIPT, report};
 
 /// Run the kernel's own tests in a guest.
 #[derive(Debug, clap::Args)]
@@ -72,7 +71,7 @@ struct Kselftest {
     dmesg: Option<PathBuf>,
 
     /// The guest's CPUs: the driver has a queue for each, less two.
-    #[arg(long, value_name = "N", default_value = "12", value_parser = value::cpus)]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = value::cpus)]
     cpus: u32,
 
     /// How often a case that fails is tried again.
@@ -120,27 +119,25 @@ fn kselftest(args: Kselftest) -> Done {
     let kit = Kit::ensure(&options, &args.kernel)?;
     let tests = kit.selftests(&options)?;
     let share = tempfile::Builder::new().prefix("sfnic-suite-").tempdir().context("cannot make a folder")?;
-    copy(&tests, &share.path().join("linux"))?;
-    std::fs::write(share.path().join("suite.py"), SCRIPT).context("cannot write the script")?;
+    let job = Job::new(data, programs, args.retries);
+    job.supply(&tests, share.path())?;
+    sfnic_ci::scripts::write(share.path()).context("cannot write the script")?;
 
-    let seconds: u64 = programs.iter().map(|p| u64::from(p.seconds) * u64::from(args.retries + 1)).sum();
-    let words = programs.iter().map(|p| format!("{}:{}", p.path, p.seconds));
-    let known: Vec<&str> = data.known.iter().map(|k| k.case.as_str()).collect();
     let guest = Guest {
-        mem: "3G".to_owned(),
+        mem: MEMORY.to_owned(),
         cpus: args.cpus,
         share: Some(share.path().to_owned()),
         what: What::Command(
-            ["python3".into(), "/host/suite.py".into()].into_iter().chain(words.map(Into::into)).collect(),
+            ["python3".into(), format!("/host/{SCRIPT}")].into_iter().chain(job.words()).map(Into::into).collect(),
         ),
-        env: vec![("SUITE_RETRIES".to_owned(), args.retries.to_string()), ("SUITE_KNOWN".to_owned(), known.join(" "))],
-        timeout: Some(Duration::from_secs(seconds + 300)),
+        env: job.env(),
+        timeout: Some(job.timeout()),
         ..Guest::default()
     };
     let watch = Watch { strict: false, explain: None, explain_count: 0, trace: None, capture: vec![] };
     // What the tests say is on the share: the console is for progress.
     let ran = vm::boot(&kit, Config::default(), guest, &Control::default(), &watch)?;
-    let said = std::fs::read(share.path().join("suite.log")).unwrap_or_default();
+    let said = std::fs::read(share.path().join(LOG)).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     if let Some(file) = log {
         file.write(&said)?;
@@ -148,7 +145,7 @@ fn kselftest(args: Kselftest) -> Done {
     if let Some(file) = dmesg {
         file.write(&ran.dmesg)?;
     }
-    let all = report::judge(&said, &programs, &data);
+    let all = job.judge(&said);
     if let Some(file) = junit {
         file.write(&report::junit(&all))?;
     }
@@ -158,16 +155,4 @@ fn kselftest(args: Kselftest) -> Done {
         _ => print(&report::table(&all))?,
     }
     Ok(watch.report(&ran.nic, u8::from(report::failed(&all))))
-}
-
-/// Copies what the tests read and run.
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    for part in NEEDED.iter().filter(|part| from.join(part).exists()) {
-        let (from, to) = (from.join(part), to.join(part));
-        std::fs::create_dir_all(to.parent().unwrap_or(&to)).with_context(|| format!("cannot make {}", to.display()))?;
-        let out = std::process::Command::new("cp").arg("-a").arg(&from).arg(&to).output().context("cannot run cp")?;
-        let why = String::from_utf8_lossy(&out.stderr);
-        anyhow::ensure!(out.status.success(), "cannot copy {}: {}", from.display(), why.trim());
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 /// What is run and what is known of it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// In the order in which they run.

@@ -186,6 +186,20 @@ pub fn table(all: &[Ran]) -> String {
     text
 }
 
+/// A line a case, as the guest tests' scripts say them.
+pub fn checks(all: &[Ran]) -> String {
+    let mut text = String::new();
+    for case in all.iter().flat_map(|r| &r.cases) {
+        let name = case.name.replace(": ", " ");
+        let _ = match case.verdict {
+            Verdict::Pass => writeln!(text, "ok {name}"),
+            Verdict::Fail => writeln!(text, "not ok {name}: {}", case.why),
+            Verdict::Skip | Verdict::Known => writeln!(text, "skip {name}: {}", case.why),
+        };
+    }
+    text
+}
+
 /// TAP, version 13.
 pub fn tap(all: &[Ran]) -> String {
     let cases: Vec<&Case> = all.iter().flat_map(|r| &r.cases).collect();
@@ -280,6 +294,7 @@ mod tests {
     #[test]
     fn forms() {
         let all = judged(&["ping"]);
+        assert!(checks(&all).starts_with("ok ping.a\nok ping.b\nskip ping.test_xdp_offload: "), "{}", checks(&all));
         let tap = tap(&all);
         assert!(tap.starts_with("TAP version 13\n1..4\nok 1 ping.a\n"), "{tap}");
         assert!(tap.contains("not ok 3 ping.test_xdp_offload # TODO "));

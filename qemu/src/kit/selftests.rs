@@ -50,6 +50,11 @@ const PATHS: &[&str] = &[
 const LIBRARY: &str = "tools/testing/selftests/drivers/net/lib/py";
 
 impl Kit {
+    /// Were the self-tests of network drivers built with this kernel?
+    pub fn has_selftests(&self) -> bool {
+        self.source.join(LIBRARY).exists()
+    }
+
     /// The self-tests of network drivers with their programs, of the kernel that this is a
     /// kit for: a directory with the layout of the kernel's source. A whole kernel's kit has
     /// them; for others they are made first.
@@ -58,7 +63,7 @@ impl Kit {
     /// It is a kernel of the user's, or the source cannot be had, or this kernel is so old
     /// that it has no such tests.
     pub fn selftests(&self, options: &KitOptions) -> Result<PathBuf> {
-        if self.source.join(LIBRARY).exists() {
+        if self.has_selftests() {
             return Ok(self.source.clone());
         }
         let line = self.line().context("the self-tests come with the kernels of the kit: --kernel names one")?;
