@@ -10,6 +10,7 @@ use papaya::{Equivalent, HashMap};
 use sfnic_firmware_cmds::layouts::FteMatchParam;
 use smallvec::SmallVec;
 
+use super::changes::{Mark, Seed};
 use super::object::Fte;
 use crate::packet::MatchKey;
 
@@ -114,18 +115,34 @@ pub struct Group<T> {
     /// `match_criteria_enable` as the driver gave it.
     pub criteria: u8,
     mask: Mask,
+    seed: Seed,
     store: ArcSwap<Store<T>>,
 }
 
 impl<T: Send + Sync + 'static> Group<T> {
-    pub(super) fn new(id: u32, start: u32, end: u32, criteria: u8, mask: &MatchKey) -> Self {
+    pub(super) fn new(id: u32, (start, end): (u32, u32), criteria: u8, mask: &MatchKey, seed: Seed) -> Self {
         let store = ArcSwap::from_pointee(Store::Few(SmallVec::new()));
-        Self { id, start, end, criteria, mask: Mask::new(mask, criteria), store }
+        Self { id, start, end, criteria, mask: Mask::new(mask, criteria), seed, store }
     }
 
     /// What it looks at.
     pub fn mask(&self) -> &Mask {
         &self.mask
+    }
+
+    /// The mark of what the group has for a packet.
+    pub fn mark(&self, packet: &MatchKey) -> Mark {
+        Mark::value(self.seed, self.mask.0.iter().map(|(i, m)| packet.0[*i] & m))
+    }
+
+    /// The mark of what the group has for a value.
+    pub(super) fn mark_of(&self, key: &Key) -> Mark {
+        Mark::value(self.seed, key.0.iter().copied())
+    }
+
+    /// The mark of what the group has for the packets of one of its rules.
+    pub fn mark_of_rule(&self, fte: &Fte<T>) -> Mark {
+        self.mark_of(&fte.key)
     }
 
     /// Finds the rule for a packet, whose match fields are `key` of it, and

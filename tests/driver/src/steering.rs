@@ -202,6 +202,34 @@ impl Function {
         .map(drop)
     }
 
+    /// SET_FLOW_TABLE_ENTRY: what an entry does from now on, all of it.
+    pub fn modify_entry(&self, t: Table, group: u32, index: u32, flow: &Flow) -> Result<(), CmdError> {
+        const MODIFY: u32 = 1;
+        const ALL: u32 = 0xf;
+        self.cmd_with::<SetFteIn, SetFteOut>(Opcode::SET_FLOW_TABLE_ENTRY, &flow.list(), 0, |i| {
+            i.set(SetFteIn::op_mod, MODIFY).set(SetFteIn::modify_enable_mask, ALL);
+            i.set(SetFteIn::table_type, t.kind).set(SetFteIn::table_id, t.id).set(SetFteIn::flow_index, index);
+            i.set(SetFteIn::other_vport, t.vport.is_some().into());
+            i.set(SetFteIn::vport_number, t.vport.unwrap_or(0).into());
+            flow.fill(&mut i.sub(SetFteIn::flow_context), group);
+        })
+        .map(drop)
+    }
+
+    /// MODIFY_FLOW_TABLE: where frames go that no entry is for, the default or
+    /// another table.
+    pub fn set_miss(&self, t: Table, to: Option<Table>) -> Result<(), CmdError> {
+        const MISS_TABLE: u32 = 1;
+        self.cmd::<ModifyFlowTableIn, ModifyFlowTableOut>(Opcode::MODIFY_FLOW_TABLE, |i| {
+            i.set(ModifyFlowTableIn::table_type, t.kind).set(ModifyFlowTableIn::table_id, t.id);
+            i.set(ModifyFlowTableIn::modify_field_select, MISS_TABLE);
+            i.sub(ModifyFlowTableIn::flow_table_context)
+                .set(FlowTableContext::table_miss_action, to.is_some().into())
+                .set(FlowTableContext::table_miss_id, to.map_or(0, |t| t.id));
+        })
+        .map(drop)
+    }
+
     /// DELETE_FLOW_TABLE_ENTRY.
     pub fn delete_entry(&self, t: Table, index: u32) -> Result<(), CmdError> {
         self.cmd::<DeleteFteIn, DeleteFteOut>(Opcode::DELETE_FLOW_TABLE_ENTRY, |i| {

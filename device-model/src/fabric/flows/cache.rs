@@ -8,7 +8,7 @@ use crate::fabric::plane::FunctionPlane;
 use crate::fabric::vport::Vport;
 use crate::packet::FlowKey;
 use crate::queue::{Rq, RssType};
-use crate::steering::FlowCounter;
+use crate::steering::{Changes, FlowCounter, Mark, Moment};
 
 /// Most flows; with the index, 144 bytes each.
 const MAX_FLOWS: usize = 1 << 20;
@@ -68,12 +68,21 @@ impl Way {
     }
 }
 
+/// Marks of what a flow's way depends on.
+pub type Marks = SmallVec<[Mark; 6]>;
+
+/// Most marks that are remembered; a flow with more is forgotten with any
+/// change of a rule.
+pub const MAX_MARKS: usize = 64;
+
 /// What is known of a flow.
 #[derive(Debug, Clone)]
 #[repr(align(64))]
 pub struct Flow {
     key: FlowKey,
     way: u32,
+    /// Up to which change of rules it is known to hold.
+    holds: u32,
     /// Receive hash.
     pub rss_hash: u32,
     /// Flow tag of the completion.
@@ -87,7 +96,7 @@ pub struct Flow {
 impl Flow {
     /// A flow that its cache has yet to file.
     pub fn new(key: FlowKey, counters: SmallVec<[FlowCounter; 1]>) -> Self {
-        Self { key, way: 0, rss_hash: 0, flow_tag: 0, reg_b: 0, counters }
+        Self { key, way: 0, holds: 0, rss_hash: 0, flow_tag: 0, reg_b: 0, counters }
     }
 }
 
@@ -111,30 +120,49 @@ pub struct At(u32);
 pub struct Cache {
     sets: Vec<Set>,
     flows: Vec<Flow>,
+    /// What each flow depends on: looked at only when rules have changed.
+    marks: Vec<Marks>,
     ways: Vec<Way>,
     /// The flow that is replaced next when there are enough.
     hand: usize,
-    /// Number of changes up to which everything here holds.
-    seen: u64,
+    /// The moment that everything is for.
+    now: Moment,
     /// Flows learnt, since it was made.
     pub learnt: u64,
 }
 
 impl Cache {
-    /// Forgets everything where there have been changes since. False then.
-    pub fn sync(&mut self, changes: u64) -> bool {
-        if self.seen == changes {
+    /// What is asked and learnt from here on is for this moment. Forgets
+    /// everything where everything may have changed since; false then.
+    pub fn sync(&mut self, now: Moment) -> bool {
+        let before = std::mem::replace(&mut self.now, now);
+        if before.epoch() == now.epoch() {
             return true;
         }
-        self.seen = changes;
         if !self.flows.is_empty() {
             self.clear();
         }
         false
     }
 
+    /// Whether what is known of a flow holds.
+    #[inline]
+    pub fn holds(&mut self, at: At, changes: &Changes) -> bool {
+        let Some(flow) = self.flows.get_mut(at.0 as usize) else { return false };
+        if flow.holds == self.now.edit() {
+            return true;
+        }
+        let Some(marks) = self.marks.get(at.0 as usize) else { return false };
+        if marks.len() > MAX_MARKS || !changes.hold(marks, flow.holds) {
+            return false;
+        }
+        flow.holds = self.now.edit();
+        true
+    }
+
     fn clear(&mut self) {
         self.flows.clear();
+        self.marks.clear();
         self.ways.clear();
         self.sets.fill(Set::default());
         self.hand = 0;
@@ -181,8 +209,13 @@ impl Cache {
         self.flows.get(at.0 as usize).map(|f| f.way)
     }
 
-    /// Remembers a flow and its way. The key must not be there yet.
-    pub fn learn(&mut self, hash: u64, mut flow: Flow, way: Way) {
+    /// Remembers a flow, its way and what that depends on, in place of what was
+    /// known of it.
+    pub fn learn(&mut self, hash: u64, mut flow: Flow, way: Way, mut marks: Marks) {
+        flow.holds = self.now.edit();
+        // One too many is enough to know.
+        marks.truncate(MAX_MARKS + 1);
+        marks.shrink_to_fit();
         // The last ones are the likeliest.
         flow.way = match self.ways.iter().rposition(|w| w.is(&way)) {
             Some(n) => n as u32,
@@ -195,17 +228,24 @@ impl Cache {
             }
         };
         self.learnt += 1;
+        if let Some(at) = self.find(&flow.key, hash) {
+            self.flows[at.0 as usize] = flow;
+            self.marks[at.0 as usize] = marks;
+            return;
+        }
         if self.flows.len() < MAX_FLOWS && self.flows.len() * 2 >= self.sets.len() * SET {
             self.grow();
         }
         let number = if self.flows.len() < MAX_FLOWS {
             self.flows.push(flow);
+            self.marks.push(marks);
             self.flows.len() as u32
         } else {
             let victim = self.hand;
             self.hand = (victim + 1) % MAX_FLOWS;
             self.unfile(self.flows[victim].key.hash(), victim as u32 + 1);
             self.flows[victim] = flow;
+            self.marks[victim] = marks;
             victim as u32 + 1
         };
         let home = self.set_of(hash);
@@ -267,7 +307,7 @@ mod tests {
     fn learn(c: &mut Cache, n: u32) {
         let mut flow = Flow::new(key(n), SmallVec::new());
         flow.rss_hash = n;
-        c.learn(key(n).hash(), flow, dropped(n as usize % 2));
+        c.learn(key(n).hash(), flow, dropped(n as usize % 2), Marks::new());
     }
 
     #[test]
@@ -290,12 +330,13 @@ mod tests {
     }
 
     #[test]
-    fn a_change_forgets_everything() {
-        let mut c = Cache::default();
-        assert!(c.sync(0));
+    fn a_change_of_everything_forgets_everything() {
+        let (mut c, changes) = (Cache::default(), Changes::default());
+        assert!(c.sync(changes.now()));
         learn(&mut c, 1);
-        assert!(c.sync(0) && c.find(&key(1), key(1).hash()).is_some());
-        assert!(!c.sync(1));
+        assert!(c.sync(changes.now()) && c.find(&key(1), key(1).hash()).is_some());
+        changes.everything();
+        assert!(!c.sync(changes.now()));
         assert!(c.is_empty() && c.ways.is_empty() && c.find(&key(1), key(1).hash()).is_none());
     }
 
@@ -303,7 +344,7 @@ mod tests {
     fn ways_are_bounded() {
         let mut c = Cache::default();
         for n in 0..=MAX_WAYS as u32 {
-            c.learn(key(n).hash(), Flow::new(key(n), SmallVec::new()), dropped(n as usize));
+            c.learn(key(n).hash(), Flow::new(key(n), SmallVec::new()), dropped(n as usize), Marks::new());
         }
         assert_eq!((c.ways.len(), c.len()), (1, 1));
         let at = c.find(&key(MAX_WAYS as u32), key(MAX_WAYS as u32).hash()).unwrap();

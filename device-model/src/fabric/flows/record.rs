@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::cache::{End, Flow, Way};
+use super::cache::{End, Flow, Marks, Way};
 use crate::fabric::tir::Tir;
 use crate::packet::FlowKey;
 use crate::packet::quick::reads_sequence;
@@ -21,6 +21,8 @@ pub struct Record {
     /// Not to be learnt from.
     unfit: bool,
     counters: SmallVec<[FlowCounter; 1]>,
+    /// What the way depends on.
+    depends: Marks,
     /// The way up to now; its end says nothing before `ended`.
     pub way: Way,
     ended: bool,
@@ -37,7 +39,7 @@ impl Default for Record {
             crossings: 0,
             end: End::Drop,
         };
-        Self { unfit: false, counters: SmallVec::new(), way, ended: false, marks: [0; 3] }
+        Self { unfit: false, counters: SmallVec::new(), depends: Marks::new(), way, ended: false, marks: [0; 3] }
     }
 }
 
@@ -58,16 +60,21 @@ impl Record {
     /// What a step of the flow tables tells.
     pub fn step(&mut self, step: &Step<'_, Tir>) {
         match step {
-            Step::Miss { group, .. } => self.asked(group),
+            Step::Enter { table, .. } => self.depends.push(table.mark()),
+            Step::Miss { group, packet } => {
+                self.asked(group);
+                self.depends.push(group.mark(packet));
+            }
             Step::Hit { group, fte } => {
                 self.asked(group);
+                self.depends.push(group.mark_of_rule(fte));
                 self.hit(fte);
             }
             Step::Copy { .. } => self.spoil(),
             Step::End { verdict: Verdict::Drop(reason) } => {
                 self.unfit |= !matches!(reason, DropReason::Rule | DropReason::NoDestination);
             }
-            Step::Enter { .. } | Step::Acted { .. } | Step::End { .. } => {}
+            Step::Acted { .. } | Step::End { .. } => {}
         }
     }
 
@@ -88,12 +95,14 @@ impl Record {
     }
 
     /// What the cache is to know, if anything.
-    pub fn finish(self, key: FlowKey) -> Option<(Flow, Way)> {
+    pub fn finish(mut self, key: FlowKey) -> Option<(Flow, Way, Marks)> {
         if self.unfit || !self.ended {
             return None;
         }
         let mut flow = Flow::new(key, self.counters);
         [flow.rss_hash, flow.flow_tag, flow.reg_b] = self.marks;
-        Some((flow, self.way))
+        self.depends.sort_unstable();
+        self.depends.dedup();
+        Some((flow, self.way, self.depends))
     }
 }
