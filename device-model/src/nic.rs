@@ -32,7 +32,7 @@ use crate::faults::Faults;
 use crate::irq::IrqLine;
 use crate::pci::{Config, MSIX_MAX};
 use crate::slice::Slices;
-use crate::steering::{Limits, Steering};
+use crate::steering::{Counters, Limits, Steering};
 use crate::trace::{Noise, Record, Recorder, Trace};
 use crate::unmodelled::Unmodelled;
 use crate::work::WorkQueue;
@@ -104,6 +104,8 @@ pub struct Nic {
     pub work: WorkQueue,
     /// What workers know of flows.
     pub flows: Flows,
+    /// Flow counters of all functions.
+    pub counters: Arc<Counters>,
     /// Slices that somebody added from outside.
     pub slices: Slices,
     /// Rate of the internal timer in kHz.
@@ -160,6 +162,7 @@ impl Nic {
             faults: Faults::default(),
             work: WorkQueue::new(waker),
             flows,
+            counters: Arc::default(),
             slices: Slices::default(),
             clock,
             trace: Trace::default(),

@@ -124,7 +124,7 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: From<'_>, frames: &mut [Fram
     for (frame, at) in frames.iter().zip(at) {
         tally.count(frame.headers(), frame.len());
         if let Some((flow, _)) = cache.get(*at) {
-            flow.counters.iter().for_each(|c| c.add(p.worker, frame.len() as u64));
+            flow.counters.iter().for_each(|c| p.nic.counters.add(p.worker, *c, frame.len() as u64));
         }
     }
     from.function.vport.tx.add(&tally);

@@ -305,35 +305,72 @@ fn fill_and_sum_at_once(f: &mut Frame<'_>, what: Fill) -> Option<Summary> {
         return None;
     }
     let at = l4_checksum_at(f, &l)?;
-    let around = add(sum(h.get(super::frame::MIN_LEN..l3)?), sum(behind));
-    let mut ip = sum(h.get(l3..l4)?);
-    let mut body = f.sum_range(l4, end);
-    let pseudo = pseudo(f, &l, l.ip_protocol, len);
-    let (udp, told) = (l.l4 == L4::Udp, get16(f, at));
+    let around = carry(words(h.get(super::frame::MIN_LEN..l3)?), words(behind));
+    let mut ip = words(h.get(l3..l4)?);
+    let own = h.get(l4..end.min(h.len()))?;
+    let mut body = words(own);
+    if end > h.len() {
+        let rest = f.payload_sum();
+        body = carry(body, u64::from(u16::to_be(if own.len() % 2 == 1 { rest.swap_bytes() } else { rest })));
+    }
+    // The addresses, and protocol and length as two big-endian fields.
+    let addresses = if l.l3 == L3::Ipv4 { l3 + 12..l3 + 20 } else { l3 + 8..l3 + 40 };
+    let numbers = u64::from(u16::from(l.ip_protocol).to_be()) + u64::from((len as u32).to_be());
+    let pseudo = carry(words(h.get(addresses)?), numbers);
+    // In memory order, like the sums.
+    let field = |at: usize| h.get(at..)?.first_chunk().map(|b| u16::from_ne_bytes(*b));
+    let (udp, told) = (l.l4 == L4::Udp, field(at)?);
+    let (mut new_l4, mut new_l3) = (None, None);
     let l4_ok = if what.l4 {
-        let without = add(body, !told);
-        let c = match !add(pseudo, without) {
+        let without = carry(body, u64::from(!told));
+        let c = match !fold(carry(pseudo, without)) {
             0 if udp => 0xffff,
             c => c,
         };
-        put16(f, at, c);
-        body = add(without, c);
+        new_l4 = Some(c);
+        body = carry(without, u64::from(c));
         true
     } else if udp && told == 0 {
         l.l3 == L3::Ipv4
     } else {
-        add(pseudo, body) == 0xffff
+        fold(carry(pseudo, body)) == 0xffff
     };
     let mut l3_ok = true;
     if l.l3 == L3::Ipv4 {
         if what.l3 {
-            let without = add(ip, !get16(f, l3 + 10));
-            put16(f, l3 + 10, !without);
+            new_l3 = Some(!fold(carry(ip, u64::from(!field(l3 + 10)?))));
             ip = 0xffff;
         }
-        l3_ok = ip == 0xffff;
+        l3_ok = fold(ip) == 0xffff;
     }
-    Some(Summary { l3_ok, l4_ok, check_sum: add(around, add(ip, body)) })
+    for (at, new) in [(at, new_l4), (l3 + 10, new_l3)] {
+        if let Some(new) = new
+            && let Some(place) = f.headers_mut().get_mut(at..).and_then(<[u8]>::first_chunk_mut)
+        {
+            *place = new.to_ne_bytes();
+        }
+    }
+    Some(Summary { l3_ok, l4_ok, check_sum: u16::from_be(fold(carry(around, carry(ip, body)))) })
+}
+
+/// Sum of 64-bit words in memory order, the rest as shorter ones: few
+/// instructions for the few bytes of headers.
+#[inline]
+fn words(bytes: &[u8]) -> u64 {
+    let (all, rest) = bytes.as_chunks::<8>();
+    let (four, rest) = rest.as_chunks::<4>();
+    let (two, last) = rest.as_chunks::<2>();
+    let s = all.iter().fold(0, |s, w| carry(s, u64::from_ne_bytes(*w)));
+    let s = four.iter().fold(s, |s, w| carry(s, u32::from_ne_bytes(*w).into()));
+    let s = two.iter().fold(s, |s, w| carry(s, u16::from_ne_bytes(*w).into()));
+    last.iter().fold(s, |s, b| carry(s, u16::from_ne_bytes([*b, 0]).into()))
+}
+
+/// Adds with the carry at the other end.
+#[inline]
+const fn carry(a: u64, b: u64) -> u64 {
+    let (s, over) = a.overflowing_add(b);
+    s + over as u64
 }
 
 pub(crate) fn get16(f: &Frame<'_>, at: usize) -> u16 {

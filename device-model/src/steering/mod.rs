@@ -28,7 +28,7 @@ pub mod walk;
 
 pub use changes::{Changes, Mark, Moment};
 pub use control::{Change, FteSpec, Limits, Modify, Steering, TableSpec};
-pub use counter::{CounterBulk, FlowCounter};
+pub use counter::{CounterBulk, Counters, FlowCounter, Place};
 pub use domain::{Miss, Reader, TableFlags, TableRef, TableType, View};
 pub use object::{Action, Actions, Dest, FlowSource, Fte, ModifyHeader, PushVlan, Reformat, Used};
 pub use trace::{Metadata, NoTrace, Step, Trace, Why, why};

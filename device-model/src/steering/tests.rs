@@ -195,7 +195,7 @@ fn changes_name_the_objects_that_rules_use() {
     let mut s = S::new(Limits::default());
     let t = rx(&mut s, 0, 4);
     let g = s.create_group(RX, t, (0, 15), 0, &MatchKey::default()).unwrap();
-    let bulk = CounterBulk::new(0x80, 128);
+    let bulk = Counters::bulk(0x80);
     let modify = Arc::new(ModifyHeader { id: 7, table_type: 0, actions: Box::default() });
     let flags = Action::FORWARD | Action::COUNT | Action::MODIFY_HEADER;
     let counters = smallvec![bulk.counter(0x85).unwrap()];
@@ -303,7 +303,7 @@ fn a_dump_names_fields_and_counts() {
     let t = rx(&mut s, 3, 4);
     s.set_root(RX, 0, t).unwrap();
     let g = s.create_group(RX, t, (0, 15), 1, &dmac(0xffff_0000)).unwrap();
-    let bulk = CounterBulk::new(9, 1);
+    let bulk = Counters::bulk(9);
     let counters = smallvec![bulk.counter(9).unwrap()];
     let a = Actions { flags: Action::FORWARD | Action::COUNT, counters, flow_tag: 6, ..tir(2) };
     rule(&mut s, t, g, 5, &dmac(0xabcd_1234), a).unwrap();

@@ -264,6 +264,42 @@ impl Function {
         Ok(out.get(AllocFlowCounterOut::flow_counter_id))
     }
 
+    /// ALLOC_FLOW_COUNTER of a bulk: the first of `128 * bitmask` numbers.
+    pub fn alloc_flow_counters(&self, bitmask: u32) -> Result<u32, CmdError> {
+        let out: Out<AllocFlowCounterOut> =
+            self.cmd(Opcode::ALLOC_FLOW_COUNTER, |i: &mut ViewMut<'_, AllocFlowCounterIn>| {
+                i.set(AllocFlowCounterIn::flow_counter_bulk, bitmask);
+            })?;
+        Ok(out.get(AllocFlowCounterOut::flow_counter_id))
+    }
+
+    /// DEALLOC_FLOW_COUNTER.
+    pub fn dealloc_flow_counter(&self, id: u32) -> Result<(), CmdError> {
+        self.cmd::<DeallocFlowCounterIn, DeallocFlowCounterOut>(Opcode::DEALLOC_FLOW_COUNTER, |i| {
+            i.set(DeallocFlowCounterIn::flow_counter_id, id);
+        })
+        .map(drop)
+    }
+
+    /// Packets and octets of the flow counters `first..first + n`.
+    pub fn flow_counters(&self, first: u32, n: u32) -> Result<Vec<(u64, u64)>, CmdError> {
+        let out: Out<QueryFlowCounterOut> = self.cmd_with(
+            Opcode::QUERY_FLOW_COUNTER,
+            &[],
+            TrafficCounter::SIZE * n as usize,
+            |i: &mut ViewMut<'_, QueryFlowCounterIn>| {
+                i.set(QueryFlowCounterIn::flow_counter_id, first).set(QueryFlowCounterIn::num_of_counters, n);
+            },
+        )?;
+        let view = out.view();
+        let all = view.tail(QueryFlowCounterOut::flow_statistics).chunks_exact(TrafficCounter::SIZE);
+        let read = |c| {
+            let t = sfnic_firmware_cmds::View::<TrafficCounter>::new(c);
+            (t.get64(TrafficCounter::packets), t.get64(TrafficCounter::octets))
+        };
+        Ok(all.take(n as usize).map(read).collect())
+    }
+
     /// Packets and octets of a flow counter.
     pub fn flow_counter(&self, id: u32) -> Result<(u64, u64), CmdError> {
         let out: Out<QueryFlowCounterOut> = self.cmd_with(

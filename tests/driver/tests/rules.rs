@@ -270,3 +270,41 @@ fn a_group_that_nobody_asked_concerns_all_of_its_table() {
     assert!(w.apply(&Op::NoGroup { table: 0, group: 2 }).0);
     assert_eq!(send_each(&mut w, 4), (3, 0));
 }
+
+#[test]
+fn counters_come_in_bulks_and_are_asked_for_in_runs() {
+    const BULK: u32 = 4;
+    const LEN: u32 = 128 * BULK;
+    let mut w = World::new(false);
+    let first = w.pf.alloc_flow_counters(BULK).unwrap();
+    let second = w.pf.alloc_flow_counters(BULK).unwrap();
+    assert_eq!((first % 4, second), (0, first + LEN));
+    for other in [1, 2, 3, 8, 0x80] {
+        assert!(w.pf.alloc_flow_counters(other).is_err(), "{other} is not offered");
+    }
+    // The last of one and the first of the other.
+    for (port, counter) in [(0, second - 1), (1, second)] {
+        let flow = Flow { counters: vec![counter], ..Flow::to(&[Destination::Vport(w.rig.sf_id(0, 1))]) };
+        let entry = |p: &mut ViewMut<'_, FteMatchParam>| look(p, 0, Some((port, 0, 0)));
+        w.pf.create_entry(w.tables[0], w.groups[0][0].unwrap(), port.into(), &flow, entry).unwrap();
+        assert_eq!(
+            w.apply(&Op::Send { from: 0, port, to: 0, n: 3 + usize::from(port) }).1.len(),
+            3 + usize::from(port)
+        );
+    }
+    let bytes = frame(0, 0).len() as u64;
+    let run = w.pf.flow_counters(second - 4, 8).unwrap();
+    assert_eq!(run, [(0, 0), (0, 0), (0, 0), (3, 3 * bytes), (4, 4 * bytes), (0, 0), (0, 0), (0, 0)]);
+    assert_eq!(w.pf.flow_counters(first, 2 * LEN).unwrap().iter().map(|c| c.0).sum::<u64>(), 7);
+    assert_eq!(w.pf.flow_counter(second - 1).unwrap().0, 3);
+    // A bulk goes when no rule counts in it, and by its first number.
+    assert!(w.pf.dealloc_flow_counter(first).is_err());
+    w.pf.delete_entry(w.tables[0], 0).unwrap();
+    assert!(w.pf.dealloc_flow_counter(first + 1).is_err());
+    w.pf.dealloc_flow_counter(first).unwrap();
+    assert!(w.pf.dealloc_flow_counter(first).is_err() && w.pf.flow_counter(second - 1).is_err());
+    // A run may begin where nothing is.
+    assert_eq!(w.pf.flow_counters(second - 1, 2).unwrap(), [(0, 0), (4, 4 * bytes)]);
+    let again = w.pf.alloc_flow_counters(BULK).unwrap();
+    assert!(w.pf.flow_counters(again, LEN).unwrap().iter().all(|c| *c == (0, 0)));
+}

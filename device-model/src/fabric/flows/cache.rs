@@ -8,7 +8,7 @@ use crate::fabric::plane::FunctionPlane;
 use crate::fabric::vport::Vport;
 use crate::packet::FlowKey;
 use crate::queue::{Rq, RssType};
-use crate::steering::{Changes, FlowCounter, Mark, Moment};
+use crate::steering::{Changes, Mark, Moment, Place};
 
 /// Most flows; with the index, 144 bytes each.
 const MAX_FLOWS: usize = 1 << 20;
@@ -68,6 +68,9 @@ impl Way {
     }
 }
 
+/// Where some counters count.
+pub type Places = SmallVec<[Place; 4]>;
+
 /// Marks of what a flow's way depends on.
 pub type Marks = SmallVec<[Mark; 6]>;
 
@@ -89,13 +92,13 @@ pub struct Flow {
     pub flow_tag: u32,
     /// Metadata register B.
     pub reg_b: u32,
-    /// Flow counters of the rules on the way.
-    pub counters: SmallVec<[FlowCounter; 1]>,
+    /// Where the flow counters of the rules on the way count.
+    pub counters: Places,
 }
 
 impl Flow {
     /// A flow that its cache has yet to file.
-    pub fn new(key: FlowKey, counters: SmallVec<[FlowCounter; 1]>) -> Self {
+    pub fn new(key: FlowKey, counters: Places) -> Self {
         Self { key, way: 0, holds: 0, rss_hash: 0, flow_tag: 0, reg_b: 0, counters }
     }
 }
@@ -305,7 +308,7 @@ mod tests {
     }
 
     fn learn(c: &mut Cache, n: u32) {
-        let mut flow = Flow::new(key(n), SmallVec::new());
+        let mut flow = Flow::new(key(n), Places::new());
         flow.rss_hash = n;
         c.learn(key(n).hash(), flow, dropped(n as usize % 2), Marks::new());
     }
@@ -344,7 +347,7 @@ mod tests {
     fn ways_are_bounded() {
         let mut c = Cache::default();
         for n in 0..=MAX_WAYS as u32 {
-            c.learn(key(n).hash(), Flow::new(key(n), SmallVec::new()), dropped(n as usize), Marks::new());
+            c.learn(key(n).hash(), Flow::new(key(n), Places::new()), dropped(n as usize), Marks::new());
         }
         assert_eq!((c.ways.len(), c.len()), (1, 1));
         let at = c.find(&key(MAX_WAYS as u32), key(MAX_WAYS as u32).hash()).unwrap();

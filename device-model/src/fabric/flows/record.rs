@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::cache::{End, Flow, Marks, Way};
+use super::cache::{End, Flow, Marks, Places, Way};
 use crate::fabric::tir::Tir;
 use crate::packet::FlowKey;
 use crate::packet::quick::reads_sequence;
@@ -20,7 +20,7 @@ const PLAIN: Action =
 pub struct Record {
     /// Not to be learnt from.
     unfit: bool,
-    counters: SmallVec<[FlowCounter; 1]>,
+    counters: Places,
     /// What the way depends on.
     depends: Marks,
     /// The way up to now; its end says nothing before `ended`.
@@ -39,7 +39,7 @@ impl Default for Record {
             crossings: 0,
             end: End::Drop,
         };
-        Self { unfit: false, counters: SmallVec::new(), depends: Marks::new(), way, ended: false, marks: [0; 3] }
+        Self { unfit: false, counters: Places::new(), depends: Marks::new(), way, ended: false, marks: [0; 3] }
     }
 }
 
@@ -90,7 +90,7 @@ impl Record {
             || a.dests.len() > 1
             || a.dests.iter().any(|d| d.reformat().is_some());
         if a.flags.contains(Action::COUNT) {
-            self.counters.extend(a.counters.iter().cloned());
+            self.counters.extend(a.counters.iter().map(FlowCounter::place));
         }
     }
 
