@@ -51,13 +51,18 @@ pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: From<'_>, frames: &mu
     let changes = &p.nic.flows.changes;
     cache.sync(changes.now());
     let mut found: [Option<At>; KEPT] = [None; KEPT];
-    // Look-ups that do not wait for one another.
+    // Look-ups that do not wait for one another: memory is asked for all that
+    // a step needs of all frames before the first frame takes it.
+    touch(notes.iter().map(|n| cache.touch_index(n.hash)));
     for (at, note) in found.iter_mut().zip(notes) {
         *at = cache.candidate(note.hash);
     }
+    touch(found.iter().flatten().map(|at| cache.touch(*at)));
     for (at, note) in found.iter_mut().zip(notes) {
         *at = at.filter(|c| cache.confirm(*c, &note.key) && cache.holds(*c, changes));
     }
+    let places = found.iter().flatten().filter_map(|at| cache.get(*at)?.0.counters.first());
+    touch(places.map(|place| p.nic.counters.touch(p.worker, *place)));
     let learnt = cache.learnt;
     let mut done = 0;
     while let (Some(frame), Some(note)) = (frames.get_mut(done), notes.get(done)) {
@@ -86,6 +91,12 @@ pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: From<'_>, frames: &mu
         serve(p, cache, from, &mut frames[done..done + n], &notes[done..done + n], &run[..n]);
         done += n;
     }
+}
+
+/// Has all these values loaded, one beside the other.
+#[inline]
+fn touch(values: impl Iterator<Item = u32>) {
+    std::hint::black_box(values.fold(0, |all, v| all ^ v));
 }
 
 /// A flow's place; what was found while the cache had learnt less may have moved

@@ -4,7 +4,7 @@
 //! Sums are kept as the sum of big-endian 16-bit words, folded to 16 bits and
 //! not complemented.
 
-use sfnic_firmware_cmds::{View, ViewMut};
+use sfnic_firmware_cmds::{Layout, View, ViewMut};
 
 use super::frame::{Frame, GuestSlice};
 use super::headers::{Ipv4, Udp, protocol};
@@ -305,18 +305,29 @@ fn fill_and_sum_at_once(f: &mut Frame<'_>, what: Fill) -> Option<Summary> {
         return None;
     }
     let at = l4_checksum_at(f, &l)?;
-    let around = carry(words(h.get(super::frame::MIN_LEN..l3)?), words(behind));
-    let mut ip = words(h.get(l3..l4)?);
+    let mut around = words(behind);
+    if l3 > super::frame::MIN_LEN {
+        around = carry(around, words(h.get(super::frame::MIN_LEN..l3)?));
+    }
+    let (packet, l3_len) = (h.get(l3..)?, l4.checked_sub(l3)?);
+    // Headers of a known length take few instructions.
+    let (mut ip, addresses) = match l.l3 {
+        L3::Ipv4 if l3_len == Ipv4::SIZE => {
+            let ip = packet.first_chunk::<{ Ipv4::SIZE }>()?;
+            (words(ip), words(ip.last_chunk::<8>()?))
+        }
+        L3::Ipv4 => (words(packet.get(..l3_len)?), words(packet.get(12..20)?)),
+        _ => (words(packet.get(..l3_len)?), words(packet.get(8..40)?)),
+    };
     let own = h.get(l4..end.min(h.len()))?;
     let mut body = words(own);
     if end > h.len() {
         let rest = f.payload_sum();
         body = carry(body, u64::from(u16::to_be(if own.len() % 2 == 1 { rest.swap_bytes() } else { rest })));
     }
-    // The addresses, and protocol and length as two big-endian fields.
-    let addresses = if l.l3 == L3::Ipv4 { l3 + 12..l3 + 20 } else { l3 + 8..l3 + 40 };
+    // Protocol and length are two big-endian fields.
     let numbers = u64::from(u16::from(l.ip_protocol).to_be()) + u64::from((len as u32).to_be());
-    let pseudo = carry(words(h.get(addresses)?), numbers);
+    let pseudo = carry(addresses, numbers);
     // In memory order, like the sums.
     let field = |at: usize| h.get(at..)?.first_chunk().map(|b| u16::from_ne_bytes(*b));
     let (udp, told) = (l.l4 == L4::Udp, field(at)?);
@@ -343,9 +354,10 @@ fn fill_and_sum_at_once(f: &mut Frame<'_>, what: Fill) -> Option<Summary> {
         }
         l3_ok = fold(ip) == 0xffff;
     }
+    let h = f.headers_mut();
     for (at, new) in [(at, new_l4), (l3 + 10, new_l3)] {
         if let Some(new) = new
-            && let Some(place) = f.headers_mut().get_mut(at..).and_then(<[u8]>::first_chunk_mut)
+            && let Some(place) = h.get_mut(at..).and_then(<[u8]>::first_chunk_mut)
         {
             *place = new.to_ne_bytes();
         }
@@ -355,7 +367,7 @@ fn fill_and_sum_at_once(f: &mut Frame<'_>, what: Fill) -> Option<Summary> {
 
 /// Sum of 64-bit words in memory order, the rest as shorter ones: few
 /// instructions for the few bytes of headers.
-#[inline]
+#[inline(always)]
 fn words(bytes: &[u8]) -> u64 {
     let (all, rest) = bytes.as_chunks::<8>();
     let (four, rest) = rest.as_chunks::<4>();

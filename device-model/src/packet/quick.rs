@@ -43,6 +43,12 @@ pub struct Sender {
 }
 
 impl FlowKey {
+    /// Some of its bits.
+    #[inline]
+    pub fn any_word(&self) -> u32 {
+        self.0[0] as u32
+    }
+
     /// A hash of the key. Equal keys have equal hashes; how unequal ones
     /// spread is a matter of speed alone.
     pub fn hash(&self) -> u64 {

@@ -2,7 +2,7 @@
 //! frames that pass meanwhile.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -38,7 +38,8 @@ enum Traffic {
 ///
 /// With traffic a worker on another thread forwards frames of 64 bytes between
 /// two SFs, of flows that have a rule each, for as long before the changes as
-/// during them. The ratio is what is left of its frames a second.
+/// during them. Its frames a second are those of the median batch of 512, in the
+/// device's time; the ratio is what is left of them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Rules that the table holds; several separated by commas.
@@ -72,7 +73,7 @@ struct Figure {
     fill_per_second: f64,
     insertions_per_second: f64,
     deletions_per_second: f64,
-    /// Million frames a second of the device's time before rules change.
+    /// Million frames a second before rules change.
     #[serde(skip_serializing_if = "Option::is_none")]
     mpps_before: Option<f64>,
     /// The same while rules change.
@@ -183,32 +184,30 @@ fn beside(
     let sequence = flows::sequence(flows, Skew::Uniform);
     let names = pair.names();
     let mut lane = Lane::new(pair, 0, SIZE, flows, &sequence);
-    let (stop, ready) = (AtomicBool::new(false), Barrier::new(2));
-    let seen = [AtomicU64::new(0), AtomicU64::new(0)];
-    let frames_and_time = || seen.each_ref().map(|n| n.load(Relaxed) as f64);
+    let (stop, busy, ready) = (AtomicBool::new(false), AtomicBool::new(false), Barrier::new(2));
     let before = rules.counted(pf)?;
     let result = std::thread::scope(|s| {
-        let (stop, ready, seen, lane) = (&stop, &ready, &seen, &mut lane);
+        let (stop, busy, ready, lane) = (&stop, &busy, &ready, &mut lane);
         let worker = s.spawn(move || {
             lane.warm_up(rig);
             ready.wait();
+            while !busy.load(Relaxed) {
+                lane.batch(rig);
+            }
+            let quiet = std::mem::take(&mut lane.batches);
             while !stop.load(Relaxed) {
                 lane.batch(rig);
-                seen[0].store(lane.measured, Relaxed);
-                seen[1].store(lane.device.as_nanos() as u64, Relaxed);
             }
-            (lane.sent, lane.received)
+            (lane.sent, lane.received, [quiet, std::mem::take(&mut lane.batches)])
         });
         ready.wait();
         std::thread::sleep(Duration::from_secs(args.seconds.into()));
-        let quiet = frames_and_time();
+        busy.store(true, Relaxed);
         let changes = change(pf, &names, rules, entries, args.seconds);
-        let busy = frames_and_time();
         stop.store(true, Relaxed);
-        let (sent, received) = worker.join().map_err(|_| anyhow::anyhow!("the worker died"))?;
+        let (sent, received, ns) = worker.join().map_err(|_| anyhow::anyhow!("the worker died"))?;
         ensure!(sent == received, "{sent} frames were sent and {received} received");
-        let rates = [quiet[0] / quiet[1] * 1e3, (busy[0] - quiet[0]) / (busy[1] - quiet[1]) * 1e3];
-        anyhow::Ok((changes?, rates, sent))
+        anyhow::Ok((changes?, ns.map(|all| 1e3 / lane::median(all)), sent))
     });
     let (changes, rates, sent) = result?;
     let counted = rules.counted(pf)? - before;

@@ -175,6 +175,18 @@ impl Cache {
         (hash >> 32) as usize & self.sets.len().wrapping_sub(1)
     }
 
+    /// Brings the index's line of a hash near; what it answers means nothing.
+    #[inline]
+    pub fn touch_index(&self, hash: u64) -> u32 {
+        self.sets.get(self.set_of(hash)).map_or(0, |s| s.0[0].tag)
+    }
+
+    /// Brings both lines of a flow near; what it answers means nothing.
+    #[inline]
+    pub fn touch(&self, at: At) -> u32 {
+        self.flows.get(at.0 as usize).map_or(0, |f| f.key.any_word() ^ f.holds)
+    }
+
     /// The flow that most likely has this hash: the first look, which waits
     /// for the index only.
     #[inline]
