@@ -4,7 +4,7 @@
 use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 
 use super::counters::Tally;
-use super::flows::cache::{At, Cache, End, Flow, Marks, Way};
+use super::flows::cache::{At, Cache, Depends, End, Flow, Way};
 use super::pipeline::{Pipeline, rx_info};
 use super::plane::{FunctionPlane, Keys};
 use crate::dma::Near;
@@ -18,6 +18,10 @@ use crate::steering::Changes;
 /// Most frames that are kept; what they take of the first-level cache is what
 /// bounds it.
 pub const KEPT: usize = 32;
+
+/// Flows of a worker that are near anyway: what is known of them fits a
+/// second-level cache.
+const NEAR: usize = 4096;
 
 /// A kept frame's companion.
 #[derive(Debug, Clone, Copy)]
@@ -53,16 +57,24 @@ pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: From<'_>, frames: &mu
     let mut found: [Option<At>; KEPT] = [None; KEPT];
     // Look-ups that do not wait for one another: memory is asked for all that
     // a step needs of all frames before the first frame takes it.
-    touch(notes.iter().map(|n| cache.touch_index(n.hash)));
+    let far = cache.len() > NEAR;
+    if far {
+        touch(notes.iter().map(|n| cache.touch_index(n.hash)));
+    }
     for (at, note) in found.iter_mut().zip(notes) {
         *at = cache.candidate(note.hash);
     }
-    touch(found.iter().flatten().map(|at| cache.touch(*at)));
+    if far {
+        touch(found.iter().flatten().map(|at| cache.touch(*at)));
+        touch(found.iter().flatten().map(|at| cache.touch_mark(*at, changes)));
+    }
     for (at, note) in found.iter_mut().zip(notes) {
         *at = at.filter(|c| cache.confirm(*c, &note.key) && cache.holds(*c, changes));
     }
-    let places = found.iter().flatten().filter_map(|at| cache.get(*at)?.0.counters.first());
-    touch(places.map(|place| p.nic.counters.touch(p.worker, *place)));
+    if far {
+        let places = found.iter().flatten().filter_map(|at| cache.get(*at)?.0.counters.first());
+        touch(places.map(|place| p.nic.counters.touch(p.worker, *place)));
+    }
     let learnt = cache.learnt;
     let mut done = 0;
     while let (Some(frame), Some(note)) = (frames.get_mut(done), notes.get(done)) {
@@ -116,8 +128,8 @@ pub fn long_way(p: &mut Pipeline<'_>, cache: Option<&mut Cache>, from: From<'_>,
     checksum::fill(frame, note.fill);
     p.begin_message();
     let Some(cache) = cache else { return p.send(from.card, from.function, frame) };
-    if let Some((flow, way, marks)) = p.send_learning(from.card, from.function, frame, note.key) {
-        cache.learn(note.hash, flow, way, marks);
+    if let Some((flow, way, on)) = p.send_learning(from.card, from.function, frame, note.key) {
+        cache.learn(note.hash, flow, way, on, &p.nic.flows.changes);
     }
 }
 
@@ -178,4 +190,4 @@ fn receive<'f, 'm: 'f>(
 }
 
 /// A way as it is learnt.
-pub type Learnt = Option<(Flow, Way, Marks)>;
+pub type Learnt = Option<(Flow, Way, Depends)>;

@@ -17,12 +17,11 @@ pub const fn add(a: u16, b: u16) -> u16 {
     s + carry as u16
 }
 
-const fn fold(mut s: u64) -> u16 {
-    s = (s >> 32) + (s & 0xffff_ffff);
-    s = (s >> 32) + (s & 0xffff_ffff);
-    s = (s >> 16) + (s & 0xffff);
-    s = (s >> 16) + (s & 0xffff);
-    s as u16
+const fn fold(s: u64) -> u16 {
+    // Added to itself with its halves swapped, the upper half is the sum of
+    // both with the carry.
+    let s = (s.wrapping_add(s.rotate_left(32)) >> 32) as u32;
+    (s.wrapping_add(s.rotate_left(16)) >> 16) as u16
 }
 
 /// A sum under way: two sums of 32-bit halves of 64-bit words in memory order.

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 const MARKS: usize = 1 << 21;
 
 /// A question that a way asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Mark(u32);
 
 impl Mark {
@@ -104,13 +104,14 @@ impl Changes {
         self.now.store(now, Ordering::Release);
     }
 
-    /// Whether answers that were found at `edit` still hold at a moment of the
-    /// same epoch that was loaded before.
+    /// When the last of some marks was touched, up to a moment of this epoch
+    /// that was loaded before: answers that were found at an earlier edit do not
+    /// hold any more.
     #[inline]
-    pub fn hold(&self, marks: &[Mark], edit: u32) -> bool {
-        let Some(touched) = self.touched.get() else { return true };
-        let newest = marks.iter().filter_map(|m| touched.get(m.0 as usize)).map(|t| t.load(Ordering::Relaxed));
-        newest.fold(0, u32::max) <= edit
+    pub fn newest(&self, marks: &[Mark]) -> u32 {
+        let Some(touched) = self.touched.get() else { return 0 };
+        let each = marks.iter().filter_map(|m| touched.get(m.0 as usize)).map(|t| t.load(Ordering::Relaxed));
+        each.fold(0, u32::max)
     }
 
     /// A beginning for marks that others hardly have.
@@ -132,6 +133,10 @@ impl std::fmt::Debug for Changes {
 mod tests {
     use super::*;
 
+    fn hold(c: &Changes, marks: &[Mark], edit: u32) -> bool {
+        c.newest(marks) <= edit
+    }
+
     fn marks(c: &Changes, n: u32) -> Vec<Mark> {
         let seed = c.seed();
         (0..n).map(|i| Mark::value(seed, [i, 7].into_iter())).collect()
@@ -142,12 +147,12 @@ mod tests {
         let c = Changes::default();
         let m = marks(&c, 3);
         let before = c.now();
-        assert!(c.hold(&m, before.edit()));
+        assert!(hold(&c, &m, before.edit()));
         c.touch([m[1]]);
         let after = c.now();
         assert_eq!((before.epoch(), after.edit()), (after.epoch(), 1));
-        assert!(c.hold(&[m[0], m[2]], before.edit()) && !c.hold(&m, before.edit()));
-        assert!(c.hold(&m, after.edit()));
+        assert!(hold(&c, &[m[0], m[2]], before.edit()) && !hold(&c, &m, before.edit()));
+        assert!(hold(&c, &m, after.edit()));
         c.everything();
         assert_eq!((c.now().epoch(), c.now().edit()), (1, 1));
     }
@@ -161,7 +166,7 @@ mod tests {
         c.touch([m[1]]);
         let now = c.now();
         assert_eq!((now.epoch(), now.edit()), (1, 1));
-        assert!(c.hold(&[m[0]], 0) && !c.hold(&[m[1]], 0) && c.hold(&m, 1));
+        assert!(hold(&c, &[m[0]], 0) && !hold(&c, &[m[1]], 0) && hold(&c, &m, 1));
     }
 
     #[test]

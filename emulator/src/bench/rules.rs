@@ -54,6 +54,9 @@ pub(super) struct Args {
     /// Flows that send, at most as many as there are entries.
     #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     flows: u32,
+    /// Insertions a second, and as many deletions; without, as many as can be.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: Option<u32>,
     /// How long to measure each.
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
@@ -135,7 +138,7 @@ fn measure(entries: u32, with_traffic: &[bool], args: &Args, all: &mut Vec<Figur
             let (changes, rates) = beside(&rig, &pf, pair, &mut rules, entries, flows, args)?;
             (changes, Some(rates))
         } else {
-            (change(&pf, &names, &mut rules, entries, args.seconds)?, None)
+            (change(&pf, &names, &mut rules, entries, args)?, None)
         };
         all.push(Figure {
             entries,
@@ -153,11 +156,12 @@ fn measure(entries: u32, with_traffic: &[bool], args: &Args, all: &mut Vec<Figur
 }
 
 /// Insertions and deletions a second.
-fn change(pf: &Function, names: &Names, rules: &mut Rules, entries: u32, seconds: u32) -> anyhow::Result<[f64; 2]> {
-    let limit = Duration::from_secs(seconds.into());
+fn change(pf: &Function, names: &Names, rules: &mut Rules, entries: u32, args: &Args) -> anyhow::Result<[f64; 2]> {
+    let limit = Duration::from_secs(args.seconds.into());
+    let start = Instant::now();
     let (mut inserting, mut deleting, mut n) = (Duration::ZERO, Duration::ZERO, 0u32);
     let mut fresh = entries;
-    while inserting + deleting < limit {
+    while start.elapsed() < limit {
         let begin = Instant::now();
         let added: Vec<u32> = (0..BATCH).map(|i| rules.add(pf, names, fresh + i)).collect::<anyhow::Result<_>>()?;
         inserting += begin.elapsed();
@@ -165,8 +169,15 @@ fn change(pf: &Function, names: &Names, rules: &mut Rules, entries: u32, seconds
         added.iter().try_for_each(|index| rules.delete(pf, *index))?;
         deleting += begin.elapsed();
         n += BATCH;
+        if let Some(rate) = args.rate {
+            let due = Duration::from_secs_f64(f64::from(n) / f64::from(rate));
+            std::thread::sleep(due.saturating_sub(start.elapsed()));
+        }
         // Others the next time, of those that do not send.
         fresh = if fresh > u32::MAX / 2 { entries } else { fresh + BATCH };
+    }
+    if args.rate.is_some() {
+        return Ok([f64::from(n) / start.elapsed().as_secs_f64(); 2]);
     }
     Ok([f64::from(n) / inserting.as_secs_f64(), f64::from(n) / deleting.as_secs_f64()])
 }
@@ -203,7 +214,7 @@ fn beside(
         ready.wait();
         std::thread::sleep(Duration::from_secs(args.seconds.into()));
         busy.store(true, Relaxed);
-        let changes = change(pf, &names, rules, entries, args.seconds);
+        let changes = change(pf, &names, rules, entries, args);
         stop.store(true, Relaxed);
         let (sent, received, ns) = worker.join().map_err(|_| anyhow::anyhow!("the worker died"))?;
         ensure!(sent == received, "{sent} frames were sent and {received} received");

@@ -1,13 +1,16 @@
 //! The cache of one worker: flows by exact match, and the ways that they share.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::fabric::plane::FunctionPlane;
+use crate::fabric::tir::Tir;
 use crate::fabric::vport::Vport;
 use crate::packet::FlowKey;
 use crate::queue::{Rq, RssType};
+use crate::steering::group::Group;
 use crate::steering::{Changes, Mark, Moment, Place};
 
 /// Most flows; with the index, 144 bytes each.
@@ -71,12 +74,39 @@ impl Way {
 /// Where some counters count.
 pub type Places = SmallVec<[Place; 4]>;
 
-/// Marks of what a flow's way depends on.
-pub type Marks = SmallVec<[Mark; 6]>;
+/// Marks, see [`Changes`].
+pub type Marks = SmallVec<[Mark; 8]>;
 
-/// Most marks that are remembered; a flow with more is forgotten with any
-/// change of a rule.
-pub const MAX_MARKS: usize = 64;
+/// What a flow's way depends on.
+#[derive(Debug, Default)]
+pub struct Depends {
+    /// What many flows have in common.
+    pub shared: Marks,
+    /// What few have.
+    pub own: Marks,
+}
+
+impl Depends {
+    /// Where the marks of a group belong.
+    pub fn of(&mut self, group: &Group<Tir>) -> &mut Marks {
+        if group.tells_many_apart() { &mut self.own } else { &mut self.shared }
+    }
+}
+
+/// Most marks of its own that a flow may have; one with more is forgotten with
+/// any change of a rule.
+const MAX_MARKS: usize = 64;
+/// Most different sets of shared marks.
+const MAX_PATHS: usize = 1 << 12;
+
+/// Marks that flows share.
+#[derive(Debug)]
+struct Path {
+    marks: Marks,
+    /// When the last of them was touched, up to the edit `seen`.
+    newest: u32,
+    seen: u32,
+}
 
 /// What is known of a flow.
 #[derive(Debug, Clone)]
@@ -86,6 +116,10 @@ pub struct Flow {
     way: u32,
     /// Up to which change of rules it is known to hold.
     holds: u32,
+    /// What it depends on: a path, a mark of its own, and maybe more of these.
+    path: u32,
+    own: Mark,
+    more: bool,
     /// Receive hash.
     pub rss_hash: u32,
     /// Flow tag of the completion.
@@ -99,7 +133,18 @@ pub struct Flow {
 impl Flow {
     /// A flow that its cache has yet to file.
     pub fn new(key: FlowKey, counters: Places) -> Self {
-        Self { key, way: 0, holds: 0, rss_hash: 0, flow_tag: 0, reg_b: 0, counters }
+        Self {
+            key,
+            way: 0,
+            holds: 0,
+            path: 0,
+            own: Mark::default(),
+            more: false,
+            rss_hash: 0,
+            flow_tag: 0,
+            reg_b: 0,
+            counters,
+        }
     }
 }
 
@@ -123,9 +168,11 @@ pub struct At(u32);
 pub struct Cache {
     sets: Vec<Set>,
     flows: Vec<Flow>,
-    /// What each flow depends on: looked at only when rules have changed.
-    marks: Vec<Marks>,
     ways: Vec<Way>,
+    paths: Vec<Path>,
+    path_numbers: HashMap<Marks, u32, foldhash::fast::RandomState>,
+    /// Further marks of flows that have more than one of their own.
+    more: HashMap<u32, Marks, foldhash::fast::RandomState>,
     /// The flow that is replaced next when there are enough.
     hand: usize,
     /// The moment that everything is for.
@@ -155,18 +202,80 @@ impl Cache {
         if flow.holds == self.now.edit() {
             return true;
         }
-        let Some(marks) = self.marks.get(at.0 as usize) else { return false };
-        if marks.len() > MAX_MARKS || !changes.hold(marks, flow.holds) {
+        let Some(path) = self.paths.get_mut(flow.path as usize) else { return false };
+        if path.seen != self.now.edit() {
+            (path.seen, path.newest) = (self.now.edit(), changes.newest(&path.marks));
+        }
+        if path.newest.max(changes.newest(&[flow.own])) > flow.holds {
             return false;
+        }
+        if flow.more {
+            let Some(more) = self.more.get(&at.0) else { return false };
+            if more.len() > MAX_MARKS || changes.newest(more) > flow.holds {
+                return false;
+            }
         }
         flow.holds = self.now.edit();
         true
     }
 
+    /// Brings near what [`Cache::holds`] will look at; what it answers means
+    /// nothing.
+    #[inline]
+    pub fn touch_mark(&self, at: At, changes: &Changes) -> u32 {
+        match self.flows.get(at.0 as usize) {
+            Some(flow) if flow.holds != self.now.edit() => changes.newest(&[flow.own]),
+            _ => 0,
+        }
+    }
+
+    /// Number of a path.
+    fn path(&mut self, marks: &Marks, changes: &Changes) -> Option<u32> {
+        if let Some(n) = self.path_numbers.get(marks) {
+            return Some(*n);
+        }
+        if self.paths.len() >= MAX_PATHS {
+            return None;
+        }
+        let n = self.paths.len() as u32;
+        self.path_numbers.insert(marks.clone(), n);
+        self.paths.push(Path { marks: marks.clone(), newest: changes.newest(marks), seen: self.now.edit() });
+        Some(n)
+    }
+
+    /// Notes what a flow depends on.
+    fn depend(&mut self, number: u32, flow: &mut Flow, mut on: Depends, changes: &Changes) {
+        flow.holds = self.now.edit();
+        on.shared.sort_unstable();
+        on.shared.dedup();
+        match self.path(&on.shared, changes) {
+            Some(n) => flow.path = n,
+            // The first one made has room for all that have none.
+            None => {
+                on.own.append(&mut on.shared);
+                flow.path = 0;
+            }
+        }
+        on.own.sort_unstable();
+        on.own.dedup();
+        flow.own = on.own.pop().unwrap_or_default();
+        flow.more = !on.own.is_empty();
+        if flow.more {
+            // One too many is enough to know.
+            on.own.truncate(MAX_MARKS + 1);
+            on.own.shrink_to_fit();
+            self.more.insert(number, on.own);
+        } else if !self.more.is_empty() {
+            self.more.remove(&number);
+        }
+    }
+
     fn clear(&mut self) {
         self.flows.clear();
-        self.marks.clear();
         self.ways.clear();
+        self.paths.clear();
+        self.path_numbers.clear();
+        self.more.clear();
         self.sets.fill(Set::default());
         self.hand = 0;
     }
@@ -226,11 +335,7 @@ impl Cache {
 
     /// Remembers a flow, its way and what that depends on, in place of what was
     /// known of it.
-    pub fn learn(&mut self, hash: u64, mut flow: Flow, way: Way, mut marks: Marks) {
-        flow.holds = self.now.edit();
-        // One too many is enough to know.
-        marks.truncate(MAX_MARKS + 1);
-        marks.shrink_to_fit();
+    pub fn learn(&mut self, hash: u64, mut flow: Flow, way: Way, on: Depends, changes: &Changes) {
         // The last ones are the likeliest.
         flow.way = match self.ways.iter().rposition(|w| w.is(&way)) {
             Some(n) => n as u32,
@@ -244,23 +349,23 @@ impl Cache {
         };
         self.learnt += 1;
         if let Some(at) = self.find(&flow.key, hash) {
+            self.depend(at.0, &mut flow, on, changes);
             self.flows[at.0 as usize] = flow;
-            self.marks[at.0 as usize] = marks;
             return;
         }
         if self.flows.len() < MAX_FLOWS && self.flows.len() * 2 >= self.sets.len() * SET {
             self.grow();
         }
         let number = if self.flows.len() < MAX_FLOWS {
+            self.depend(self.flows.len() as u32, &mut flow, on, changes);
             self.flows.push(flow);
-            self.marks.push(marks);
             self.flows.len() as u32
         } else {
             let victim = self.hand;
             self.hand = (victim + 1) % MAX_FLOWS;
             self.unfile(self.flows[victim].key.hash(), victim as u32 + 1);
+            self.depend(victim as u32, &mut flow, on, changes);
             self.flows[victim] = flow;
-            self.marks[victim] = marks;
             victim as u32 + 1
         };
         let home = self.set_of(hash);
@@ -322,7 +427,7 @@ mod tests {
     fn learn(c: &mut Cache, n: u32) {
         let mut flow = Flow::new(key(n), Places::new());
         flow.rss_hash = n;
-        c.learn(key(n).hash(), flow, dropped(n as usize % 2), Marks::new());
+        c.learn(key(n).hash(), flow, dropped(n as usize % 2), Depends::default(), &Changes::default());
     }
 
     #[test]
@@ -359,7 +464,13 @@ mod tests {
     fn ways_are_bounded() {
         let mut c = Cache::default();
         for n in 0..=MAX_WAYS as u32 {
-            c.learn(key(n).hash(), Flow::new(key(n), Places::new()), dropped(n as usize), Marks::new());
+            c.learn(
+                key(n).hash(),
+                Flow::new(key(n), Places::new()),
+                dropped(n as usize),
+                Depends::default(),
+                &Changes::default(),
+            );
         }
         assert_eq!((c.ways.len(), c.len()), (1, 1));
         let at = c.find(&key(MAX_WAYS as u32), key(MAX_WAYS as u32).hash()).unwrap();

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::cache::{End, Flow, Marks, Places, Way};
+use super::cache::{Depends, End, Flow, Places, Way};
 use crate::fabric::tir::Tir;
 use crate::packet::FlowKey;
 use crate::packet::quick::reads_sequence;
@@ -22,7 +22,7 @@ pub struct Record {
     unfit: bool,
     counters: Places,
     /// What the way depends on.
-    depends: Marks,
+    depends: Depends,
     /// The way up to now; its end says nothing before `ended`.
     pub way: Way,
     ended: bool,
@@ -39,7 +39,7 @@ impl Default for Record {
             crossings: 0,
             end: End::Drop,
         };
-        Self { unfit: false, counters: Places::new(), depends: Marks::new(), way, ended: false, marks: [0; 3] }
+        Self { unfit: false, counters: Places::new(), depends: Depends::default(), way, ended: false, marks: [0; 3] }
     }
 }
 
@@ -60,14 +60,14 @@ impl Record {
     /// What a step of the flow tables tells.
     pub fn step(&mut self, step: &Step<'_, Tir>) {
         match step {
-            Step::Enter { table, .. } => self.depends.push(table.mark()),
+            Step::Enter { table, .. } => self.depends.shared.push(table.mark()),
             Step::Miss { group, packet } => {
                 self.asked(group);
-                self.depends.push(group.mark(packet));
+                self.depends.of(group).push(group.mark(packet));
             }
             Step::Hit { group, fte } => {
                 self.asked(group);
-                self.depends.push(group.mark_of_rule(fte));
+                self.depends.of(group).push(group.mark_of_rule(fte));
                 self.hit(fte);
             }
             Step::Copy { .. } => self.spoil(),
@@ -95,14 +95,12 @@ impl Record {
     }
 
     /// What the cache is to know, if anything.
-    pub fn finish(mut self, key: FlowKey) -> Option<(Flow, Way, Marks)> {
+    pub fn finish(self, key: FlowKey) -> Option<(Flow, Way, Depends)> {
         if self.unfit || !self.ended {
             return None;
         }
         let mut flow = Flow::new(key, self.counters);
         [flow.rss_hash, flow.flow_tag, flow.reg_b] = self.marks;
-        self.depends.sort_unstable();
-        self.depends.dedup();
         Some((flow, self.way, self.depends))
     }
 }
