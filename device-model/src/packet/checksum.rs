@@ -4,8 +4,9 @@
 //! Sums are kept as the sum of big-endian 16-bit words, folded to 16 bits and
 //! not complemented.
 
-use sfnic_firmware_cmds::{Layout, View, ViewMut};
+use sfnic_firmware_cmds::{View, ViewMut};
 
+pub use super::at_once::{Summary, fill_and_sum};
 use super::frame::{Frame, GuestSlice};
 use super::headers::{Ipv4, Udp, protocol};
 use super::layers::{Fragment, L3, L4, Layers};
@@ -17,7 +18,7 @@ pub const fn add(a: u16, b: u16) -> u16 {
     s + carry as u16
 }
 
-const fn fold(s: u64) -> u16 {
+pub(super) const fn fold(s: u64) -> u16 {
     // Added to itself with its halves swapped, the upper half is the sum of
     // both with the carry.
     let s = (s.wrapping_add(s.rotate_left(32)) >> 32) as u32;
@@ -137,7 +138,7 @@ fn ip4_header<'f>(f: &'f Frame<'_>, l: &Layers) -> Option<&'f [u8]> {
 }
 
 /// Bytes that the transport checksum covers, and whether they fit the packet.
-fn l4_length(f: &Frame<'_>, l: &Layers) -> Option<usize> {
+pub(super) fn l4_length(f: &Frame<'_>, l: &Layers) -> Option<usize> {
     let room = (l.l3_end as usize).checked_sub(usize::from(l.l4_off))?;
     if !l.l3_len_ok {
         return None;
@@ -268,122 +269,6 @@ pub fn fill(f: &mut Frame<'_>, what: Fill) -> Filled {
     fill_layer(f, &l, what.l3, what.l4)
 }
 
-/// What the completion tells of a frame's checksums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summary {
-    /// As [`Verdict::l3_ok`].
-    pub l3_ok: bool,
-    /// As [`Verdict::l4_ok`].
-    pub l4_ok: bool,
-    /// As [`rx_check_sum`].
-    pub check_sum: u16,
-}
-
-/// [`fill`], [`verify`] and [`rx_check_sum`] in this order; for most frames
-/// each byte is added up once.
-pub fn fill_and_sum(f: &mut Frame<'_>, what: Fill) -> Summary {
-    if let Some(s) = fill_and_sum_at_once(f, what) {
-        return s;
-    }
-    let filled = fill(f, what);
-    let v = verify_after(f, filled);
-    Summary { l3_ok: v.l3_ok(), l4_ok: v.l4_ok(), check_sum: rx_check_sum(f) }
-}
-
-/// None, and nothing done, where the frame is not a plain TCP or UDP packet
-/// that fills its headers' lengths.
-fn fill_and_sum_at_once(f: &mut Frame<'_>, what: Fill) -> Option<Summary> {
-    let l = f.layers;
-    let (l3, l4) = (usize::from(l.l3_off), usize::from(l.l4_off));
-    let len = l4_length(f, &l).filter(|_| f.inner.is_none() && l.fragment == Fragment::Whole)?;
-    let end = l4 + len;
-    let h = f.headers();
-    // What is behind starts at an even offset or is not there.
-    let behind = h.get(end..).filter(|_| f.payload_len() == 0).unwrap_or(&[]);
-    if end + behind.len() != f.len() || (len % 2 == 1 && !behind.is_empty()) || l3 % 2 == 1 {
-        return None;
-    }
-    let at = l4_checksum_at(f, &l)?;
-    let mut around = words(behind);
-    if l3 > super::frame::MIN_LEN {
-        around = carry(around, words(h.get(super::frame::MIN_LEN..l3)?));
-    }
-    let (packet, l3_len) = (h.get(l3..)?, l4.checked_sub(l3)?);
-    // Headers of a known length take few instructions.
-    let (mut ip, addresses) = match l.l3 {
-        L3::Ipv4 if l3_len == Ipv4::SIZE => {
-            let ip = packet.first_chunk::<{ Ipv4::SIZE }>()?;
-            (words(ip), words(ip.last_chunk::<8>()?))
-        }
-        L3::Ipv4 => (words(packet.get(..l3_len)?), words(packet.get(12..20)?)),
-        _ => (words(packet.get(..l3_len)?), words(packet.get(8..40)?)),
-    };
-    let own = h.get(l4..end.min(h.len()))?;
-    let mut body = words(own);
-    if end > h.len() {
-        let rest = f.payload_sum();
-        body = carry(body, u64::from(u16::to_be(if own.len() % 2 == 1 { rest.swap_bytes() } else { rest })));
-    }
-    // Protocol and length are two big-endian fields.
-    let numbers = u64::from(u16::from(l.ip_protocol).to_be()) + u64::from((len as u32).to_be());
-    let pseudo = carry(addresses, numbers);
-    // In memory order, like the sums.
-    let field = |at: usize| h.get(at..)?.first_chunk().map(|b| u16::from_ne_bytes(*b));
-    let (udp, told) = (l.l4 == L4::Udp, field(at)?);
-    let (mut new_l4, mut new_l3) = (None, None);
-    let l4_ok = if what.l4 {
-        let without = carry(body, u64::from(!told));
-        let c = match !fold(carry(pseudo, without)) {
-            0 if udp => 0xffff,
-            c => c,
-        };
-        new_l4 = Some(c);
-        body = carry(without, u64::from(c));
-        true
-    } else if udp && told == 0 {
-        l.l3 == L3::Ipv4
-    } else {
-        fold(carry(pseudo, body)) == 0xffff
-    };
-    let mut l3_ok = true;
-    if l.l3 == L3::Ipv4 {
-        if what.l3 {
-            new_l3 = Some(!fold(carry(ip, u64::from(!field(l3 + 10)?))));
-            ip = 0xffff;
-        }
-        l3_ok = fold(ip) == 0xffff;
-    }
-    let h = f.headers_mut();
-    for (at, new) in [(at, new_l4), (l3 + 10, new_l3)] {
-        if let Some(new) = new
-            && let Some(place) = h.get_mut(at..).and_then(<[u8]>::first_chunk_mut)
-        {
-            *place = new.to_ne_bytes();
-        }
-    }
-    Some(Summary { l3_ok, l4_ok, check_sum: u16::from_be(fold(carry(around, carry(ip, body)))) })
-}
-
-/// Sum of 64-bit words in memory order, the rest as shorter ones: few
-/// instructions for the few bytes of headers.
-#[inline(always)]
-fn words(bytes: &[u8]) -> u64 {
-    let (all, rest) = bytes.as_chunks::<8>();
-    let (four, rest) = rest.as_chunks::<4>();
-    let (two, last) = rest.as_chunks::<2>();
-    let s = all.iter().fold(0, |s, w| carry(s, u64::from_ne_bytes(*w)));
-    let s = four.iter().fold(s, |s, w| carry(s, u32::from_ne_bytes(*w).into()));
-    let s = two.iter().fold(s, |s, w| carry(s, u16::from_ne_bytes(*w).into()));
-    last.iter().fold(s, |s, b| carry(s, u16::from_ne_bytes([*b, 0]).into()))
-}
-
-/// Adds with the carry at the other end.
-#[inline]
-const fn carry(a: u64, b: u64) -> u64 {
-    let (s, over) = a.overflowing_add(b);
-    s + over as u64
-}
-
 pub(crate) fn get16(f: &Frame<'_>, at: usize) -> u16 {
     f.headers().get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]))
 }
@@ -452,43 +337,6 @@ pub(crate) fn set_ip4_length(header: &mut [u8], total: u32, id: Option<u32>) {
 mod tests {
     use super::super::samples::{self, Ip, Proto};
     use super::*;
-
-    #[test]
-    fn adding_up_once_is_adding_up_thrice() {
-        let (mut n, mut quick) = (0u32, 0);
-        for ip in [Ip::V4, Ip::V6] {
-            for proto in [Proto::Tcp, Proto::Udp] {
-                for payload in [0, 1, 18, 31, 200, 333, 1400, 1401] {
-                    for pad in [0, 1, 6, 60] {
-                        for (l3, l4) in [(false, false), (true, false), (false, true), (true, true)] {
-                            n += 1;
-                            let mut raw = samples::frame(ip, proto, payload);
-                            raw.resize(raw.len() + pad, n as u8);
-                            // Bytes that the headers' checksums cover, or are.
-                            let at = 18 + (n as usize * 7) % 50;
-                            if n % 3 == 0 && at != 46 && at < raw.len() {
-                                raw[at] ^= n as u8;
-                            }
-                            let mut copy = raw.clone();
-                            let (mut a, mut b) =
-                                (Frame::from_bytes(&mut raw).unwrap(), Frame::from_bytes(&mut copy).unwrap());
-                            a.parse();
-                            b.parse();
-                            let what = Fill { l3, l4, ..Fill::default() };
-                            fill(&mut a, what);
-                            let v = verify(&a);
-                            let want = Summary { l3_ok: v.l3_ok(), l4_ok: v.l4_ok(), check_sum: rx_check_sum(&a) };
-                            quick += u32::from(fill_and_sum_at_once(&mut b.clone(), what).is_some());
-                            assert_eq!(fill_and_sum(&mut b, what), want, "{ip:?} {proto:?} {payload} {pad} {what:?}");
-                            assert_eq!(a.headers(), b.headers());
-                        }
-                    }
-                }
-            }
-        }
-        // Odd lengths with padding, long padding and wrong lengths take the other.
-        assert!(quick * 3 > n, "the quick way is taken: {quick} of {n}");
-    }
 
     fn slow(bytes: &[u8]) -> u16 {
         let mut s = 0u32;

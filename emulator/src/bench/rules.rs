@@ -121,6 +121,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn hundredths(v: f64) -> f64 {
+    (v * 100.0).round() / 100.0
+}
+
 fn measure(entries: u32, with_traffic: &[bool], args: &Args, all: &mut Vec<Figure>) -> anyhow::Result<()> {
     let (rig, pf, mut pairs) = lane::over_fdb(1, &lane::config(SIZE))?;
     let names = pairs[0].names();
@@ -147,9 +151,9 @@ fn measure(entries: u32, with_traffic: &[bool], args: &Args, all: &mut Vec<Figur
             fill_per_second: fill.round(),
             insertions_per_second: changes[0].round(),
             deletions_per_second: changes[1].round(),
-            mpps_before: rates.map(|r| r[0]),
-            mpps: rates.map(|r| r[1]),
-            ratio: rates.map(|r| r[1] / r[0]),
+            mpps_before: rates.map(|r| hundredths(r[0])),
+            mpps: rates.map(|r| hundredths(r[1])),
+            ratio: rates.map(|r| hundredths(r[1] / r[0])),
         });
     }
     Ok(())
