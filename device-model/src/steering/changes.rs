@@ -23,7 +23,7 @@ pub struct Mark(u32);
 impl Mark {
     /// Which rules a group has for a masked value.
     pub(super) fn value(group: Seed, words: impl Iterator<Item = u32>) -> Self {
-        Self::of(words.fold(group.0, |hash, word| mix(hash, word)))
+        Self::of(words.fold(group.0, mix))
     }
 
     /// Which groups a table has, and what it does with a miss.
