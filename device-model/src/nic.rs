@@ -32,7 +32,7 @@ use crate::faults::Faults;
 use crate::irq::IrqLine;
 use crate::pci::{Config, MSIX_MAX};
 use crate::slice::Slices;
-use crate::steering::{Limits, Steering};
+use crate::steering::{Counters, Limits, Steering};
 use crate::trace::{Noise, Record, Recorder, Trace};
 use crate::unmodelled::Unmodelled;
 use crate::work::WorkQueue;
@@ -104,6 +104,8 @@ pub struct Nic {
     pub work: WorkQueue,
     /// What workers know of flows.
     pub flows: Flows,
+    /// Flow counters of all functions.
+    pub counters: Arc<Counters>,
     /// Slices that somebody added from outside.
     pub slices: Slices,
     /// Rate of the internal timer in kHz.
@@ -147,7 +149,8 @@ impl std::fmt::Debug for Nic {
 impl Nic {
     /// Builds a device.
     pub fn new(profile: Profile, cards: Vec<CardConfig>, clock: Arc<dyn Clock>, waker: Arc<dyn Waker>) -> Arc<Self> {
-        let cards = cards.into_iter().enumerate().map(|(i, c)| Card::new(i, c, &profile)).collect();
+        let flows = Flows::default();
+        let cards = cards.into_iter().enumerate().map(|(i, c)| Card::new(i, c, &profile, &flows)).collect();
         let timer_khz = Caps::new(&profile.pf).general(CmdHcaCap::device_frequency_khz);
         Arc::new(Self {
             timer_khz,
@@ -158,7 +161,8 @@ impl Nic {
             capture: Capture::default(),
             faults: Faults::default(),
             work: WorkQueue::new(waker),
-            flows: Flows::default(),
+            flows,
+            counters: Arc::default(),
             slices: Slices::default(),
             clock,
             trace: Trace::default(),
@@ -264,7 +268,7 @@ impl Nic {
         let vhca_id = card.vhca_id(Some(index));
         let mut caps = Caps::new(&self.profile.sf);
         caps.fix(CmdHcaCap::vhca_id, vhca_id.into());
-        let steering = Steering::new(Limits::default());
+        let steering = Steering::with(Limits::default(), self.flows.changes.clone());
         let plane = FunctionPlane::new(id, vhca_id, vport.plane.clone(), card.dma.clone(), steering.reader());
         card.fabric.vports.pin().insert(id, vport.plane.clone());
         ctl.vports.insert(id, vport);
@@ -456,12 +460,12 @@ impl Function {
 }
 
 impl Card {
-    fn new(index: usize, config: CardConfig, profile: &Profile) -> Self {
+    fn new(index: usize, config: CardConfig, profile: &Profile, flows: &Flows) -> Self {
         let port = Arc::new(Port::new(config.far.clone()));
         let dma = Arc::new(Dma::default());
         let pf_vport = VportControl::new(PF, config.mac, DEFAULT_MTU, Admin::Auto);
         let uplink = VportControl::new(UPLINK, [0; 6], DEFAULT_MTU, Admin::Auto);
-        let steering = Steering::new(Limits::default());
+        let steering = Steering::with(Limits::default(), flows.changes.clone());
         let fabric = Arc::new(Fabric::new(index, port.clone(), steering.reader()));
         let mut card = Self {
             index,

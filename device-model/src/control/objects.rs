@@ -26,6 +26,7 @@ pub enum Kind {
     Tis,
     QCounter,
     FlowCounter,
+    FlowCounterBulk,
     FlowTable,
     FlowGroup,
     ModifyHeader,
