@@ -64,6 +64,7 @@ impl Nic {
         for (i, b) in out.iter_mut().enumerate() {
             let at = p.offset + i as u64;
             let dword = if at < ISEG_SIZE { f.iseg.read(at & !3, self.profile.firmware, now, khz) } else { Some(0) };
+            let dword = dword.map(|d| self.faults.health(card.index, p.function, at & !3, d));
             if dword.is_none() && at & 3 == 0 {
                 self.unmodelled.record(card.index, p.function, Access::WindowRead((at & !3) as u32));
             }

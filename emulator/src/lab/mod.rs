@@ -96,8 +96,12 @@ impl Lab {
             wires: vec![WireKind::Cable; 2],
             workers: self.workers,
             noise: self.noise,
+            faults: vec![],
         })?;
-        board.nic.faults.refuse(&self.refuse);
+        for opcode in &self.refuse {
+            let fault = format!("fail {}", opcode.name().unwrap_or("any")).parse().map_err(anyhow::Error::msg)?;
+            board.nic.fault_add(fault).map_err(anyhow::Error::msg)?;
+        }
         Ok(board)
     }
 
@@ -159,11 +163,7 @@ impl Bench {
         std::fs::create_dir(&share)?;
         scripts::write(&share)?;
         let nic = self.board.nic.clone();
-        let answer = move |question: &str| match question {
-            "memory" => serde_json::to_value(ask::memory()),
-            "objects" => serde_json::to_value(nic.object_counts()),
-            _ => Ok(serde_json::Value::Null),
-        };
+        let answer = move |question: &str| ask::answer(&nic, question);
         let guest = Guest {
             cpus: self.lab.cpus,
             slots: vec![self.sockets.clone()],
