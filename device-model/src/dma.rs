@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
 
 /// An immutable set of mapped ranges, keyed by IOVA.
@@ -25,11 +26,13 @@ pub struct DmaError {
 #[derive(Debug)]
 pub struct Dma {
     map: ArcSwap<Memory>,
+    /// While nothing is to be reached: what would be.
+    cut: Mutex<Option<Arc<Memory>>>,
 }
 
 impl Default for Dma {
     fn default() -> Self {
-        Self { map: ArcSwap::from_pointee(Memory::new()) }
+        Self { map: ArcSwap::from_pointee(Memory::new()), cut: Mutex::default() }
     }
 }
 
@@ -42,6 +45,25 @@ impl Dma {
 
     /// Replaces the mapping and returns when no reader holds the former one.
     pub fn replace(&self, new: Arc<Memory>) {
+        match &mut *self.cut.lock() {
+            // The former one is not used by anybody already.
+            Some(kept) => *kept = new,
+            None => self.swap(new),
+        }
+    }
+
+    /// Cuts the device off from memory, or connects it again.
+    pub(crate) fn cut(&self, cut: bool) {
+        let mut kept = self.cut.lock();
+        if cut && kept.is_none() {
+            *kept = Some(self.map.load_full());
+            self.swap(Arc::new(Memory::new()));
+        } else if let Some(memory) = kept.take_if(|_| !cut) {
+            self.swap(memory);
+        }
+    }
+
+    fn swap(&self, new: Arc<Memory>) {
         let old = self.map.swap(new);
         // The swap turned every reader's guard into a counted reference.
         let mut spins = 0u32;

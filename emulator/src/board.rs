@@ -286,10 +286,16 @@ impl Endpoint {
 
 impl PciDevice for Endpoint {
     fn config_read(&self, offset: u32, data: &mut [u8]) {
+        if self.nic.faults.is_gone(self.card) {
+            return data.fill(0xff);
+        }
         self.card().pci.lock().read(offset as usize, data);
     }
 
     fn config_write(&self, offset: u32, data: &[u8]) {
+        if self.nic.faults.is_gone(self.card) {
+            return;
+        }
         let effect = self.card().pci.lock().write(offset as usize, data);
         if effect == Effect::FunctionReset {
             tracing::info!("pf{}: function level reset", self.card);

@@ -9,3 +9,8 @@ fn on_the_wire() {
 fn of_commands_objects_and_health() {
     sfnic_tests::run("faults-driver");
 }
+
+#[test]
+fn of_interrupts_and_events() {
+    sfnic_tests::run("faults-recovery");
+}

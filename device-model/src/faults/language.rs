@@ -54,6 +54,11 @@ pub enum What {
     CorruptFrame,
     /// A frame on the wire arrives so many nanoseconds later.
     DelayFrame(u64),
+    /// No access to guest memory succeeds.
+    LoseDma,
+    /// The function does not answer on its bus: reads are ones, writes are lost,
+    /// and it reaches no memory.
+    LosePcie,
     /// A port's carrier goes and comes back.
     FlapLink {
         /// How long it is gone, in nanoseconds; until the fault is taken out
@@ -143,7 +148,7 @@ const EVENTS: &[(&str, u8)] = &[
 
 /// What begins a fault, for whoever wrote something else.
 pub const FORMS: &str = "fail COMMAND, delay COMMAND ms=N, lose command NAME, lose|duplicate event TYPE, \
-     lose completion, lose interrupt, stop health, set health syndrome=N, drop|corrupt|delay frames, flap link, \
+     lose completion, lose interrupt, lose dma, lose pcie, stop health, set health syndrome=N, drop|corrupt|delay frames, flap link, \
      exhaust KIND";
 
 /// Longest time that can be named, in milliseconds: an hour.
@@ -320,6 +325,8 @@ impl FromStr for Fault {
                 (f.what, functions) = (What::LoseInterrupt, false);
                 f.number = w.number("vector", 0, 2047)?.map(|n| n as u32);
             }
+            ("lose", Some("dma")) => (f.what, occasions, functions) = (What::LoseDma, false, false),
+            ("lose", Some("pcie")) => (f.what, occasions, functions) = (What::LosePcie, false, false),
             ("stop", Some("health")) => (f.what, occasions) = (What::StopHealth, false),
             ("set", Some("health")) => {
                 let syndrome = w.number("syndrome", 1, 255)?;
@@ -408,6 +415,7 @@ mod tests {
         assert_eq!(fault("duplicate event any").what, What::DuplicateEvent);
         assert_eq!(fault("lose completion cq=5").number, Some(5));
         assert_eq!(fault("lose interrupt vector=1 pf=0").number, Some(1));
+        assert_eq!((fault("lose dma pf=0").what, fault("lose pcie").what), (What::LoseDma, What::LosePcie));
         assert_eq!(fault("stop health pf=0").what, What::StopHealth);
         let health = What::Health { syndrome: 16, extended: 0x8a, severity: Some(1), rfr: true };
         assert_eq!(fault("set health syndrome=0x10 ext=0x8a severity=1 rfr=1").what, health);
@@ -441,6 +449,7 @@ mod tests {
             ("lose event RAIN", &["event = \"RAIN\"", "PORT_CHANGE"]),
             ("lose interrupt function=1", &["function=: not for this fault"]),
             ("set health", &["syndrome=N is missing"]),
+            ("lose pcie function=1", &["function=: not for this fault"]),
             ("stop health nth=1", &["nth=: not for this fault"]),
             ("drop frames way=up", &["way = \"up\"", "in or out"]),
             ("exhaust patience", &["exhaust = \"patience\"", "mkey"]),

@@ -44,6 +44,10 @@ pub enum Place {
     Frames = 32,
     /// Carriers of ports.
     Link = 64,
+    /// Guest memory.
+    Dma = 128,
+    /// The bus.
+    Pcie = 256,
 }
 
 /// A fault as it is in force.
@@ -129,6 +133,8 @@ impl What {
             What::StopHealth | What::Health { .. } => Place::Health,
             What::DropFrame | What::CorruptFrame | What::DelayFrame(_) => Place::Frames,
             What::FlapLink { .. } => Place::Link,
+            What::LoseDma => Place::Dma,
+            What::LosePcie => Place::Pcie,
         }
     }
 }
@@ -323,6 +329,17 @@ impl Faults {
         self.at(Place::Link) && self.list.lock().all.iter().filter(of).any(|f| f.state != 0)
     }
 
+    fn holds(&self, place: Place, pf: usize) -> bool {
+        let of = |f: &InForce| f.fault.what.place() == place && f.fault.pf.is_none_or(|p| p == pf);
+        self.at(place) && self.list.lock().all.iter().any(of)
+    }
+
+    /// Whether a card does not answer on its bus.
+    #[inline]
+    pub fn is_gone(&self, pf: usize) -> bool {
+        self.at(Place::Pcie) && self.holds(Place::Pcie, pf)
+    }
+
     /// A link that flaps changes now. When it does the next time, if it does.
     fn flap(&self, id: u32) -> Option<u64> {
         let mut list = self.list.lock();
@@ -408,6 +425,7 @@ impl Nic {
         if link {
             self.flap(id);
         }
+        self.cut_memory();
         // Frames whose way is known take it no more.
         self.flows.changed();
         Ok(id)
@@ -424,9 +442,18 @@ impl Nic {
         };
         if let Some(f) = &removed {
             self.faults.tell(f, FaultAction::Deleted, String::new());
+            self.cut_memory();
             self.update_links();
         }
         removed.is_some()
+    }
+
+    /// Cuts cards off from guest memory that are to be, and connects others.
+    fn cut_memory(&self) {
+        for card in &self.cards {
+            let n = card.index;
+            card.dma.cut(self.faults.holds(Place::Dma, n) || self.faults.holds(Place::Pcie, n));
+        }
     }
 
     /// A link that flaps goes down or comes back, and will again.

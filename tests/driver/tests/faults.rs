@@ -306,6 +306,46 @@ fn objects_run_out_and_can_be_had_again() {
 }
 
 #[test]
+fn memory_is_cut_off_and_comes_back() {
+    let rig = Rig::cable();
+    let (mut a, mut b) = pair(&rig);
+    let id = add(&rig, "lose dma pf=0");
+    send(&rig, &mut a, &b, 1);
+    assert!(b.receive().is_empty());
+    assert_eq!(nop(&rig.pf(0)), Err(CmdError::NoAnswer));
+    // What is mapped meanwhile counts when memory is back.
+    rig.unmap(0);
+    rig.map(0);
+    assert_eq!(nop(&rig.pf(0)), Err(CmdError::NoAnswer));
+    let two = add(&rig, "lose dma");
+    rig.nic.fault_del(id);
+    assert_eq!(nop(&rig.pf(0)), Err(CmdError::NoAnswer), "the other fault holds");
+    rig.nic.fault_del(two);
+    nop(&rig.pf(0)).unwrap();
+    // The queues are in error: the driver begins again.
+    rig.reset(0);
+    rig.reset(1);
+    let (a, b) = pair(&rig);
+    sane(&rig, a, b);
+}
+
+#[test]
+fn a_function_that_is_gone_reads_as_ones() {
+    let rig = Rig::cable();
+    let (a, b) = pair(&rig);
+    let id = add(&rig, "lose pcie pf=0");
+    let (gone, there) = (rig.pf(0), rig.pf(1));
+    assert_eq!((gone.window.read32(0x230), nop(&gone)), (u32::MAX, Err(CmdError::NoAnswer)));
+    assert_ne!(there.window.read32(0x230), u32::MAX);
+    rig.nic.fault_del(id);
+    drop((a, b));
+    rig.reset(0);
+    rig.reset(1);
+    let (a, b) = pair(&rig);
+    sane(&rig, a, b);
+}
+
+#[test]
 fn faults_are_bounded_and_name_what_is_there() {
     let rig = Rig::cable();
     let e = rig.nic.fault_add("drop frames pf=2".parse().unwrap()).unwrap_err();

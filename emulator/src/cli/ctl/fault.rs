@@ -47,6 +47,8 @@ const LANGUAGE: &str = "\u{1b}[1;4mFaults:\u{1b}[0m
   lose|duplicate event TYPE|any                 COMMAND, PORT_CHANGE, COMPLETION, …
   lose completion [cq=N]
   lose interrupt [vector=N]
+  lose dma                                      no access to guest memory succeeds
+  lose pcie                                     reads are ones, writes are lost
   stop health                                   the health counter stands still
   set health syndrome=N [ext=N] [severity=N] [rfr=1]
   drop|corrupt frames [way=in|out]              on the wire of a port

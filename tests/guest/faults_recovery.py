@@ -1,0 +1,55 @@
+"""Interrupts and events that are lost: the driver finds out what hangs, repairs it, and says
+so in its health reporters."""
+
+from lab import *
+
+A, B = "a", "b"
+FOUR = "10.0.0.%d"
+
+devs = [netdev_of(pci) for pci in PF]
+for ns, dev, n in ((A, devs[0], 1), (B, devs[1], 2)):
+    add_ns(ns)
+    run(f"ip link set {dev} netns {ns}")
+    set_up(dev, FOUR % n + "/24", ns=ns)
+for ns, dev in ((A, devs[0]), (B, devs[1])):
+    until(lambda: carrier(dev, ns), f"the carrier of {dev}")
+
+
+def traffic():
+    ping(FOUR % 2, 1000, ns=A)
+    tcp(FOUR % 2, 1 << 19, A, B)
+
+
+def tx_reporter():
+    """The reporter of the first function's send queues."""
+    all = devlink("health show")["health"]
+    mine = [r for handle, rs in all.items() if PF[0] in handle for r in rs if r["reporter"] == "tx"]
+    require(mine, f"no tx reporter among {all}")
+    return mine[0]
+
+
+with check("traffic before any fault"):
+    traffic()
+
+with check("a send queue that hangs is found and repaired"):
+    before = tx_reporter()
+    with contextlib.ExitStack() as stack:
+        # The vectors of the channels; commands have the first one.
+        counts = [stack.enter_context(fault(f"lose interrupt pf=0 vector={v}")) for v in range(1, 9)]
+        end = time.monotonic() + 120
+        while tx_reporter()["recover"] == before["recover"]:
+            ping(FOUR % 2, 1400, count=20, ns=A, more="-W 1", lost_ok=True)
+            require(time.monotonic() < end, "the tx reporter recovered nothing in 120 s")
+        require(sum(c() for c in counts) > 0, "no interrupt was lost")
+    require(tx_reporter()["error"] > before["error"], f"{tx_reporter()} after {before}")
+    traffic()
+
+with check("a command whose event is lost is looked for"):
+    with fault("lose event COMMAND pf=1 times=1") as struck:
+        run(f"ip link set {devs[1]} down", B)
+        run(f"ip link set {devs[1]} up", B)
+        equal(struck(), 1, "how often it struck")
+    until(lambda: carrier(devs[1], B), "the carrier")
+    traffic()
+
+finish()
