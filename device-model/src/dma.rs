@@ -45,26 +45,10 @@ impl Dma {
 
     /// Replaces the mapping and returns when no reader holds the former one.
     pub fn replace(&self, new: Arc<Memory>) {
-        match &mut *self.cut.lock() {
-            // The former one is not used by anybody already.
-            Some(kept) => *kept = new,
-            None => self.swap(new),
-        }
-    }
-
-    /// Cuts the device off from memory, or connects it again.
-    pub(crate) fn cut(&self, cut: bool) {
-        let mut kept = self.cut.lock();
-        if cut && kept.is_none() {
-            *kept = Some(self.map.load_full());
-            self.swap(Arc::new(Memory::new()));
-        } else if let Some(memory) = kept.take_if(|_| !cut) {
-            self.swap(memory);
-        }
-    }
-
-    fn swap(&self, new: Arc<Memory>) {
-        let old = self.map.swap(new);
+        let old = match &mut *self.cut.lock() {
+            Some(kept) => std::mem::replace(kept, new),
+            None => self.map.swap(new),
+        };
         // The swap turned every reader's guard into a counted reference.
         let mut spins = 0u32;
         while Arc::strong_count(&old) > 1 && spins < 1_000_000 {
@@ -74,6 +58,17 @@ impl Dma {
             } else {
                 std::hint::spin_loop();
             }
+        }
+    }
+
+    /// Cuts the device off from memory, or connects it again. A burst that runs
+    /// ends with what it has.
+    pub(crate) fn cut(&self, cut: bool) {
+        let mut kept = self.cut.lock();
+        if cut && kept.is_none() {
+            *kept = Some(self.map.swap(Arc::new(Memory::new())));
+        } else if let Some(memory) = kept.take_if(|_| !cut) {
+            self.map.store(memory);
         }
     }
 }

@@ -149,14 +149,14 @@ pub struct Since {
     /// Events that it missed: it was too slow, or came too late.
     pub lost: u64,
     /// Events, in order.
-    pub events: Vec<Event>,
+    pub events: Vec<Arc<Event>>,
 }
 
 #[derive(Default)]
 struct Ring {
     /// Number of the latest event.
     last: u64,
-    kept: VecDeque<Event>,
+    kept: VecDeque<Arc<Event>>,
 }
 
 /// The events of a device.
@@ -186,7 +186,7 @@ impl Events {
             if ring.kept.len() >= KEPT {
                 ring.kept.pop_front();
             }
-            ring.kept.push_back(event);
+            ring.kept.push_back(Arc::new(event));
         }
         if let Some(waker) = self.waker.get() {
             waker.wake();

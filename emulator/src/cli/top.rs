@@ -113,7 +113,7 @@ fn short(n: f64) -> String {
 }
 
 /// A list by the name of each entry.
-fn by_name<'a>(v: &'a Value, name: impl Fn(&Value) -> String) -> BTreeMap<String, &'a Value> {
+fn by_name(v: &Value, name: impl Fn(&Value) -> String) -> BTreeMap<String, &Value> {
     list(v).iter().map(|e| (name(e), e)).collect()
 }
 

@@ -62,7 +62,7 @@ impl Reader {
             }
             if let Some(last) = got.events.last() {
                 self.seen = last.seq;
-                self.next.extend(got.events.iter().map(value));
+                self.next.extend(got.events.iter().map(|e| value(&**e)));
             } else if self.target.news.changed().await.is_err() {
                 return None;
             }
@@ -88,5 +88,6 @@ pub(super) async fn recent(Shared(target): Shared<Target>, query: Result<Query<F
     let Query(From { since }) = query?;
     let events = &target.nic.events;
     let got = events.since(since.unwrap_or_default(), events::KEPT);
-    answer(json!({ "lost": got.lost, "events": got.events }))
+    let list: Vec<Value> = got.events.iter().map(|e| value(&**e)).collect();
+    answer(json!({ "lost": got.lost, "events": list }))
 }
