@@ -36,8 +36,10 @@ with check("traffic before any fault"):
 with check("a send queue that hangs is found and repaired"):
     before = tx_reporter()
     with contextlib.ExitStack() as stack:
-        # The vectors of the channels; commands have the first one.
-        counts = [stack.enter_context(fault(f"lose interrupt pf=0 vector={v}")) for v in range(1, 9)]
+        # The vectors of channels, of which one CPU has one; commands have the first vector. Sent
+        # and received frames share the channel's event queue, which waits for the driver once its
+        # interrupt is lost: nothing but the timeout of the send queue finds it.
+        counts = [stack.enter_context(fault(f"lose interrupt pf=0 vector={v} times=1")) for v in range(1, 9)]
         end = time.monotonic() + 120
         while tx_reporter()["recover"] == before["recover"]:
             ping(FOUR % 2, 1400, count=20, ns=A, more="-W 1", lost_ok=True)
@@ -48,10 +50,9 @@ with check("a send queue that hangs is found and repaired"):
 
 with check("a command whose interrupt is lost is looked for"):
     with fault("lose interrupt pf=1 vector=0 times=1") as struck:
-        run(f"ip link set {devs[1]} down", B)
-        run(f"ip link set {devs[1]} up", B)
+        # Commands alone: an event of another kind has the same vector and would help.
+        run(f"ethtool {devs[1]}", B)
         equal(struck(), 1, "how often it struck")
-    until(lambda: carrier(devs[1], B), "the carrier")
     traffic()
 
 finish()
