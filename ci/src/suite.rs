@@ -34,6 +34,16 @@ pub struct Suite {
     pub max_sfs: u16,
     /// Worker threads of the device.
     pub workers: usize,
+    /// The device is behind an IOMMU.
+    pub iommu: bool,
+    /// The guest finds its kernel and its initrd in `/host/boot`.
+    pub boot_files: bool,
+    /// The script runs the kernel's own tests: it needs a kernel that was built with them.
+    pub kernel_tests: bool,
+    /// Debian packages that the guest has besides.
+    pub with: Vec<String>,
+    /// More options for QEMU.
+    pub qemu: Vec<String>,
     /// Variables for the script.
     pub env: BTreeMap<String, String>,
     /// No other run may be beside it in the process.
@@ -167,6 +177,16 @@ struct Row {
     max_sfs: Option<u16>,
     workers: Option<usize>,
     #[serde(default)]
+    iommu: bool,
+    #[serde(default)]
+    boot_files: bool,
+    #[serde(default)]
+    kernel_tests: bool,
+    #[serde(default)]
+    with: Vec<String>,
+    #[serde(default)]
+    qemu: Vec<String>,
+    #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
     alone: bool,
@@ -219,6 +239,11 @@ fn parse(text: &str) -> Result<Vec<Suite>, TableError> {
             vectors: row.vectors.unwrap_or(defaults.vectors),
             max_sfs: row.max_sfs.unwrap_or(defaults.max_sfs),
             workers: row.workers.unwrap_or(defaults.workers),
+            iommu: row.iommu,
+            boot_files: row.boot_files,
+            kernel_tests: row.kernel_tests,
+            with: row.with,
+            qemu: row.qemu,
             env: row.env,
             alone: row.alone,
             since: row.since,

@@ -7,7 +7,10 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, VolatileSlice};
+
+/// `PROT_WRITE` of `mmap`.
+const PROT_WRITE: i32 = 2;
 
 /// An immutable set of mapped ranges, keyed by IOVA.
 pub type Memory = GuestMemoryMmap<()>;
@@ -98,9 +101,22 @@ pub trait DmaAccess {
     /// the others.
     fn dma_publish(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError>;
     /// The pieces of mapped memory that make up a range, in order, handed to
-    /// `each`; at most a few, one a mapped region.
+    /// `each`; one a mapped region, which behind an IOMMU is a page. They may be
+    /// read and, if they lie in memory that only may be read, not written.
     fn dma_slices<'a>(&'a self, iova: u64, len: usize, each: impl FnMut(VolatileSlice<'a, ()>))
     -> Result<(), DmaError>;
+    /// The same of memory that may be written.
+    fn dma_slices_to_write<'a>(
+        &'a self,
+        iova: u64,
+        len: usize,
+        each: impl FnMut(VolatileSlice<'a, ()>),
+    ) -> Result<(), DmaError>;
+}
+
+/// The access that a mapping's pages allow; a write to others would end the process.
+fn allows(region: &GuestRegionMmap<()>, write: bool) -> bool {
+    !write || region.prot() & PROT_WRITE != 0
 }
 
 /// Guest memory with a memory of its own for where the last access was: most
@@ -108,8 +124,15 @@ pub trait DmaAccess {
 /// up among all.
 pub struct Near<'m> {
     mem: &'m Memory,
-    /// First address of a range and the range.
-    last: Cell<Option<(u64, VolatileSlice<'m, ()>)>>,
+    last: Cell<Option<Last<'m>>>,
+}
+
+/// A mapped range.
+#[derive(Clone, Copy)]
+struct Last<'m> {
+    start: u64,
+    writable: bool,
+    all: VolatileSlice<'m, ()>,
 }
 
 impl<'m> Near<'m> {
@@ -123,33 +146,49 @@ impl<'m> Near<'m> {
         self.mem
     }
 
-    /// The memory of a range, where one mapped region holds all of it.
+    /// The memory of a range, where one mapped region holds all of it and allows the access.
     #[inline]
-    pub fn slice(&self, iova: u64, len: usize) -> Option<VolatileSlice<'m, ()>> {
-        if let Some((start, region)) = self.last.get()
-            && let Some(at) = iova.checked_sub(start)
-            && let Ok(s) = region.subslice(usize::try_from(at).unwrap_or(usize::MAX), len)
+    fn slice(&self, iova: u64, len: usize, write: bool) -> Option<VolatileSlice<'m, ()>> {
+        if let Some(last) = self.last.get()
+            && let Some(at) = iova.checked_sub(last.start)
+            && let Ok(s) = last.all.subslice(usize::try_from(at).unwrap_or(usize::MAX), len)
         {
-            return Some(s);
+            return (last.writable || !write).then_some(s);
         }
-        self.look_up(iova, len)
+        self.look_up(iova, len, write)
     }
 
     #[inline(never)]
-    fn look_up(&self, iova: u64, len: usize) -> Option<VolatileSlice<'m, ()>> {
+    fn look_up(&self, iova: u64, len: usize, write: bool) -> Option<VolatileSlice<'m, ()>> {
         let (region, offset) = self.mem.to_region_addr(GuestAddress(iova))?;
         let all = vm_memory::GuestMemoryRegion::as_volatile_slice(region).ok()?;
         let start = iova.checked_sub(offset.raw_value())?;
-        self.last.set(Some((start, all)));
-        all.subslice(usize::try_from(offset.raw_value()).ok()?, len).ok()
+        let writable = allows(region, true);
+        self.last.set(Some(Last { start, writable, all }));
+        all.subslice(usize::try_from(offset.raw_value()).ok()?, len).ok().filter(|_| writable || !write)
     }
 
     /// As [`DmaAccess::dma_slices`], the pieces living as long as the map.
     #[inline]
     pub fn slices(&self, iova: u64, len: usize, mut each: impl FnMut(VolatileSlice<'m, ()>)) -> Result<(), DmaError> {
-        match self.slice(iova, len) {
+        match self.slice(iova, len, false) {
             Some(s) if len > 0 => each(s),
             _ => return self.mem.dma_slices(iova, len, each),
+        }
+        Ok(())
+    }
+
+    /// The same of memory that may be written.
+    #[inline]
+    pub fn slices_to_write(
+        &self,
+        iova: u64,
+        len: usize,
+        mut each: impl FnMut(VolatileSlice<'m, ()>),
+    ) -> Result<(), DmaError> {
+        match self.slice(iova, len, true) {
+            Some(s) if len > 0 => each(s),
+            _ => return self.mem.dma_slices_to_write(iova, len, each),
         }
         Ok(())
     }
@@ -158,7 +197,7 @@ impl<'m> Near<'m> {
 impl DmaAccess for Near<'_> {
     #[inline]
     fn dma_read(&self, iova: u64, buf: &mut [u8]) -> Result<(), DmaError> {
-        match self.slice(iova, buf.len()) {
+        match self.slice(iova, buf.len(), false) {
             Some(s) => {
                 s.copy_to(buf);
                 Ok(())
@@ -168,7 +207,7 @@ impl DmaAccess for Near<'_> {
     }
     #[inline]
     fn dma_write(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
-        match self.slice(iova, buf.len()) {
+        match self.slice(iova, buf.len(), true) {
             Some(s) => {
                 s.copy_from(buf);
                 Ok(())
@@ -177,7 +216,7 @@ impl DmaAccess for Near<'_> {
         }
     }
     fn dma_read32(&self, iova: u64) -> Result<u32, DmaError> {
-        match self.slice(iova, 4).map(|s| s.load::<u32>(0, Ordering::Acquire)) {
+        match self.slice(iova, 4, false).map(|s| s.load::<u32>(0, Ordering::Acquire)) {
             Some(Ok(v)) => Ok(u32::from_be(v)),
             _ => self.mem.dma_read32(iova),
         }
@@ -188,7 +227,7 @@ impl DmaAccess for Near<'_> {
     #[inline]
     fn dma_publish(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
         if let Some((last, body)) = buf.split_last()
-            && let Some(s) = self.slice(iova, buf.len())
+            && let Some(s) = self.slice(iova, buf.len(), true)
         {
             s.copy_from(body);
             return s.store(*last, body.len(), Ordering::Release).map_err(|_| DmaError { iova, len: buf.len() });
@@ -206,40 +245,84 @@ impl DmaAccess for Near<'_> {
         #[expect(clippy::redundant_closure, reason = "without it the lifetimes do not fit")]
         self.slices(iova, len, |s| each(s))
     }
+    #[inline]
+    fn dma_slices_to_write<'a>(
+        &'a self,
+        iova: u64,
+        len: usize,
+        mut each: impl FnMut(VolatileSlice<'a, ()>),
+    ) -> Result<(), DmaError> {
+        #[expect(clippy::redundant_closure, reason = "as above")]
+        self.slices_to_write(iova, len, |s| each(s))
+    }
 }
 
 /// The piece of memory that is a whole range, where one region holds it: one
 /// look-up, and nothing to put together.
-fn whole(mem: &Memory, iova: u64, len: usize) -> Option<VolatileSlice<'_, ()>> {
+fn whole(mem: &Memory, iova: u64, len: usize, write: bool) -> Option<VolatileSlice<'_, ()>> {
     let (region, offset) = mem.to_region_addr(GuestAddress(iova))?;
-    vm_memory::GuestMemoryRegion::get_slice(region, offset, len).ok()
+    vm_memory::GuestMemoryRegion::get_slice(region, offset, len).ok().filter(|_| allows(region, write))
+}
+
+/// The pieces of a range, in order.
+fn pieces<'a>(
+    mem: &'a Memory,
+    iova: u64,
+    len: usize,
+    write: bool,
+    mut each: impl FnMut(VolatileSlice<'a, ()>),
+) -> Result<(), DmaError> {
+    if let Some(s) = whole(mem, iova, len, write).filter(|_| len > 0) {
+        each(s);
+        return Ok(());
+    }
+    let fault = DmaError { iova, len };
+    let mut at = GuestAddress(iova);
+    let mut left = len;
+    while left > 0 {
+        let (region, offset) = mem.to_region_addr(at).filter(|(r, _)| allows(r, write)).ok_or(fault)?;
+        let here = (vm_memory::GuestMemoryRegion::len(region) - offset.raw_value()) as usize;
+        let n = left.min(here);
+        each(vm_memory::GuestMemoryRegion::get_slice(region, offset, n).map_err(|_| fault)?);
+        left -= n;
+        if left > 0 {
+            at = at.checked_add(n as u64).ok_or(fault)?;
+        }
+    }
+    Ok(())
 }
 
 impl DmaAccess for Memory {
     fn dma_read(&self, iova: u64, buf: &mut [u8]) -> Result<(), DmaError> {
-        if let Some(s) = whole(self, iova, buf.len()) {
+        if let Some(s) = whole(self, iova, buf.len(), false) {
             s.copy_to(buf);
             return Ok(());
         }
         self.read_slice(buf, GuestAddress(iova)).map_err(|_| DmaError { iova, len: buf.len() })
     }
     fn dma_write(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
-        if let Some(s) = whole(self, iova, buf.len()) {
+        if let Some(s) = whole(self, iova, buf.len(), true) {
             s.copy_from(buf);
             return Ok(());
         }
-        self.write_slice(buf, GuestAddress(iova)).map_err(|_| DmaError { iova, len: buf.len() })
+        let mut rest = buf;
+        pieces(self, iova, buf.len(), true, |s| {
+            let (part, tail) = rest.split_at(s.len().min(rest.len()));
+            s.copy_from(part);
+            rest = tail;
+        })
     }
     fn dma_read32(&self, iova: u64) -> Result<u32, DmaError> {
         let v: u32 = self.load(GuestAddress(iova), Ordering::Acquire).map_err(|_| DmaError { iova, len: 4 })?;
         Ok(u32::from_be(v))
     }
     fn dma_publish8(&self, iova: u64, value: u8) -> Result<(), DmaError> {
-        self.store(value, GuestAddress(iova), Ordering::Release).map_err(|_| DmaError { iova, len: 1 })
+        let fault = DmaError { iova, len: 1 };
+        whole(self, iova, 1, true).ok_or(fault)?.store(value, 0, Ordering::Release).map_err(|_| fault)
     }
     fn dma_publish(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
         let Some((last, body)) = buf.split_last() else { return Ok(()) };
-        if let Some(s) = whole(self, iova, buf.len()) {
+        if let Some(s) = whole(self, iova, buf.len(), true) {
             s.copy_from(body);
             return s.store(*last, body.len(), Ordering::Release).map_err(|_| DmaError { iova, len: buf.len() });
         }
@@ -250,26 +333,17 @@ impl DmaAccess for Memory {
         &'a self,
         iova: u64,
         len: usize,
-        mut each: impl FnMut(VolatileSlice<'a, ()>),
+        each: impl FnMut(VolatileSlice<'a, ()>),
     ) -> Result<(), DmaError> {
-        if let Some(s) = whole(self, iova, len).filter(|_| len > 0) {
-            each(s);
-            return Ok(());
-        }
-        let fault = DmaError { iova, len };
-        let mut at = GuestAddress(iova);
-        let mut left = len;
-        while left > 0 {
-            let (region, offset) = self.to_region_addr(at).ok_or(fault)?;
-            let here = (vm_memory::GuestMemoryRegion::len(region) - offset.raw_value()) as usize;
-            let n = left.min(here);
-            each(vm_memory::GuestMemoryRegion::get_slice(region, offset, n).map_err(|_| fault)?);
-            left -= n;
-            if left > 0 {
-                at = at.checked_add(n as u64).ok_or(fault)?;
-            }
-        }
-        Ok(())
+        pieces(self, iova, len, false, each)
+    }
+    fn dma_slices_to_write<'a>(
+        &'a self,
+        iova: u64,
+        len: usize,
+        each: impl FnMut(VolatileSlice<'a, ()>),
+    ) -> Result<(), DmaError> {
+        pieces(self, iova, len, true, each)
     }
 }
 
@@ -317,5 +391,30 @@ mod tests {
         }
         assert!(m.dma_publish(0x2ffd, &[0; 4]).is_err() && m.dma_publish(u64::MAX, &[0; 4]).is_err());
         assert!(m.dma_slices(u64::MAX - 1, 4, |_| ()).is_err());
+    }
+
+    #[test]
+    fn what_may_only_be_read_is_not_written() {
+        let region = |start, prot| {
+            let pages = vm_memory::MmapRegion::build(None, 0x1000, prot, 0x22).unwrap();
+            vm_memory::GuestRegionMmap::new(pages, GuestAddress(start)).unwrap()
+        };
+        let m = Memory::from_regions(vec![region(0x1000, 3), region(0x2000, 1)]).unwrap();
+        let mut b = [0; 8];
+        m.dma_read(0x1ffc, &mut b).unwrap();
+        assert!(m.dma_slices(0x1ffc, 8, |_| ()).is_ok());
+        assert!(m.dma_write(0x2000, &b).is_err() && m.dma_write(0x1ffc, &b).is_err());
+        assert!(m.dma_publish8(0x2000, 1).is_err() && m.dma_publish(0x1ffc, &b).is_err());
+        assert!(m.dma_slices_to_write(0x1ffc, 8, |_| ()).is_err());
+        assert!(m.dma_write(0x1ff8, &b).is_ok() && m.dma_publish(0x1ff8, &b).is_ok());
+        let near = Near::new(&m);
+        for _ in 0..2 {
+            assert!(near.dma_read(0x2000, &mut b).is_ok() && near.dma_read32(0x2000) == Ok(0));
+            assert!(near.dma_write(0x2000, &b).is_err() && near.dma_write(0x1ffc, &b).is_err());
+            assert!(near.dma_publish8(0x2000, 1).is_err() && near.dma_publish(0x2000, &b).is_err());
+            assert!(near.dma_slices(0x2000, 8, |_| ()).is_ok());
+            assert!(near.dma_slices_to_write(0x2000, 8, |_| ()).is_err());
+            assert!(near.dma_slices_to_write(0x1000, 8, |_| ()).is_ok());
+        }
     }
 }

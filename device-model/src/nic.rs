@@ -468,6 +468,7 @@ impl Function {
             plane,
             command_eq: None,
             driver_version: String::new(),
+            node_desc: None,
             stats: CommandStats::default(),
         }
     }

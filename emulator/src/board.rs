@@ -328,7 +328,7 @@ impl PciDevice for Endpoint {
     }
 
     fn dma_changed(&self, map: Arc<DmaMap>) {
-        self.card().dma.replace(Arc::new(map.writable().clone()));
+        self.card().dma.replace(Arc::new(map.memory().clone()));
     }
 
     fn attached(&self, irq: Arc<dyn Interrupts>) {

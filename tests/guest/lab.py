@@ -118,14 +118,19 @@ def equal(got, expected, what):
 
 def until(condition, what, seconds=60):
     """Waits until a condition holds, and returns what it returned. The time is only there to
-    end what hangs: a busy machine may take long."""
+    end what hangs: a busy machine may take long. A condition that finds something wrong does
+    not hold yet."""
     end = time.monotonic() + seconds
     while True:
-        got = condition()
+        why = ""
+        try:
+            got = condition()
+        except Wrong as e:
+            got, why = None, f": {e}"
         if got:
             return got
         if time.monotonic() > end:
-            raise Wrong(f"{what} did not come within {seconds} s")
+            raise Wrong(f"{what} did not come within {seconds} s{why}")
         time.sleep(0.02)
 
 

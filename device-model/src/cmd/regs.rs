@@ -87,6 +87,7 @@ pub const REGISTERS: &[RegisterRow] = &[
     register!(0x5007 "PFCC" PfccReg, pfcc_read, pfcc_write),
     register!(0x5008 "PPCNT" PpcntReg, ppcnt::read),
     register!(0x5031 "PDDR" PddrReg, pddr_read),
+    register!(0x6001 "NODE_DESC" NodeDesc, regs_firmware::node_desc_read, regs_firmware::node_desc_write),
     // The host's byte order: nothing here depends on it.
     register!(0x7004 "HOST_ENDIANNESS" RegisterHostEndianness, |_, _, _| Ok(()), |_, _| Ok(())),
     // Older kernels end the register after twelve dwords of data.
@@ -468,9 +469,9 @@ mod tests {
     fn registers_are_in_order_and_as_long_as_the_kernel_says() {
         assert!(REGISTERS.is_sorted_by_key(|r| r.id));
         let sizes: Vec<usize> = REGISTERS.iter().map(|r| r.size).collect();
-        assert_eq!(sizes, [0x40, 0x10, 0x40, 0x10, 0x20, 0x100, 0x100, 0x10, 0x90, 0x10c, 0x10, 0x18, 0x48]);
+        assert_eq!(sizes, [0x40, 0x10, 0x40, 0x10, 0x20, 0x100, 0x100, 0x40, 0x10, 0x90, 0x10c, 0x10, 0x18, 0x48]);
         let writable: Vec<&str> = REGISTERS.iter().filter(|r| r.writable).map(|r| r.name).collect();
-        assert_eq!(writable, ["PMTU", "PTYS", "PAOS", "PFCC", "HOST_ENDIANNESS"]);
+        assert_eq!(writable, ["PMTU", "PTYS", "PAOS", "PFCC", "NODE_DESC", "HOST_ENDIANNESS"]);
     }
 
     #[test]

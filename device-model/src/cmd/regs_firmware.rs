@@ -1,7 +1,7 @@
-//! Access registers of the firmware image: what is installed, and which
-//! management registers there are.
+//! Access registers of the firmware image and of the node: what is installed, which
+//! management registers there are, what the node calls itself.
 
-use sfnic_firmware_cmds::layouts::{McamAccessReg, McamReg, McqiReg, McqiVersion, McqsReg};
+use sfnic_firmware_cmds::layouts::{McamAccessReg, McamReg, McqiReg, McqiVersion, McqsReg, NodeDesc};
 use sfnic_firmware_cmds::{Layout, Refusal, Syndrome, View, ViewMut};
 
 use super::{Answer, Cx};
@@ -58,4 +58,22 @@ pub(super) fn mcqi_read(cx: &mut Cx<'_>, i: View<'_, McqiReg>, o: &mut ViewMut<'
 /// carry them.
 fn version([major, minor, sub]: [u16; 3]) -> u32 {
     u32::from(major) << 24 | u32::from(minor & 0xff) << 16 | u32::from(sub)
+}
+
+/// NODE_DESC: what an administrator wrote, or else the model's name.
+pub(super) fn node_desc_read(cx: &mut Cx<'_>, _: View<'_, NodeDesc>, o: &mut ViewMut<'_, NodeDesc>) -> Answer {
+    let written = cx.function()?.node_desc;
+    match written {
+        Some(text) => o.set_bytes(NodeDesc::desc, &text),
+        None => o.set_bytes(NodeDesc::desc, cx.nic.profile.name.as_bytes()),
+    };
+    Ok(())
+}
+
+/// A function's own text; other functions keep theirs.
+pub(super) fn node_desc_write(cx: &mut Cx<'_>, i: View<'_, NodeDesc>) -> Answer {
+    let mut text = [0; NodeDesc::SIZE];
+    text.copy_from_slice(i.bytes(NodeDesc::desc));
+    cx.function()?.node_desc = Some(text);
+    Ok(())
 }

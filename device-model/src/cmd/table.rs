@@ -106,6 +106,7 @@ rows! {
     MODIFY_ESW_VPORT_CONTEXT Initialised Manager ModifyEswVportContextIn ModifyEswVportContextOut vport::modify_esw_vport_context;
     QUERY_NIC_VPORT_CONTEXT  Initialised Any   QueryNicVportContextIn  QueryNicVportContextOut  vport::query_nic_vport_context;
     MODIFY_NIC_VPORT_CONTEXT Initialised Any   ModifyNicVportContextIn ModifyNicVportContextOut vport::modify_nic_vport_context;
+    QUERY_HCA_VPORT_PKEY     Initialised Any   QueryHcaVportPkeyIn     QueryHcaVportPkeyOut     vport::query_hca_vport_pkey;
     QUERY_VNIC_ENV         Initialised Any     QueryVnicEnvIn          QueryVnicEnvOut        vport::query_vnic_env;
     QUERY_VPORT_COUNTER    Initialised Any     QueryVportCounterIn     QueryVportCounterOut   vport::query_vport_counter;
     ALLOC_Q_COUNTER        Initialised Any     AllocQCounterIn         AllocQCounterOut       vport::alloc_q_counter;
@@ -117,6 +118,8 @@ rows! {
     DEALLOC_UAR            Initialised Any     DeallocUarIn            DeallocUarOut          transport::dealloc_uar;
     ACCESS_REG             Enabled     Any     AccessRegisterIn        AccessRegisterOut      regs::access_register;
     NOP                    Nothing     Any     NopIn                   NopOut                 hca::nop;
+    ALLOC_XRCD             Initialised Any     AllocXrcdIn             AllocXrcdOut           transport::alloc_xrcd;
+    DEALLOC_XRCD           Initialised Any     DeallocXrcdIn           DeallocXrcdOut         transport::dealloc_xrcd;
     ALLOC_TRANSPORT_DOMAIN   Initialised Any   AllocTransportDomainIn  AllocTransportDomainOut  transport::alloc_transport_domain;
     DEALLOC_TRANSPORT_DOMAIN Initialised Any   DeallocTransportDomainIn DeallocTransportDomainOut transport::dealloc_transport_domain;
     SET_L2_TABLE_ENTRY     Initialised Manager SetL2TableEntryIn       SetL2TableEntryOut     l2_table::set;

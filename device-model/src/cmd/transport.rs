@@ -47,6 +47,19 @@ pub fn dealloc_pd(cx: &mut Cx<'_>, i: View<'_, DeallocPdIn>, _: &mut ViewMut<'_,
     remove(cx, Kind::Pd, i.get(DeallocPdIn::pd)).map(drop)
 }
 
+/// ALLOC_XRCD: a domain that shared receive queues can be of, of which there are none yet.
+/// mlx5_ib takes two for itself, whatever it is used for.
+pub fn alloc_xrcd(cx: &mut Cx<'_>, _: View<'_, AllocXrcdIn>, o: &mut ViewMut<'_, AllocXrcdOut>) -> Answer {
+    let limit = limit(cx, CmdHcaCap::log_max_xrcd)?;
+    o.set(AllocXrcdOut::xrcd, alloc_plain(cx, Kind::Xrcd, limit)?);
+    Ok(())
+}
+
+/// DEALLOC_XRCD.
+pub fn dealloc_xrcd(cx: &mut Cx<'_>, i: View<'_, DeallocXrcdIn>, _: &mut ViewMut<'_, DeallocXrcdOut>) -> Answer {
+    remove(cx, Kind::Xrcd, i.get(DeallocXrcdIn::xrcd)).map(drop)
+}
+
 /// ALLOC_TRANSPORT_DOMAIN.
 pub fn alloc_transport_domain(
     cx: &mut Cx<'_>,

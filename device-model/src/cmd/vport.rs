@@ -126,6 +126,28 @@ pub fn modify_esw_vport_context(
     Ok(())
 }
 
+/// QUERY_HCA_VPORT_PKEY: an Ethernet port is in the default partition and in no other.
+pub fn query_hca_vport_pkey(
+    cx: &mut Cx<'_>,
+    i: View<'_, QueryHcaVportPkeyIn>,
+    o: &mut ViewMut<'_, QueryHcaVportPkeyOut>,
+) -> Answer {
+    const ALL: u32 = 0xffff;
+    const DEFAULT_PARTITION: u32 = 0xffff;
+    let number = target(cx, i.is(QueryHcaVportPkeyIn::other_vport), i.get(QueryHcaVportPkeyIn::vport_number))?;
+    vport(cx, number)?;
+    let index = i.get(QueryHcaVportPkeyIn::pkey_index);
+    // `mlx5_to_sw_pkey_sz`.
+    let entries = 128u32 << cx.function()?.caps.general(CmdHcaCap::pkey_table_size).min(5);
+    if index != ALL && index >= entries {
+        return Err(Refusal::param(Syndrome::FIELD_SELECT));
+    }
+    if index == 0 || index == ALL {
+        o.set_tail(QueryHcaVportPkeyOut::pkey, 0, &DEFAULT_PARTITION.to_be_bytes());
+    }
+    Ok(())
+}
+
 /// QUERY_NIC_VPORT_CONTEXT.
 pub fn query_nic_vport_context(
     cx: &mut Cx<'_>,

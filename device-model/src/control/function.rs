@@ -117,6 +117,8 @@ pub struct Function {
     pub command_eq: Option<Arc<Eq>>,
     /// SET_DRIVER_VERSION.
     pub driver_version: String,
+    /// The text that is this node's for RDMA's management; none until somebody sets one.
+    pub node_desc: Option<[u8; 64]>,
     /// Commands.
     pub stats: CommandStats,
 }

@@ -36,7 +36,7 @@ pub(super) fn scatter<F: RxFrame>(
     let mut pos = 0;
     let mut fault = false;
     for &(iova, len) in ranges {
-        let mapped = mem.slices(iova, len as usize, |piece| {
+        let mapped = mem.slices_to_write(iova, len as usize, |piece| {
             fault = fault || source.put(pos, piece).is_err();
             pos += piece.len();
         });

@@ -13,6 +13,7 @@ mod matrix;
 mod output;
 mod profile;
 mod run;
+mod suite;
 mod top;
 mod trace;
 mod up;
@@ -93,6 +94,7 @@ enum Command {
     Trace(trace::Args),
     Profile(profile::Args),
     Bench(crate::bench::Args),
+    Suite(suite::Args),
 }
 
 /// Why a command did not do what it should.
@@ -133,6 +135,7 @@ impl Command {
             Command::Top(args) => top::run(&args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
+            Command::Suite(args) => suite::run(args),
             Command::Matrix(args) => matrix::run(*args),
             Command::Layout(args) => layout::run(args),
             Command::Trace(args) => trace::run(args),

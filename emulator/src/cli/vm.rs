@@ -59,6 +59,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value = "2", value_parser = value::cpus)]
     cpus: u32,
 
+    /// Put an IOMMU (Intel's, strict) between the device and the guest's memory.
+    #[arg(long)]
+    iommu: bool,
+
     /// A directory that the guest sees at /host.
     #[arg(long, value_name = "DIR")]
     share: Option<PathBuf>,
@@ -146,6 +150,7 @@ pub(super) fn run(args: Args) -> Done {
         cpus: args.cpus,
         share: args.share,
         no_driver: args.no_driver,
+        iommu: args.iommu,
         keep_console: args.keep_console,
         what,
         timeout: args.timeout.map(Duration::from_secs),

@@ -5,22 +5,30 @@
 
 pub mod ask;
 pub mod inject;
+mod keys;
 pub mod plan;
 pub mod turn;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use parking_lot::Mutex;
 use sfnic_ci::{Evidence, Suite, scripts};
 use sfnic_device_model::nic::CardConfig;
 use sfnic_firmware_cmds::Opcode;
 use sfnic_firmware_cmds::profile::Profile;
-use sfnic_qemu::{Guest, Kit, Outcome, What};
+use sfnic_qemu::{Guest, Kit, KitOptions, Outcome, What};
 
 use crate::board::{Board, BoardConfig, WireKind};
+use crate::suite::data::Data;
+use crate::suite::{self, Job};
+use keys::Keys;
 use turn::Turn;
+
+/// How often a program of the kernel's own tests runs again while cases fail.
+const RETRIES: u32 = 2;
 
 /// What to build and how to run it.
 #[derive(Debug, Clone)]
@@ -35,6 +43,14 @@ pub struct Lab {
     pub cpus: u32,
     /// The longest that the guest may take.
     pub timeout: Duration,
+    /// The device is behind an IOMMU.
+    pub iommu: bool,
+    /// The guest finds its kernel and its initrd in `/host/boot`.
+    pub boot_files: bool,
+    /// The kernel's own tests, which the script runs, and where they are.
+    pub tests: Option<(Job, PathBuf)>,
+    /// More options for QEMU.
+    pub qemu: Vec<String>,
     /// Variables for the script.
     pub env: Vec<(String, String)>,
     /// Commands that the device refuses, to see that somebody notices.
@@ -54,6 +70,10 @@ impl Default for Lab {
             workers: 1,
             cpus: 2,
             timeout: Duration::from_secs(240),
+            iommu: false,
+            boot_files: false,
+            tests: None,
+            qemu: vec![],
             env: vec![],
             refuse: vec![],
             places: 1,
@@ -76,6 +96,9 @@ impl Lab {
             workers: suite.workers,
             cpus: suite.cpus,
             timeout: suite.timeout,
+            iommu: suite.iommu,
+            boot_files: suite.boot_files,
+            qemu: suite.qemu.clone(),
             env: suite.env.clone().into_iter().collect(),
             ..Self::default()
         }
@@ -132,6 +155,20 @@ pub enum Ran {
 /// # Errors
 /// A guest could not even be started.
 pub fn run_suite(kit: &Kit, suite: &Suite, lab: Lab) -> Result<Ran> {
+    let kit = match &suite.with[..] {
+        [] => kit,
+        packages => &kit.with(packages)?,
+    };
+    let lab = match suite.kernel_tests {
+        false => lab,
+        true => {
+            let data = Data::builtin()?;
+            let programs = data.programs.clone();
+            let job = Job::new(data, programs, RETRIES);
+            let timeout = job.timeout().mul_f64(kit.timeout_factor());
+            Lab { timeout, tests: Some((job, kit.selftests(&KitOptions::default())?)), ..lab }
+        }
+    };
     let bench = lab.start()?;
     let mut guests = vec![];
     for script in [Some(&suite.script), suite.then.as_ref()].into_iter().flatten() {
@@ -141,6 +178,14 @@ pub fn run_suite(kit: &Kit, suite: &Suite, lab: Lab) -> Result<Ran> {
         }
     }
     Ok(Ran::Done(guests))
+}
+
+/// What the kernel's own tests said, and a line a case of what came of them.
+fn told(job: &Job, share: &Path) -> (String, String) {
+    let said = std::fs::read(share.join(suite::LOG)).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let checks = suite::report::checks(&job.judge(&said));
+    (said, checks)
 }
 
 /// A running device on its sockets.
@@ -163,18 +208,43 @@ impl Bench {
         std::fs::create_dir(&share)?;
         scripts::write(&share)?;
         let nic = self.board.nic.clone();
-        let answer = move |question: &str| ask::answer(&nic, question);
+        let monitor = self.dir.path().join("qmp");
+        let monitor_option = Keys::option(&monitor);
+        let keys = Mutex::new(None);
+        let answer = move |question: &str| match question {
+            "keys" => {
+                keys.lock().get_or_insert_with(|| Keys::press(monitor.clone()));
+                serde_json::to_value(true)
+            }
+            _ => ask::answer(&nic, question),
+        };
+        let mut words = vec!["python3".to_owned(), format!("/host/{script}")];
+        let mut env = self.lab.env.clone();
+        let mut mem = Guest::new().mem;
+        if let Some((job, tests)) = &self.lab.tests {
+            job.supply(tests, &share)?;
+            words.extend(job.words());
+            env.extend(job.env());
+            mem = suite::MEMORY.to_owned();
+        }
         let guest = Guest {
+            mem,
             cpus: self.lab.cpus,
             slots: vec![self.sockets.clone()],
             share: Some(share.clone()),
-            what: What::Command(vec!["python3".into(), format!("/host/{script}").into()]),
-            env: self.lab.env.clone(),
+            what: What::Command(words.into_iter().map(Into::into).collect()),
+            env,
             timeout: Some(self.lab.timeout),
             capture: true,
             quiet: true,
             // A script can end QEMU at once by writing to this port.
-            extra_args: vec!["-device".into(), "isa-debug-exit,iobase=0xf4,iosize=0x04".into()],
+            extra_args: ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
+                .into_iter()
+                .chain(monitor_option.iter().chain(&self.lab.qemu).map(String::as_str))
+                .map(Into::into)
+                .collect(),
+            iommu: self.lab.iommu,
+            boot_files: self.lab.boot_files,
             ..Guest::new()
         };
         let outcome = {
@@ -184,11 +254,22 @@ impl Bench {
             answers.stop();
             outcome?
         };
+        let told = self.lab.tests.as_ref().map(|(job, _)| told(job, &share));
         std::fs::remove_dir_all(&share)?;
         if outcome.status > 128 && outcome.failure.as_ref().is_some_and(|why| why.starts_with("interrupted")) {
             return Ok(Err(outcome.status - 128));
         }
-        Ok(Ok(self.evidence(script, outcome)))
+        let evidence = self.evidence(script, outcome);
+        Ok(Ok(match told {
+            None => evidence,
+            // The script's own status says no more than its cases do.
+            Some((said, checks)) => Evidence {
+                status: if evidence.failure.is_none() { 0 } else { evidence.status },
+                stderr: evidence.stderr + &said,
+                stdout: checks,
+                ..evidence
+            },
+        }))
     }
 
     fn evidence(&self, script: &str, outcome: Outcome) -> Evidence {

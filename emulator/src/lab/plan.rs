@@ -120,6 +120,10 @@ impl Run<'_> {
         if let Some(reason) = suite.skip(kit.release()) {
             return Ok(Some(Cell::skipped(&kernel.name, suite, reason)));
         }
+        if suite.kernel_tests && !kit.has_selftests() {
+            let reason = "built without the kernel's own tests; `sfnic suite kselftest --kernel` makes them";
+            return Ok(Some(Cell::skipped(&kernel.name, suite, reason.to_owned())));
+        }
         let lab = Lab {
             timeout: suite.timeout.mul_f64(kit.timeout_factor()),
             refuse: self.plan.refuse.clone(),

@@ -15,8 +15,10 @@ use super::payload::{DmaMapRequest, DmaUnmapRequest};
 use super::protocol::PAGE_SIZE;
 
 /// Most ranges that can be mapped at a time (`max_dma_maps`). A guest has tens
-/// of them; the kernel allows a process 65,530 mappings in all.
-pub const MAX_REGIONS: usize = 4096;
+/// of them; one with an IOMMU has one for each page that its driver mapped, which
+/// are some thousands a queue pair of full rings. The kernel allows a process
+/// 65,530 mappings in all, and two functions have to share them.
+pub const MAX_REGIONS: usize = 24 << 10;
 
 /// What the device may do with a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +88,7 @@ pub enum DmaError {
 #[derive(Clone, Default)]
 pub struct DmaMap {
     regions: Vec<DmaRegion>,
-    writable: GuestMemoryMmap,
+    memory: GuestMemoryMmap,
 }
 
 impl fmt::Debug for DmaMap {
@@ -103,9 +105,9 @@ impl DmaMap {
 
     /// A map of memory that does not come from a client (a test's, a
     /// simulation's): every region readable and writable.
-    pub fn from_memory(writable: GuestMemoryMmap) -> Self {
+    pub fn from_memory(memory: GuestMemoryMmap) -> Self {
         use vm_memory::GuestMemoryBackend;
-        let regions = writable
+        let regions = memory
             .iter()
             .map(|r| (r.start_addr().0, r.len(), GuestRegionMmap::with_arc(r.get_mmap(), r.start_addr())))
             .filter_map(|(start, size, memory)| {
@@ -113,15 +115,14 @@ impl DmaMap {
                 Some(DmaRegion { start, size, access: DmaAccess::ReadWrite, memory })
             })
             .collect();
-        Self { regions, writable }
+        Self { regions, memory }
     }
 
     fn new(regions: Vec<DmaRegion>) -> Self {
-        let writable: Vec<_> =
-            regions.iter().filter(|r| r.access == DmaAccess::ReadWrite).filter_map(|r| r.memory.clone()).collect();
+        let memory: Vec<_> = regions.iter().filter_map(|r| r.memory.clone()).collect();
         // Fails for no regions only: these are sorted and do not overlap.
-        let writable = GuestMemoryMmap::from_arc_regions(writable).unwrap_or_default();
-        Self { regions, writable }
+        let memory = GuestMemoryMmap::from_arc_regions(memory).unwrap_or_default();
+        Self { regions, memory }
     }
 
     /// All ranges, sorted by address.
@@ -129,12 +130,12 @@ impl DmaMap {
         &self.regions
     }
 
-    /// The ranges that may be read *and* written. Read-only ranges are not in
-    /// it: their pages are mapped without write permission, and a write
-    /// through `vm_memory`, which knows no permissions, would be fatal. They
-    /// are reached with [`Self::read`].
-    pub fn writable(&self) -> &GuestMemoryMmap {
-        &self.writable
+    /// The ranges that may be read. Not all may be written: a range that is
+    /// read-only (guest ROM, what an IOMMU lets a device only read) is mapped
+    /// without write permission, and a write through `vm_memory`, which knows no
+    /// permissions, would be fatal. The region's `prot()` tells.
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
     }
 
     /// The range that contains an address.
@@ -258,27 +259,31 @@ impl DmaMap {
         Ok(Self::new(regions))
     }
 
-    /// A copy without one range, which must match a mapped one exactly, or
-    /// without any.
+    /// A copy without the ranges that lie in one, or without any; none if there is
+    /// nothing to unmap, as when the client clears the address space of an IOMMU.
     ///
     /// # Errors
-    /// [`Reject::DmaUnknown`] or [`Reject::DmaRange`].
-    pub(super) fn with_unmapped(&self, request: &DmaUnmapRequest) -> Result<Self, Reject> {
+    /// [`Reject::DmaUnknown`] if a mapped range would have to be cut, or
+    /// [`Reject::DmaRange`].
+    pub(super) fn with_unmapped(&self, request: &DmaUnmapRequest) -> Result<Option<Self>, Reject> {
         let &DmaUnmapRequest { flags, address, size } = request;
         let wrong = |why| Reject::DmaRange { address, size, why };
         match flags {
-            DmaUnmapRequest::ALL if address == 0 && size == 0 => Ok(Self::empty()),
+            DmaUnmapRequest::ALL if address == 0 && size == 0 => Ok(Some(Self::empty())),
             DmaUnmapRequest::ALL => Err(wrong("unmap-all of a range")),
             0 => {
-                let at = self
-                    .regions
-                    .binary_search_by_key(&address, |r| r.start)
-                    .ok()
-                    .filter(|&i| self.regions[i].size == size)
-                    .ok_or(Reject::DmaUnknown { address, size })?;
+                let end = address.saturating_add(size);
+                let first = self.regions.partition_point(|r| r.end() <= address);
+                let after = self.regions.partition_point(|r| r.start < end);
+                let Some(inside) = self.regions.get(first..after).filter(|found| !found.is_empty()) else {
+                    return Ok(None);
+                };
+                if inside.iter().any(|r| r.start < address || r.end() > end) {
+                    return Err(Reject::DmaUnknown { address, size });
+                }
                 let mut regions = self.regions.clone();
-                regions.remove(at);
-                Ok(Self::new(regions))
+                regions.drain(first..after);
+                Ok(Some(Self::new(regions)))
             }
             _ => Err(wrong("unknown flags")),
         }
@@ -335,6 +340,25 @@ mod tests {
         assert_eq!(map.read(0x8000, &mut [0]), Err(DmaError::Denied(0x8000)));
         assert_eq!(map.find(0x8fff).map(DmaRegion::access), Some(DmaAccess::Inaccessible));
         assert!(map.find(0x9000).is_none());
+    }
+
+    #[test]
+    fn whole_ranges_are_unmapped() {
+        let map = map_of(&[(0x1000, 0x1000), (0x2000, 0x2000), (0x8000, 0x1000)]);
+        for (address, size, left) in [
+            (0x1000, 0x1000, Some(2)),
+            (0x1000, 0x3000, Some(1)),
+            (0, u64::MAX - 0xfff, Some(0)),
+            (0x4000, 0x4000, Some(3)),
+            (0x9000, 0x1000, Some(3)),
+            (0x2000, 0x1000, None),
+            (0x3000, 0x6000, None),
+            (0x1000, 0x2000, None),
+        ] {
+            let request = DmaUnmapRequest { flags: 0, address, size };
+            let found = map.with_unmapped(&request).map(|m| m.map_or(3, |m| m.regions().len()));
+            assert_eq!(found.ok(), left, "{address:#x}+{size:#x}");
+        }
     }
 
     #[test]

@@ -196,8 +196,9 @@ impl Session {
 
     fn dma_unmap(&mut self, payload: &[u8]) -> Result<(), Reject> {
         let request = DmaUnmapRequest::parse(payload)?;
-        let memory = self.memory.with_unmapped(&request)?;
-        self.publish(memory);
+        if let Some(memory) = self.memory.with_unmapped(&request)? {
+            self.publish(memory);
+        }
         // The reply repeats the request.
         self.tx.extend_from_slice(payload);
         Ok(())
@@ -223,7 +224,8 @@ impl Session {
         }
         let command =
             PCI_COMMAND.checked_sub(offset).and_then(|at| data.get(usize::try_from(at).ok()?)).copied().unwrap_or(0);
-        if command & PCI_COMMAND_MASTER == 0 {
+        // Behind an IOMMU there is no memory until the driver maps some.
+        if command & PCI_COMMAND_MASTER == 0 || self.memory.regions().is_empty() {
             return;
         }
         self.memory_judged = true;

@@ -243,6 +243,9 @@ prm! {
         0x04 [30:30] ee;
         0x04 [1:0] e;
     }
+    node_desc / NodeDesc : 0x40 {
+        0x00 [u8; 64] desc;
+    }
     register_host_endianness / RegisterHostEndianness : 0x10 {
         0x00 [31:31] he;
     }

@@ -67,6 +67,19 @@ prm! {
         0x04 [31:0] syndrome;
         0x10 [sub] nic_vport_context: NicVportContext;
     }
+    query_hca_vport_pkey_in / QueryHcaVportPkeyIn : 0x10 {
+        0x00 [31:16] opcode;
+        0x04 [15:0] op_mod;
+        0x08 [31:31] other_vport;
+        0x08 [19:16] port_num;
+        0x08 [15:0] vport_number;
+        0x0c [15:0] pkey_index;
+    }
+    query_hca_vport_pkey_out / QueryHcaVportPkeyOut : 0x10 {
+        0x00 [31:24] status;
+        0x04 [31:0] syndrome;
+        0x10 [u32..] pkey;
+    }
     modify_nic_vport_context_in / ModifyNicVportContextIn : 0x200 {
         0x00 [31:16] opcode;
         0x04 [15:0] op_mod;

@@ -22,6 +22,7 @@ mod recipe;
 mod release;
 mod rootfs;
 mod run;
+mod selftests;
 mod sources;
 mod stages;
 mod stock;
@@ -228,12 +229,29 @@ impl Kit {
             }
             // Also what older versions of this program called their stages.
             let shared = ["apt", "tools", "qemu", "guest"].contains(&name.as_str());
-            let prefixed = [stages::APT_PREFIX, "kernel-", ".partial-"].iter().any(|p| name.starts_with(p));
+            let prefixed =
+                [stages::APT_PREFIX, "kernel-", "selftests-", ".partial-"].iter().any(|p| name.starts_with(p));
             if path.is_dir() && (shared || prefixed) && !kept.contains(&path) {
                 store::remove(&path)?;
             }
         }
         Ok(kept)
+    }
+
+    /// The same with further Debian packages in the guest; they are fetched first.
+    ///
+    /// # Errors
+    /// [`Wrong`] if there is no such package; anything else if they cannot be had.
+    pub fn with(&self, packages: &[String]) -> Result<Kit> {
+        let options = KitOptions {
+            cache_dir: Some(self.cache.clone()),
+            with: packages.to_vec(),
+            quiet: true,
+            ..KitOptions::default()
+        };
+        let other = Self::ensure(&options, self.line.as_deref().unwrap_or(DEFAULT_LINE))?;
+        let held = self._held.iter().chain(&other._held).cloned().collect();
+        Ok(Kit { root: other.root.clone(), _held: held, ..self.clone() })
     }
 
     /// The line of kernels that it is; none for a kernel of the user's.

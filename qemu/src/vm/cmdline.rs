@@ -105,6 +105,8 @@ pub struct Machine<'a> {
     pub cpus: u32,
     /// The vfio-user sockets.
     pub slots: &'a [Vec<PathBuf>],
+    /// An IOMMU of Intel's between the devices and the memory, strict.
+    pub iommu: bool,
     /// Virtio network devices.
     pub virtio: &'a [VirtioNet],
     /// Given by the user, last.
@@ -115,15 +117,27 @@ pub struct Machine<'a> {
 const KERNEL_ARGS: &str = "console=ttyS0 quiet loglevel=5 panic=0 nokaslr mitigations=off no_timer_check nowatchdog \
     rcupdate.rcu_expedited=1 8250.nr_uarts=1 cryptomgr.notests random.trust_cpu=on random.trust_bootloader=on log_buf_len=4M";
 
+/// What the kernel is told besides when there is an IOMMU: to use it, for every page alone,
+/// and to take a mapping away before its memory is used again.
+const IOMMU_ARGS: &str = " intel_iommu=on iommu.strict=1 iommu.passthrough=0";
+
+/// The IOMMU. A device whose model is another process has to hear of every mapping
+/// (`caching-mode`); it has to exist before the devices behind it.
+const IOMMU: &str = "intel-iommu,intremap=off,caching-mode=on,device-iotlb=off";
+
 impl Machine<'_> {
     /// All options, after those of the accelerator.
     pub fn args(&self, streams: &Streams) -> Vec<OsString> {
         let mut args: Vec<OsString> = memory_args(self.mem).into_iter().map(OsString::from).collect();
+        let kernel_args = format!("{KERNEL_ARGS}{}", if self.iommu { IOMMU_ARGS } else { "" });
         let mut add = |words: &[&str]| args.extend(words.iter().map(OsString::from));
         add(&["-smp", &self.cpus.to_string()]);
         add(&["-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"]);
         add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
-        add(&["-kernel", &self.kernel.to_string_lossy(), "-initrd", self.initrd, "-append", KERNEL_ARGS]);
+        add(&["-kernel", &self.kernel.to_string_lossy(), "-initrd", self.initrd, "-append", &kernel_args]);
+        if self.iommu {
+            add(&["-device", IOMMU]);
+        }
         for (index, image) in [self.root, self.modules].into_iter().enumerate() {
             let drive = format!(
                 "driver=raw,node-name=disk{index},read-only=on,file.driver=file,file.filename={},file.locking=off",

@@ -72,6 +72,11 @@ pub struct Guest {
     pub timeout: Option<Duration>,
     /// Collect the job's output instead of passing it on as it comes.
     pub capture: bool,
+    /// What the guest boots from is in `/host/boot` too, as `kernel` and `initrd`, for a
+    /// guest that starts the next kernel itself.
+    pub boot_files: bool,
+    /// The devices are behind an IOMMU, in strict mode.
+    pub iommu: bool,
     /// More options for QEMU.
     pub extra_args: Vec<OsString>,
     /// Nothing of ours on stderr.
@@ -93,6 +98,8 @@ impl Default for Guest {
             env: Vec::new(),
             timeout: None,
             capture: false,
+            boot_files: false,
+            iommu: false,
             extra_args: Vec::new(),
             quiet: false,
         }

@@ -63,6 +63,13 @@ pub(crate) fn run(guest: &Guest, kit: &Kit) -> Result<Outcome> {
     let token = token()?;
     let mut initrd = std::fs::read(kit.initrd()).with_context(|| format!("cannot read {}", kit.initrd().display()))?;
     initrd.extend(job::archive(guest, &token)?);
+    if guest.boot_files {
+        let dir = share.join("boot");
+        let place = || format!("cannot write into {}", dir.display());
+        std::fs::create_dir_all(&dir).with_context(place)?;
+        std::fs::write(dir.join("initrd"), &initrd).with_context(place)?;
+        std::fs::copy(kit.kernel(), dir.join("kernel")).with_context(place)?;
+    }
     let initrd = process::memory_file("sfnic-initrd", &initrd)?;
 
     let wires = Wires::new(matches!(guest.what, What::Shell))?;
@@ -75,6 +82,7 @@ pub(crate) fn run(guest: &Guest, kit: &Kit) -> Result<Outcome> {
         mem: &guest.mem,
         cpus: guest.cpus,
         slots: &guest.slots,
+        iommu: guest.iommu,
         virtio: &guest.virtio,
         extra: &guest.extra_args,
     };

@@ -25,7 +25,10 @@ const VHCA_EVENT: &[&str] = &[
 const VHCA_EVENT_HEADER: &str = "drivers/net/ethernet/mellanox/mlx5/core/sf/mlx5_ifc_vhca_event.h";
 
 /// Structures that no header declares, and where they are.
-const NO_HEADER: &[(&str, &str)] = &[("mnvda_reg", "declared in the driver's core/lib/nv_param.c")];
+const NO_HEADER: &[(&str, &str)] = &[
+    ("mnvda_reg", "declared in the driver's core/lib/nv_param.c"),
+    ("node_desc", "struct mlx5_reg_node_desc in drivers/infiniband/hw/mlx5/main.c"),
+];
 
 /// Fields that the kernel has inside a named union or under another name:
 /// structure, our name, the kernel's expression.
