@@ -31,6 +31,12 @@ pub const ALLOWED: &[(&str, &str)] = &[
         "kernels with tc offload ask for the termination tables of its action `sample`, which the profile leaves out: \
          mlx5e_tc_sample_init() goes on without",
     ),
+    (
+        "mlx5_uninit_one: interface is down, NOP",
+        "an SF that the machine's end has unloaded is removed afterwards, with nothing left to do",
+    ),
+    ("reboot: Power down", "older kernels say their last words as emergencies"),
+    ("reboot: Restarting system", "older kernels say their last words as emergencies"),
 ];
 
 /// Words that are a fault at any level and in whoever's line.

@@ -34,7 +34,7 @@ use crate::irq::IrqLine;
 use crate::later::Later;
 use crate::pci::{Config, MSIX_MAX};
 use crate::slice::Slices;
-use crate::steering::{Limits, Steering};
+use crate::steering::{Counters, Limits, Steering};
 use crate::trace::{Noise, Record, Recorder, Trace};
 use crate::unmodelled::Unmodelled;
 use crate::work::WorkQueue;
@@ -110,6 +110,8 @@ pub struct Nic {
     pub work: WorkQueue,
     /// What workers know of flows.
     pub flows: Flows,
+    /// Flow counters of all functions.
+    pub counters: Arc<Counters>,
     /// Slices that somebody added from outside.
     pub slices: Slices,
     /// Rate of the internal timer in kHz.
@@ -155,7 +157,9 @@ impl Nic {
     pub fn new(profile: Profile, cards: Vec<CardConfig>, clock: Arc<dyn Clock>, waker: Arc<dyn Waker>) -> Arc<Self> {
         let events = Arc::new(Events::new(clock.clone()));
         let faults = Arc::new(Faults::new(events.clone()));
-        let cards = cards.into_iter().enumerate().map(|(i, c)| Card::new(i, c, &profile, &faults)).collect();
+        let flows = Flows::default();
+        let card = |(i, c)| Card::new(i, c, &profile, &flows, &faults);
+        let cards = cards.into_iter().enumerate().map(card).collect();
         let timer_khz = Caps::new(&profile.pf).general(CmdHcaCap::device_frequency_khz);
         Arc::new(Self {
             timer_khz,
@@ -168,7 +172,8 @@ impl Nic {
             later: Later::default(),
             events,
             work: WorkQueue::new(waker),
-            flows: Flows::default(),
+            flows,
+            counters: Arc::default(),
             slices: Slices::default(),
             clock,
             trace: Trace::default(),
@@ -275,7 +280,7 @@ impl Nic {
         let vhca_id = card.vhca_id(Some(index));
         let mut caps = Caps::new(&self.profile.sf);
         caps.fix(CmdHcaCap::vhca_id, vhca_id.into());
-        let steering = Steering::new(Limits::default());
+        let steering = Steering::with(Limits::default(), self.flows.changes.clone());
         let plane = FunctionPlane::new(id, vhca_id, vport.plane.clone(), card.dma.clone(), steering.reader());
         card.fabric.vports.pin().insert(id, vport.plane.clone());
         ctl.vports.insert(id, vport);
@@ -475,12 +480,12 @@ impl Function {
 }
 
 impl Card {
-    fn new(index: usize, config: CardConfig, profile: &Profile, faults: &Arc<Faults>) -> Self {
+    fn new(index: usize, config: CardConfig, profile: &Profile, flows: &Flows, faults: &Arc<Faults>) -> Self {
         let port = Arc::new(Port::new(config.far.clone()));
         let dma = Arc::new(Dma::default());
         let pf_vport = VportControl::new(PF, config.mac, DEFAULT_MTU, Admin::Auto);
         let uplink = VportControl::new(UPLINK, [0; 6], DEFAULT_MTU, Admin::Auto);
-        let steering = Steering::new(Limits::default());
+        let steering = Steering::with(Limits::default(), flows.changes.clone());
         let fabric = Arc::new(Fabric::new(index, port.clone(), steering.reader()));
         let mut card = Self {
             index,

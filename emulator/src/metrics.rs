@@ -125,7 +125,12 @@ fn samples(target: &Target) -> Samples {
     all.level("sfnic_build_info", "The program and the card that it models", info, 1);
     all.level("sfnic_workers", "Threads that move frames", vec![], target.workers as u64);
     all.level("sfnic_waiting_send_queues", "Send queues that wait for a worker", vec![], nic.work.len() as u64);
-    all.count("sfnic_flow_cache_flushes", "Changes that made workers forget flows", vec![], nic.flows.changes());
+    all.count(
+        "sfnic_flow_cache_flushes",
+        "Changes that made workers forget flows",
+        vec![],
+        nic.flows.now().epoch().into(),
+    );
     all.count("sfnic_events", "Events of GET /v1/events", vec![], nic.events.last());
     let unmodelled = nic.unmodelled.list().iter().map(|(_, n)| n).sum();
     all.count("sfnic_unmodelled_accesses", "What drivers wanted and the model does not have", vec![], unmodelled);

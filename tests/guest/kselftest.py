@@ -49,6 +49,8 @@ def progress(line):
 
 def settle(dev, ns, addresses):
     """A netdev up, with its addresses, whatever the test before did to it."""
+    # Some tests take the link down and up and go on to use the address.
+    run("sysctl", "-qw", f"net.ipv6.conf.{dev}.keep_addr_on_down=1", ns=ns)
     run("ip", "link", "set", dev, "up", "mtu", "1500", ns=ns)
     for family, address in addresses.items():
         length = "24" if family == "4" else "64"
@@ -115,7 +117,7 @@ def main():
     for word in sys.argv[1:]:
         program, _, seconds = word.partition(":")
         folder, name = os.path.split(f"{TESTS}/{program}")
-        words = [f"./{name}"]
+        words = [f"./{name}"] if os.access(f"{folder}/{name}", os.X_OK) else ["python3", name]
         if program == "ethtool-t":
             folder, words = "/", ["ethtool", "-t", dev, "offline"]
         elif not os.path.exists(f"{folder}/{name}"):

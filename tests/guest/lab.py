@@ -134,6 +134,17 @@ def until(condition, what, seconds=60):
         time.sleep(0.02)
 
 
+# Since then the kernel knows what the guest's ethtool asks for along with any setting of RSS.
+SETS_RSS = KERNEL >= (6, 8)
+
+
+def set_rss(dev, words, ns=None):
+    """The RSS key or table of a netdev."""
+    if not SETS_RSS:
+        skip("the guest's ethtool sets RSS on kernels from 6.8 on")
+    run(f"ethtool -X {dev} {words}", ns)
+
+
 # ---------------------------------------------------------------- commands
 
 

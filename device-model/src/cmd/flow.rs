@@ -250,7 +250,7 @@ pub fn delete_fte(cx: &mut Cx<'_>, i: View<'_, DeleteFteIn>, _: &mut ViewMut<'_,
 /// Keeps the object table's counts in step with what entries use.
 fn account(f: &mut Function, change: Change) {
     let object = |u: Used| match u {
-        Used::Counter(id) => ObjRef(Kind::FlowCounter, id),
+        Used::Counter(id) => counter_object(id),
         Used::ModifyHeader(id) => ObjRef(Kind::ModifyHeader, id),
         Used::Reformat(id) => ObjRef(Kind::Reformat, id),
         Used::Tir(id) => ObjRef(Kind::Tir, id),
@@ -378,40 +378,67 @@ fn destination(f: &Function, raw: &[u8], extended: bool) -> Result<Dest<Tir>, Re
     })
 }
 
-/// The bulk that a counter's number falls into.
+/// Numbers from here on are those of bulks.
+const FIRST_OF_BULKS: u32 = 1 << 16;
+
+/// The object that a counter's number falls into: itself, or a bulk by its
+/// place among the bulks.
+fn counter_object(id: u32) -> ObjRef {
+    match id.checked_sub(FIRST_OF_BULKS) {
+        Some(n) => ObjRef(Kind::FlowCounterBulk, n / CounterBulk::LEN),
+        None => ObjRef(Kind::FlowCounter, id),
+    }
+}
+
 fn bulk_of(f: &Function, id: u32) -> Option<&Arc<CounterBulk>> {
-    match f.objects.get(ObjRef(Kind::FlowCounter, id))? {
+    match f.objects.get(counter_object(id))? {
         Body::FlowCounter(b) => Some(b),
         _ => None,
     }
 }
 
-/// ALLOC_FLOW_COUNTER: one counter; bulks are not advertised.
+/// ALLOC_FLOW_COUNTER: one counter, or a bulk of the size that is advertised.
 pub fn alloc_flow_counter(
     cx: &mut Cx<'_>,
     i: View<'_, AllocFlowCounterIn>,
     o: &mut ViewMut<'_, AllocFlowCounterOut>,
 ) -> Answer {
-    if i.is(AllocFlowCounterIn::flow_counter_bulk) || i.is(AllocFlowCounterIn::flow_counter_bulk_log_size) {
+    let (uid, store) = (cx.uid, cx.nic.counters.clone());
+    let f = cx.function()?;
+    let bulk = i.get(AllocFlowCounterIn::flow_counter_bulk);
+    let offered = f.caps.general(CmdHcaCap::flow_counter_bulk_alloc);
+    if bulk != 0 && (bulk != offered || bulk != CounterBulk::BITMASK)
+        || i.is(AllocFlowCounterIn::flow_counter_bulk_log_size)
+    {
         return Err(Refusal::param(Syndrome::FTE_LIST));
     }
-    let uid = cx.uid;
-    let f = cx.function()?;
-    let limit = f.caps.general(CmdHcaCap::max_flow_counter_15_0);
-    let id = f.objects.take_id(Kind::FlowCounter, 1, limit)?;
-    insert(f, ObjRef(Kind::FlowCounter, id), uid, Uses::new(), Body::FlowCounter(CounterBulk::new(id, 1)))?;
+    let (kind, first, limit) = match bulk {
+        0 => (Kind::FlowCounter, 1, f.caps.general(CmdHcaCap::max_flow_counter_15_0)),
+        _ => {
+            let numbers = f.caps.general(CmdHcaCap::max_flow_counter_31_16) << 16;
+            (Kind::FlowCounterBulk, 0, numbers / CounterBulk::LEN)
+        }
+    };
+    let n = f.objects.take_id(kind, first, limit)?;
+    let id = if bulk == 0 { n } else { FIRST_OF_BULKS + n * CounterBulk::LEN };
+    let made = store.allocate(id, bulk != 0).inspect_err(|_| f.objects.give_id(kind, n))?;
+    insert(f, ObjRef(kind, n), uid, Uses::new(), Body::FlowCounter(made))?;
     o.set(AllocFlowCounterOut::flow_counter_id, id);
     Ok(())
 }
 
-/// DEALLOC_FLOW_COUNTER.
+/// DEALLOC_FLOW_COUNTER: what one ALLOC_FLOW_COUNTER answered.
 pub fn dealloc_flow_counter(
     cx: &mut Cx<'_>,
     i: View<'_, DeallocFlowCounterIn>,
     _: &mut ViewMut<'_, DeallocFlowCounterOut>,
 ) -> Answer {
     let (uid, id) = (cx.uid, i.get(DeallocFlowCounterIn::flow_counter_id));
-    cx.function()?.objects.remove(ObjRef(Kind::FlowCounter, id), uid).map(drop)
+    let f = cx.function()?;
+    if bulk_of(f, id).is_some_and(|b| b.base() != id) {
+        return Err(Refusal::new(Status::BadRes, Syndrome::NO_SUCH_OBJECT));
+    }
+    f.objects.remove(counter_object(id), uid).map(drop)
 }
 
 /// QUERY_FLOW_COUNTER: one, or a run of numbers; one that is not allocated

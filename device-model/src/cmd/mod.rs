@@ -113,11 +113,20 @@ pub fn execute(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, input: &[u8]
     answer
 }
 
-/// Whether a command may change the way of a frame; in doubt it does.
+/// Whether a command may change the way of a frame; in doubt it does. Flow
+/// tables, groups and rules tell by themselves which frames they concern, and
+/// what is only just made concerns none.
 fn alters(opcode: Opcode, op_mod: u16) -> bool {
     const READ: u16 = 1;
     match opcode {
         Opcode::ACCESS_REG => op_mod != READ,
+        Opcode::CREATE_FLOW_TABLE | Opcode::MODIFY_FLOW_TABLE | Opcode::DESTROY_FLOW_TABLE => false,
+        Opcode::CREATE_FLOW_GROUP | Opcode::DESTROY_FLOW_GROUP => false,
+        Opcode::SET_FLOW_TABLE_ENTRY | Opcode::DELETE_FLOW_TABLE_ENTRY | Opcode::SET_FLOW_TABLE_ROOT => false,
+        Opcode::ALLOC_FLOW_COUNTER | Opcode::DEALLOC_FLOW_COUNTER => false,
+        Opcode::ALLOC_MODIFY_HEADER_CONTEXT | Opcode::DEALLOC_MODIFY_HEADER_CONTEXT => false,
+        Opcode::ALLOC_PACKET_REFORMAT_CONTEXT | Opcode::DEALLOC_PACKET_REFORMAT_CONTEXT => false,
+        Opcode::NOP => false,
         _ => !opcode.name().is_some_and(|n| n.starts_with("QUERY_")),
     }
 }

@@ -4,7 +4,7 @@
 use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 
 use super::counters::Tally;
-use super::flows::cache::{At, Cache, End, Flow, Way};
+use super::flows::cache::{At, Cache, Depends, End, Flow, Way};
 use super::pipeline::{Pipeline, rx_info};
 use super::plane::{FunctionPlane, Keys};
 use crate::dma::Near;
@@ -13,10 +13,15 @@ use crate::packet::checksum::{self, Fill};
 use crate::packet::key::MISC2;
 use crate::packet::{FlowKey, Frame};
 use crate::queue::{Rq, RssType, RxDrop};
+use crate::steering::Changes;
 
 /// Most frames that are kept; what they take of the first-level cache is what
 /// bounds it.
 pub const KEPT: usize = 32;
+
+/// Flows of a worker that are near anyway: what is known of them fits a
+/// second-level cache.
+const NEAR: usize = 4096;
 
 /// A kept frame's companion.
 #[derive(Debug, Clone, Copy)]
@@ -47,18 +52,33 @@ pub struct From<'a> {
 /// Sends kept frames, in order.
 pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: From<'_>, frames: &mut [Frame<'_>], notes: &[Note]) {
     // After the WQEs were read: see `flows`.
-    cache.sync(p.nic.flows.changes());
+    let changes = &p.nic.flows.changes;
+    cache.sync(changes.now());
     let mut found: [Option<At>; KEPT] = [None; KEPT];
-    // Look-ups that do not wait for one another.
+    // Look-ups that do not wait for one another: memory is asked for all that
+    // a step needs of all frames before the first frame takes it.
+    let far = cache.len() > NEAR;
+    if far {
+        touch(notes.iter().map(|n| cache.touch_index(n.hash)));
+    }
     for (at, note) in found.iter_mut().zip(notes) {
         *at = cache.candidate(note.hash);
     }
-    for (at, note) in found.iter_mut().zip(notes) {
-        *at = at.filter(|c| cache.confirm(*c, &note.key));
+    if far {
+        touch(found.iter().flatten().map(|at| cache.touch(*at)));
+        touch(found.iter().flatten().map(|at| cache.touch_mark(*at, changes)));
     }
+    for (at, note) in found.iter_mut().zip(notes) {
+        *at = at.filter(|c| cache.confirm(*c, &note.key) && cache.holds(*c, changes));
+    }
+    if far {
+        let places = found.iter().flatten().filter_map(|at| cache.get(*at)?.0.counters.first());
+        touch(places.map(|place| p.nic.counters.touch(p.worker, *place)));
+    }
+    let learnt = cache.learnt;
     let mut done = 0;
     while let (Some(frame), Some(note)) = (frames.get_mut(done), notes.get(done)) {
-        let first = place(cache, found.get(done), note);
+        let first = place(cache, changes, learnt, found.get(done), note);
         let Some((at, way)) = first.and_then(|at| Some((at, cache.way(at)?))) else {
             long_way(p, Some(&mut *cache), from, frame, note);
             done += 1;
@@ -74,7 +94,7 @@ pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: From<'_>, frames: &mu
         let mut run = [at; KEPT];
         let mut n = 1;
         while let Some(note) = notes.get(done + n).filter(|_| n < KEPT && fits(frames.get(done + n)))
-            && let Some(at) = place(cache, found.get(done + n), note)
+            && let Some(at) = place(cache, changes, learnt, found.get(done + n), note)
             && cache.way(at) == Some(way)
         {
             run[n] = at;
@@ -85,11 +105,19 @@ pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: From<'_>, frames: &mu
     }
 }
 
-/// A flow's place; what was found at first may have moved since.
-fn place(cache: &Cache, found: Option<&Option<At>>, note: &Note) -> Option<At> {
+/// Has all these values loaded, one beside the other.
+#[inline]
+fn touch(values: impl Iterator<Item = u32>) {
+    std::hint::black_box(values.fold(0, |all, v| all ^ v));
+}
+
+/// A flow's place; what was found while the cache had learnt less may have moved
+/// since.
+#[inline]
+fn place(cache: &mut Cache, changes: &Changes, learnt: u64, found: Option<&Option<At>>, note: &Note) -> Option<At> {
     match found {
-        Some(Some(at)) if cache.confirm(*at, &note.key) => Some(*at),
-        _ => cache.find(&note.key, note.hash),
+        Some(Some(at)) if cache.learnt == learnt => Some(*at),
+        _ => cache.find(&note.key, note.hash).filter(|at| cache.holds(*at, changes)),
     }
 }
 
@@ -100,8 +128,8 @@ pub fn long_way(p: &mut Pipeline<'_>, cache: Option<&mut Cache>, from: From<'_>,
     checksum::fill(frame, note.fill);
     p.begin_message();
     let Some(cache) = cache else { return p.send(from.card, from.function, frame) };
-    if let Some((flow, way)) = p.send_learning(from.card, from.function, frame, note.key) {
-        cache.learn(note.hash, flow, way);
+    if let Some((flow, way, on)) = p.send_learning(from.card, from.function, frame, note.key) {
+        cache.learn(note.hash, flow, way, on, &p.nic.flows.changes);
     }
 }
 
@@ -119,7 +147,7 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: From<'_>, frames: &mut [Fram
     for (frame, at) in frames.iter().zip(at) {
         tally.count(frame.headers(), frame.len());
         if let Some((flow, _)) = cache.get(*at) {
-            flow.counters.iter().for_each(|c| c.add(p.worker, frame.len() as u64));
+            flow.counters.iter().for_each(|c| p.nic.counters.add(p.worker, *c, frame.len() as u64));
         }
     }
     from.function.vport.tx.add(&tally);
@@ -162,4 +190,4 @@ fn receive<'f, 'm: 'f>(
 }
 
 /// A way as it is learnt.
-pub type Learnt = Option<(Flow, Way)>;
+pub type Learnt = Option<(Flow, Way, Depends)>;

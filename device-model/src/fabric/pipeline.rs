@@ -585,7 +585,12 @@ impl RxFrame for Frame<'_> {
         Frame::len(self)
     }
     fn copy_to(&self, offset: usize, dst: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        self.scatter(offset, std::iter::once(*dst));
+        match self.headers().get(offset..offset + dst.len()) {
+            Some(own) => dst.copy_from(own),
+            None => {
+                self.scatter(offset, std::iter::once(*dst));
+            }
+        }
         Ok(())
     }
 }

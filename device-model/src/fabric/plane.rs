@@ -96,8 +96,8 @@ impl FunctionPlane {
 pub struct Keys<'a> {
     function: &'a FunctionPlane,
     flows: &'a Flows,
-    /// Number of changes when it was looked up, and the key.
-    last: RefCell<Option<(u64, Arc<Mkey>)>>,
+    /// The epoch in which it was looked up, and the key.
+    last: RefCell<Option<(u32, Arc<Mkey>)>>,
 }
 
 impl<'a> Keys<'a> {
@@ -113,15 +113,15 @@ impl KeyCheck for Keys<'_> {
         if key.reserved && key.lkey == RESERVED_LKEY {
             return self.function.resolve(key, addr, len, each);
         }
-        let changes = self.flows.changes();
+        let epoch = self.flows.now().epoch();
         let mut last = self.last.borrow_mut();
-        let known = last.as_ref().filter(|(seen, mkey)| *seen == changes && mkey.key == key.lkey);
+        let known = last.as_ref().filter(|(seen, mkey)| *seen == epoch && mkey.key == key.lkey);
         let mkey = match known {
             Some((_, mkey)) => mkey,
             None => {
                 let keys = self.function.mkeys.pin();
                 let found = keys.get(&(key.lkey >> 8)).filter(|m| m.key == key.lkey).ok_or(KeyFault)?;
-                &last.insert((changes, found.clone())).1
+                &last.insert((epoch, found.clone())).1
             }
         };
         if mkey.pd != key.pd {

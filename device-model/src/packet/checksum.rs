@@ -6,6 +6,7 @@
 
 use sfnic_firmware_cmds::{View, ViewMut};
 
+pub use super::at_once::{Summary, fill_and_sum};
 use super::frame::{Frame, GuestSlice};
 use super::headers::{Ipv4, Udp, protocol};
 use super::layers::{Fragment, L3, L4, Layers};
@@ -17,12 +18,11 @@ pub const fn add(a: u16, b: u16) -> u16 {
     s + carry as u16
 }
 
-const fn fold(mut s: u64) -> u16 {
-    s = (s >> 32) + (s & 0xffff_ffff);
-    s = (s >> 32) + (s & 0xffff_ffff);
-    s = (s >> 16) + (s & 0xffff);
-    s = (s >> 16) + (s & 0xffff);
-    s as u16
+pub(super) const fn fold(s: u64) -> u16 {
+    // Added to itself with its halves swapped, the upper half is the sum of
+    // both with the carry.
+    let s = (s.wrapping_add(s.rotate_left(32)) >> 32) as u32;
+    (s.wrapping_add(s.rotate_left(16)) >> 16) as u16
 }
 
 /// A sum under way: two sums of 32-bit halves of 64-bit words in memory order.
@@ -138,7 +138,7 @@ fn ip4_header<'f>(f: &'f Frame<'_>, l: &Layers) -> Option<&'f [u8]> {
 }
 
 /// Bytes that the transport checksum covers, and whether they fit the packet.
-fn l4_length(f: &Frame<'_>, l: &Layers) -> Option<usize> {
+pub(super) fn l4_length(f: &Frame<'_>, l: &Layers) -> Option<usize> {
     let room = (l.l3_end as usize).checked_sub(usize::from(l.l4_off))?;
     if !l.l3_len_ok {
         return None;
@@ -269,73 +269,6 @@ pub fn fill(f: &mut Frame<'_>, what: Fill) -> Filled {
     fill_layer(f, &l, what.l3, what.l4)
 }
 
-/// What the completion tells of a frame's checksums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summary {
-    /// As [`Verdict::l3_ok`].
-    pub l3_ok: bool,
-    /// As [`Verdict::l4_ok`].
-    pub l4_ok: bool,
-    /// As [`rx_check_sum`].
-    pub check_sum: u16,
-}
-
-/// [`fill`], [`verify`] and [`rx_check_sum`] in this order; for most frames
-/// each byte is added up once.
-pub fn fill_and_sum(f: &mut Frame<'_>, what: Fill) -> Summary {
-    if let Some(s) = fill_and_sum_at_once(f, what) {
-        return s;
-    }
-    let filled = fill(f, what);
-    let v = verify_after(f, filled);
-    Summary { l3_ok: v.l3_ok(), l4_ok: v.l4_ok(), check_sum: rx_check_sum(f) }
-}
-
-/// None, and nothing done, where the frame is not a plain TCP or UDP packet
-/// that fills its headers' lengths.
-fn fill_and_sum_at_once(f: &mut Frame<'_>, what: Fill) -> Option<Summary> {
-    let l = f.layers;
-    let (l3, l4) = (usize::from(l.l3_off), usize::from(l.l4_off));
-    let len = l4_length(f, &l).filter(|_| f.inner.is_none() && l.fragment == Fragment::Whole)?;
-    let end = l4 + len;
-    let h = f.headers();
-    // What is behind starts at an even offset or is not there.
-    let behind = h.get(end..).filter(|_| f.payload_len() == 0).unwrap_or(&[]);
-    if end + behind.len() != f.len() || (len % 2 == 1 && !behind.is_empty()) || l3 % 2 == 1 {
-        return None;
-    }
-    let at = l4_checksum_at(f, &l)?;
-    let around = add(sum(h.get(super::frame::MIN_LEN..l3)?), sum(behind));
-    let mut ip = sum(h.get(l3..l4)?);
-    let mut body = f.sum_range(l4, end);
-    let pseudo = pseudo(f, &l, l.ip_protocol, len);
-    let (udp, told) = (l.l4 == L4::Udp, get16(f, at));
-    let l4_ok = if what.l4 {
-        let without = add(body, !told);
-        let c = match !add(pseudo, without) {
-            0 if udp => 0xffff,
-            c => c,
-        };
-        put16(f, at, c);
-        body = add(without, c);
-        true
-    } else if udp && told == 0 {
-        l.l3 == L3::Ipv4
-    } else {
-        add(pseudo, body) == 0xffff
-    };
-    let mut l3_ok = true;
-    if l.l3 == L3::Ipv4 {
-        if what.l3 {
-            let without = add(ip, !get16(f, l3 + 10));
-            put16(f, l3 + 10, !without);
-            ip = 0xffff;
-        }
-        l3_ok = ip == 0xffff;
-    }
-    Some(Summary { l3_ok, l4_ok, check_sum: add(around, add(ip, body)) })
-}
-
 pub(crate) fn get16(f: &Frame<'_>, at: usize) -> u16 {
     f.headers().get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]))
 }
@@ -404,43 +337,6 @@ pub(crate) fn set_ip4_length(header: &mut [u8], total: u32, id: Option<u32>) {
 mod tests {
     use super::super::samples::{self, Ip, Proto};
     use super::*;
-
-    #[test]
-    fn adding_up_once_is_adding_up_thrice() {
-        let (mut n, mut quick) = (0u32, 0);
-        for ip in [Ip::V4, Ip::V6] {
-            for proto in [Proto::Tcp, Proto::Udp] {
-                for payload in [0, 1, 18, 31, 200, 333, 1400, 1401] {
-                    for pad in [0, 1, 6, 60] {
-                        for (l3, l4) in [(false, false), (true, false), (false, true), (true, true)] {
-                            n += 1;
-                            let mut raw = samples::frame(ip, proto, payload);
-                            raw.resize(raw.len() + pad, n as u8);
-                            // Bytes that the headers' checksums cover, or are.
-                            let at = 18 + (n as usize * 7) % 50;
-                            if n % 3 == 0 && at != 46 && at < raw.len() {
-                                raw[at] ^= n as u8;
-                            }
-                            let mut copy = raw.clone();
-                            let (mut a, mut b) =
-                                (Frame::from_bytes(&mut raw).unwrap(), Frame::from_bytes(&mut copy).unwrap());
-                            a.parse();
-                            b.parse();
-                            let what = Fill { l3, l4, ..Fill::default() };
-                            fill(&mut a, what);
-                            let v = verify(&a);
-                            let want = Summary { l3_ok: v.l3_ok(), l4_ok: v.l4_ok(), check_sum: rx_check_sum(&a) };
-                            quick += u32::from(fill_and_sum_at_once(&mut b.clone(), what).is_some());
-                            assert_eq!(fill_and_sum(&mut b, what), want, "{ip:?} {proto:?} {payload} {pad} {what:?}");
-                            assert_eq!(a.headers(), b.headers());
-                        }
-                    }
-                }
-            }
-        }
-        // Odd lengths with padding, long padding and wrong lengths take the other.
-        assert!(quick * 3 > n, "the quick way is taken: {quick} of {n}");
-    }
 
     fn slow(bytes: &[u8]) -> u16 {
         let mut s = 0u32;

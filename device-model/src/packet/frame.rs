@@ -222,12 +222,14 @@ impl<'m> Frame<'m> {
     }
 
     /// Bytes in the header buffer, from the start of the frame.
+    #[inline]
     pub fn headers(&self) -> &[u8] {
         &self.buf[usize::from(self.start)..usize::from(self.end)]
     }
 
     /// The header buffer for editing. Whoever changes what a parse has read
     /// keeps [`Frame::key`] and [`Frame::layers`] in step.
+    #[inline]
     pub fn headers_mut(&mut self) -> &mut [u8] {
         &mut self.buf[usize::from(self.start)..usize::from(self.end)]
     }

@@ -151,12 +151,14 @@ impl Default for TunnelPorts {
 
 impl TunnelPorts {
     /// Whether the parser looks behind a UDP header with this destination port.
+    #[inline]
     pub(crate) fn is_known(&self, port: u16) -> bool {
         use udp_port::{GENEVE, MPLS, ROCE, VXLAN_GPE};
         self.is_vxlan(port) || matches!(port, VXLAN_GPE | ROCE | GENEVE | MPLS)
     }
 
     /// Whether a destination port is one of VXLAN's.
+    #[inline]
     pub(crate) fn is_vxlan(&self, port: u16) -> bool {
         port != 0 && self.vxlan.contains(&port)
     }

@@ -9,6 +9,7 @@
 //! samples, Geneve options as match fields, checksums of SCTP.
 
 pub mod action;
+mod at_once;
 pub mod checksum;
 pub mod edit;
 pub mod explain;

@@ -19,7 +19,7 @@ use super::parse::is_vlan;
 
 /// Sender and headers of a frame, as far as steering can tell frames apart.
 #[derive(Debug, Clone, Copy, Eq, Default)]
-pub struct FlowKey([u64; 10]);
+pub struct FlowKey([u64; 9]);
 
 impl PartialEq for FlowKey {
     /// Without a branch a word: keys that are compared are mostly equal.
@@ -43,6 +43,12 @@ pub struct Sender {
 }
 
 impl FlowKey {
+    /// Some of its bits.
+    #[inline]
+    pub fn any_word(&self) -> u32 {
+        self.0[0] as u32
+    }
+
     /// A hash of the key. Equal keys have equal hashes; how unequal ones
     /// spread is a matter of speed alone.
     pub fn hash(&self) -> u64 {
@@ -52,8 +58,8 @@ impl FlowKey {
             m as u64 ^ (m >> 64) as u64
         };
         let w = &self.0;
-        let addresses = mix(mix(w[6], w[7]), mix(w[8], w[9]));
-        mix(mix(w[0], w[1]).rotate_left(17) ^ mix(w[2], w[3]), mix(w[4], w[5]) ^ addresses.rotate_left(31))
+        let addresses = mix(mix(w[5], w[6]), mix(w[7], w[8]));
+        mix(mix(w[0], w[1]).rotate_left(17) ^ mix(w[2], w[3]), w[4] ^ addresses.rotate_left(31))
     }
 }
 
@@ -160,14 +166,15 @@ fn read(h: &[u8], len: usize, ports: &TunnelPorts, from: Sender) -> Option<(Laye
         }
         _ => return None,
     }
-    let version = if l.l3 == L3::Ipv4 { 4u64 } else { 6 };
+    // TCP's flags are 9 bits, the kind of tag is 2.
+    let six = u64::from(l.l3 == L3::Ipv6);
+    let kinds = u64::from(flags) << 16 | kind << 14 | six << 13 | u64::from(l.ip_protocol);
     let key = [
         u64::from(from.card) << 48 | u64::from(from.vport) << 32 | u64::from(from.sqn),
         u64::from(from.reg_a) << 32 | u64::from(label),
         dmac << 16 | u64::from(tci),
         smac << 16 | u64::from(tos) << 8 | u64::from(ttl),
-        u64::from(sport) << 48 | u64::from(dport) << 32 | u64::from(flags),
-        kind << 32 | version << 16 | u64::from(l.ip_protocol),
+        u64::from(sport) << 48 | u64::from(dport) << 32 | kinds,
         addresses[0],
         addresses[1],
         addresses[2],

@@ -60,6 +60,7 @@ impl Ring {
 
     /// The address of byte `at` and how many bytes follow it in one piece:
     /// to the end of the page or of the ring.
+    #[inline]
     fn span(&self, at: u64) -> (u64, usize) {
         let at = at & self.mask;
         let pos = self.start + at;
@@ -94,11 +95,17 @@ impl Ring {
     }
 
     /// Copies out of the ring from byte `at`, around its end where needed.
+    #[inline]
     pub fn read(&self, mem: &impl DmaAccess, at: u64, buf: &mut [u8]) -> Result<(), DmaError> {
         let (iova, left) = self.span(at);
         if buf.len() <= left {
             return mem.dma_read(iova, buf);
         }
+        self.read_pieces(mem, at, buf)
+    }
+
+    #[cold]
+    fn read_pieces(&self, mem: &impl DmaAccess, at: u64, buf: &mut [u8]) -> Result<(), DmaError> {
         self.pieces(at, buf.len(), |iova, part| mem.dma_read(iova, &mut buf[part]))
     }
 

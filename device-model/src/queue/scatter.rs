@@ -53,6 +53,9 @@ pub(super) fn scatter<F: RxFrame>(
 impl<F: RxFrame> Source<'_, F> {
     /// Writes the bytes from `pos` of what is written into `dst`.
     fn put(&self, mut pos: usize, dst: VolatileSlice<'_>) -> Result<(), DmaError> {
+        if !self.strip && pos + dst.len() <= self.body {
+            return self.frame.copy_to(pos, &dst);
+        }
         let fault = DmaError { iova: 0, len: dst.len() };
         let mut at = 0;
         while at < dst.len() {

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU16;
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use sfnic_firmware_cmds::status::{Refusal, Status, Syndrome};
 
+use super::changes::Changes;
 use super::domain::{Domain, Miss, Reader, Shared, Table, TableFlags, TableRef, TableType};
 use super::group::{CRITERIA, Group};
 use super::object::{Action, Actions, Dest, Fte, Used};
@@ -109,6 +110,7 @@ struct TableControl<T> {
 /// The tables of one function, or of one eswitch. `T` is the TIR.
 pub struct Steering<T> {
     shared: Arc<Shared<T>>,
+    changes: Arc<Changes>,
     limits: Limits,
     tables: HashMap<u32, TableControl<T>, RandomState>,
     ids: Ids,
@@ -144,15 +146,19 @@ const NO_TABLE: Refusal = Refusal::new(Status::BadRes, Syndrome::NO_SUCH_OBJECT)
 const LIMIT: Refusal = Refusal::new(Status::Limit, Syndrome::OBJECT_LIMIT);
 
 impl<T: Send + Sync + 'static> Steering<T> {
-    /// No tables yet.
-    pub fn new(limits: Limits) -> Self {
-        let shared = Shared {
-            domain: ArcSwap::from_pointee(Domain::default()),
-            generation: AtomicU64::new(0),
-            rooted: AtomicU16::new(0),
-        };
+    /// For tests that ask nobody what changed.
+    #[cfg(test)]
+    pub(super) fn new(limits: Limits) -> Self {
+        Self::with(limits, Arc::default())
+    }
+
+    /// No tables yet. `changes` is told of whatever may lead packets another
+    /// way, after the change.
+    pub fn with(limits: Limits, changes: Arc<Changes>) -> Self {
+        let shared = Shared { domain: ArcSwap::from_pointee(Domain::default()), rooted: AtomicU16::new(0) };
         Self {
             shared: Arc::new(shared),
+            changes,
             limits,
             tables: HashMap::default(),
             ids: Ids::default(),
@@ -191,9 +197,11 @@ impl<T: Send + Sync + 'static> Steering<T> {
         self.serial += 1;
         let TableSpec { kind, level, log_size, flags, miss } = spec;
         let at = TableRef { id, serial: self.serial };
-        let table = Arc::new(Table { at, kind, level, log_size, flags, miss, groups: Vec::new() });
+        let table =
+            Arc::new(Table { at, seed: self.changes.seed(), kind, level, log_size, flags, miss, groups: Vec::new() });
         self.tables.insert(id, TableControl { table: table.clone(), refs: 0, groups: Vec::new() });
         self.refer(miss_target(miss), 1);
+        // Nothing leads to it yet.
         self.publish(|d| d.put(id, Some(table)));
         Ok(id)
     }
@@ -208,9 +216,11 @@ impl<T: Send + Sync + 'static> Steering<T> {
         let control = self.typed_mut(kind, id)?;
         let old = control.table.miss;
         let table = control.replace(|t| t.miss = miss);
+        let mark = table.mark();
         self.refer(miss_target(miss), 1);
         self.refer(miss_target(old), -1);
         self.publish(|d| d.put(id, Some(table)));
+        self.changes.touch([mark]);
         Ok(())
     }
 
@@ -229,10 +239,15 @@ impl<T: Send + Sync + 'static> Steering<T> {
         self.tables.remove(&id);
         self.refer(miss_target(miss), -1);
         self.ids.give(id);
+        let mut root = false;
         self.publish(|d| {
-            d.unroot(at);
+            root = d.unroot(at);
             d.put(id, None);
         });
+        // To any other nothing has led since its last reference went.
+        if root {
+            self.changes.everything();
+        }
         Ok(())
     }
 
@@ -243,12 +258,14 @@ impl<T: Send + Sync + 'static> Steering<T> {
     pub fn set_root(&mut self, kind: TableType, vport: u16, id: u32) -> Result<(), Refusal> {
         let at = self.typed(kind, id)?.table.at;
         self.publish(|d| d.set_root(kind, vport, Some(at)));
+        self.changes.everything();
         Ok(())
     }
 
     /// Leaves a type without a root (SET_FLOW_TABLE_ROOT, op_mod 1).
     pub fn clear_root(&mut self, kind: TableType, vport: u16) {
         self.publish(|d| d.set_root(kind, vport, None));
+        self.changes.everything();
     }
 
     /// Creates a group of the entries `start..=end` and answers its number
@@ -278,11 +295,14 @@ impl<T: Send + Sync + 'static> Steering<T> {
             return Err(LIMIT);
         }
         let id = self.group_ids.take().ok_or(LIMIT)?;
-        let group = Arc::new(Group::new(id, start, end, criteria, mask));
+        let group = Arc::new(Group::new(id, (start, end), criteria, mask, self.changes.seed()));
         let control = self.typed_mut(kind, table)?;
         control.groups.insert(at, GroupControl { group: group.clone(), rules: HashMap::default() });
         let new = control.replace(|t| t.groups.insert(at, group));
+        let mark = new.mark();
         self.publish(|d| d.put(table, Some(new)));
+        // Ways that did not ask it must, before it has rules.
+        self.changes.touch([mark]);
         Ok(id)
     }
 
@@ -300,6 +320,7 @@ impl<T: Send + Sync + 'static> Steering<T> {
             t.groups.remove(at);
         });
         self.group_ids.give(group);
+        // It had no rules: who did not ask it goes the same way.
         self.publish(|d| d.put(table, Some(new)));
         Ok(())
     }
@@ -334,9 +355,10 @@ impl<T: Send + Sync + 'static> Steering<T> {
             let place = rules.partition_point(|r| r.index < index);
             rules.insert(place, fte.clone());
         });
+        let mark = into.group.mark_of(&fte.key);
         self.rules += 1;
         self.refer(fte.actions.tables(), 1);
-        self.changed();
+        self.changes.touch([mark]);
         Ok(Change { taken: fte.actions.uses().collect(), released: Vec::new() })
     }
 
@@ -386,9 +408,10 @@ impl<T: Send + Sync + 'static> Steering<T> {
                 *r = fte.clone();
             }
         });
+        let mark = into.group.mark_of(&fte.key);
         self.refer(fte.actions.tables(), 1);
         self.refer(old.actions.tables(), -1);
-        self.changed();
+        self.changes.touch([mark]);
         Ok(Change { taken: fte.actions.uses().collect(), released: old.actions.uses().collect() })
     }
 
@@ -401,9 +424,10 @@ impl<T: Send + Sync + 'static> Steering<T> {
         let from = &mut control.groups[at];
         let old = from.rules.remove(&index).ok_or(ABSENT)?;
         from.group.edit(&old.key, |rules| rules.retain(|r| r.index != index));
+        let mark = from.group.mark_of(&old.key);
         self.rules -= 1;
         self.refer(old.actions.tables(), -1);
-        self.changed();
+        self.changes.touch([mark]);
         Ok(Change { taken: Vec::new(), released: old.actions.uses().collect() })
     }
 
@@ -430,6 +454,7 @@ impl<T: Send + Sync + 'static> Steering<T> {
         self.group_ids = Ids::default();
         self.rules = 0;
         self.publish(|d| *d = Domain::default());
+        self.changes.everything();
         Change { taken: Vec::new(), released }
     }
 
@@ -519,11 +544,6 @@ impl<T: Send + Sync + 'static> Steering<T> {
         let mut domain = Domain::clone(&self.shared.domain.load());
         change(&mut domain);
         self.shared.publish(domain);
-        self.changed();
-    }
-
-    fn changed(&self) {
-        self.shared.generation.fetch_add(1, Ordering::AcqRel);
     }
 }
 

@@ -1,10 +1,27 @@
 //! Flow counters: counted by many workers, read by one command.
+//!
+//! All counters of a device lie in one store, in which each worker has a part
+//! of its own: to count is one addition without a lock to a line that nobody
+//! else writes, and the value is the sum of the parts when somebody asks. A
+//! place in the store is a number, which what is known of flows keeps instead
+//! of the counter; nothing there keeps a counter alive.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-/// How many workers count without touching one another's cache lines.
+use parking_lot::Mutex;
+use sfnic_firmware_cmds::status::{Refusal, Status, Syndrome};
+
+/// Workers that have a part of their own; the others share one.
 pub const SHARDS: usize = 16;
+/// Counters of a block: what is allocated of a part at a time.
+const BLOCK: u32 = 512;
+/// Most blocks.
+const BLOCKS: u32 = 1 << 14;
+/// So many places rest after their counter is gone, so that a frame which is
+/// under way counts nowhere.
+const REST: usize = 64;
 
 #[derive(Default)]
 struct Slot {
@@ -12,22 +29,138 @@ struct Slot {
     octets: AtomicU64,
 }
 
-/// Four counters share a line; all of a line belong to one worker.
-#[derive(Default)]
-#[repr(align(64))]
-struct Line([Slot; Line::SLOTS]);
+type Block = OnceLock<Box<[Slot]>>;
 
-impl Line {
-    const SLOTS: usize = 4;
+/// One worker's part: blocks come to be when the worker first counts there.
+#[derive(Default)]
+struct Shard(OnceLock<Box<[Block]>>);
+
+impl Shard {
+    fn slot(&self, place: Place) -> Option<&Slot> {
+        let blocks = self.0.get_or_init(|| (0..BLOCKS).map(|_| Block::new()).collect());
+        let block = blocks.get((place.0 / BLOCK) as usize)?;
+        block.get_or_init(|| (0..BLOCK).map(|_| Slot::default()).collect()).get((place.0 % BLOCK) as usize)
+    }
+
+    fn read(&self, place: Place) -> (u64, u64) {
+        let block = self.0.get().and_then(|b| b.get((place.0 / BLOCK) as usize)).and_then(|b| b.get());
+        let slot = block.and_then(|b| b.get((place.0 % BLOCK) as usize));
+        slot.map_or((0, 0), |s| (s.packets.load(Relaxed), s.octets.load(Relaxed)))
+    }
 }
 
-/// The counters of one ALLOC_FLOW_COUNTER: one, or a bulk of `128 << n`.
-///
-/// A worker's part is allocated when the worker first counts.
+/// Where a counter counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u32);
+
+/// Places that are free.
+#[derive(Default)]
+struct Free {
+    /// Blocks that were ever used.
+    used: u32,
+    blocks: VecDeque<u32>,
+    /// Single places of blocks that have been broken up.
+    singles: VecDeque<u32>,
+}
+
+impl Free {
+    fn block(&mut self) -> Option<u32> {
+        if self.blocks.len() > REST || self.used == BLOCKS {
+            return self.blocks.pop_front();
+        }
+        self.used += 1;
+        Some(self.used - 1)
+    }
+
+    fn single(&mut self) -> Option<u32> {
+        if self.singles.len() <= REST
+            && let Some(block) = self.block()
+        {
+            self.singles.extend(block * BLOCK..(block + 1) * BLOCK);
+        }
+        self.singles.pop_front()
+    }
+}
+
+/// The store of all counters of a device.
+#[derive(Default)]
+pub struct Counters {
+    shards: [Shard; SHARDS],
+    shared: Shard,
+    free: Mutex<Free>,
+}
+
+impl Counters {
+    /// Counters numbered from `base`, all zero: one, or [`CounterBulk::LEN`].
+    ///
+    /// Refuses where the store is full.
+    pub fn allocate(self: &Arc<Self>, base: u32, bulk: bool) -> Result<Arc<CounterBulk>, Refusal> {
+        let mut free = self.free.lock();
+        let first = if bulk { free.block().map(|b| b * BLOCK) } else { free.single() };
+        drop(free);
+        let first = first.ok_or(Refusal::new(Status::NoResources, Syndrome::OBJECT_LIMIT))?;
+        let bulk =
+            CounterBulk { base, len: if bulk { BLOCK } else { 1 }, first, store: self.clone(), zero: Mutex::default() };
+        let places = (0..bulk.len).map(|i| Place(first + i));
+        // Somebody may have counted here before.
+        let zero: Vec<_> = places.map(|p| self.sum(p)).collect();
+        if zero.iter().any(|z| *z != (0, 0)) {
+            *bulk.zero.lock() = zero;
+        }
+        Ok(Arc::new(bulk))
+    }
+
+    /// Counts a packet. `worker` is the calling worker's number, which no other
+    /// thread uses meanwhile.
+    #[inline]
+    pub fn add(&self, worker: usize, place: Place, octets: u64) {
+        let Some(own) = self.shards.get(worker) else {
+            if let Some(s) = self.shared.slot(place) {
+                s.packets.fetch_add(1, Relaxed);
+                s.octets.fetch_add(octets, Relaxed);
+            }
+            return;
+        };
+        if let Some(s) = own.slot(place) {
+            // Nobody else writes here.
+            s.packets.store(s.packets.load(Relaxed).wrapping_add(1), Relaxed);
+            s.octets.store(s.octets.load(Relaxed).wrapping_add(octets), Relaxed);
+        }
+    }
+
+    /// Brings a worker's part of a counter near; what it answers means nothing.
+    #[inline]
+    pub fn touch(&self, worker: usize, place: Place) -> u32 {
+        self.shards.get(worker).map_or(0, |s| s.read(place).0 as u32)
+    }
+
+    fn sum(&self, place: Place) -> (u64, u64) {
+        let all = self.shards.iter().chain([&self.shared]).map(|s| s.read(place));
+        all.fold((0, 0), |(p, o), (packets, octets)| (p.wrapping_add(packets), o.wrapping_add(octets)))
+    }
+
+    /// Counters for tests, numbered from `base`.
+    #[cfg(test)]
+    pub(super) fn bulk(base: u32) -> Arc<CounterBulk> {
+        Arc::new(Self::default()).allocate(base, true).unwrap()
+    }
+}
+
+impl std::fmt::Debug for Counters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Counters({} blocks)", self.free.lock().used)
+    }
+}
+
+/// The counters of one ALLOC_FLOW_COUNTER: one, or a bulk.
 pub struct CounterBulk {
     base: u32,
     len: u32,
-    shards: [OnceLock<Box<[Line]>>; SHARDS],
+    first: u32,
+    store: Arc<Counters>,
+    /// What the store had when each began or was cleared; none where that is
+    /// nothing.
+    zero: Mutex<Vec<(u64, u64)>>,
 }
 
 impl std::fmt::Debug for CounterBulk {
@@ -37,17 +170,11 @@ impl std::fmt::Debug for CounterBulk {
 }
 
 impl CounterBulk {
-    /// `len` counters numbered from `base`, all zero.
-    pub fn new(base: u32, len: u32) -> Arc<Self> {
-        Arc::new(Self { base, len, shards: Default::default() })
-    }
-
-    /// How many counters the bulk bitmask of ALLOC_FLOW_COUNTER asks for
-    /// (`enum mlx5_fc_bulk_alloc_bitmask`): its lowest set bit `n` gives
-    /// `128 << n`, none gives one.
-    pub fn len_of_bitmask(bitmask: u8) -> u32 {
-        if bitmask == 0 { 1 } else { 128 << bitmask.trailing_zeros() }
-    }
+    /// Counters of a bulk.
+    pub const LEN: u32 = BLOCK;
+    /// How a bulk is asked for and offered (`enum mlx5_fc_bulk_alloc_bitmask`):
+    /// a bit stands for `128 << n` counters.
+    pub const BITMASK: u32 = Self::LEN / 128;
 
     /// Number of the first counter: what ALLOC answered and DEALLOC names.
     pub fn base(&self) -> u32 {
@@ -69,24 +196,16 @@ impl CounterBulk {
         let index = id.checked_sub(self.base).filter(|i| *i < self.len)?;
         Some(FlowCounter { bulk: self.clone(), index })
     }
+}
 
-    fn slot(lines: &[Line], index: u32) -> Option<&Slot> {
-        let index = index as usize;
-        lines.get(index / Line::SLOTS).map(|l| &l.0[index % Line::SLOTS])
-    }
-
-    fn add(&self, index: u32, shard: usize, octets: u64) {
-        let lines = self.shards[shard % SHARDS]
-            .get_or_init(|| (0..(self.len as usize).div_ceil(Line::SLOTS)).map(|_| Line::default()).collect());
-        if let Some(s) = Self::slot(lines, index) {
-            s.packets.fetch_add(1, Ordering::Relaxed);
-            s.octets.fetch_add(octets, Ordering::Relaxed);
+impl Drop for CounterBulk {
+    fn drop(&mut self) {
+        let mut free = self.store.free.lock();
+        if self.len == 1 {
+            free.singles.push_back(self.first);
+        } else {
+            free.blocks.push_back(self.first / BLOCK);
         }
-    }
-
-    fn sum(&self, index: u32, read: impl Fn(&AtomicU64) -> u64) -> (u64, u64) {
-        let slots = self.shards.iter().filter_map(|s| s.get().and_then(|l| Self::slot(l, index)));
-        slots.fold((0, 0), |(p, o), s| (p.wrapping_add(read(&s.packets)), o.wrapping_add(read(&s.octets))))
     }
 }
 
@@ -106,18 +225,29 @@ impl FlowCounter {
     pub fn bulk(&self) -> &Arc<CounterBulk> {
         &self.bulk
     }
-    /// Counts a packet. `shard` is the calling worker's number.
-    pub fn add(&self, shard: usize, octets: u64) {
-        self.bulk.add(self.index, shard, octets);
+    /// Where it counts.
+    pub fn place(&self) -> Place {
+        Place(self.bulk.first + self.index)
+    }
+    /// Counts a packet. `worker` is the calling worker's number.
+    pub fn add(&self, worker: usize, octets: u64) {
+        self.bulk.store.add(worker, self.place(), octets);
     }
     /// Packets and octets (QUERY_FLOW_COUNTER).
     pub fn read(&self) -> (u64, u64) {
-        self.bulk.sum(self.index, |v| v.load(Ordering::Relaxed))
+        let (packets, octets) = self.bulk.store.sum(self.place());
+        let zero = self.bulk.zero.lock().get(self.index as usize).copied().unwrap_or_default();
+        (packets.wrapping_sub(zero.0), octets.wrapping_sub(zero.1))
     }
     /// Packets and octets, which start again at zero; nothing that is counted
     /// meanwhile is lost.
     pub fn read_and_clear(&self) -> (u64, u64) {
-        self.bulk.sum(self.index, |v| v.swap(0, Ordering::Relaxed))
+        let (packets, octets) = self.bulk.store.sum(self.place());
+        let mut all = self.bulk.zero.lock();
+        all.resize(self.bulk.len as usize, (0, 0));
+        let Some(zero) = all.get_mut(self.index as usize) else { return (0, 0) };
+        let was = std::mem::replace(zero, (packets, octets));
+        (packets.wrapping_sub(was.0), octets.wrapping_sub(was.1))
     }
 }
 
@@ -133,8 +263,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_are_summed_and_cleared() {
-        let bulk = CounterBulk::new(0x100, 128);
+    fn parts_are_summed_and_cleared() {
+        let bulk = Counters::bulk(0x100);
         let c = bulk.counter(0x105).unwrap();
         c.add(0, 60);
         c.add(3, 40);
@@ -142,24 +272,55 @@ mod tests {
         assert_eq!(c.read(), (3, 101));
         assert_eq!(bulk.counter(0x104).unwrap().read(), (0, 0));
         assert_eq!(c.read_and_clear(), (3, 101));
-        assert_eq!(c.read(), (0, 0));
+        assert_eq!((c.read(), bulk.counter(0x104).unwrap().read()), ((0, 0), (0, 0)));
+        c.add(1, 7);
+        assert_eq!(c.read(), (1, 7));
     }
 
     #[test]
     fn a_bulk_has_its_own_numbers_only() {
-        let bulk = CounterBulk::new(8, CounterBulk::len_of_bitmask(0));
-        assert!(bulk.counter(7).is_none() && bulk.counter(9).is_none());
-        assert_eq!(bulk.counter(8).unwrap().id(), 8);
-        assert_eq!((CounterBulk::len_of_bitmask(1), CounterBulk::len_of_bitmask(0x80)), (128, 16384));
+        let store = Arc::new(Counters::default());
+        let one = store.allocate(8, false).unwrap();
+        assert!(one.counter(7).is_none() && one.counter(9).is_none());
+        assert_eq!(one.counter(8).unwrap().id(), 8);
+        let bulk = store.allocate(0x200, true).unwrap();
+        assert!(bulk.counter(0x1ff).is_none() && bulk.counter(0x200 + CounterBulk::LEN).is_none());
+        assert_eq!(CounterBulk::BITMASK.count_ones(), 1);
+    }
+
+    #[test]
+    fn places_are_used_again_from_zero() {
+        let store = Arc::new(Counters::default());
+        let mut seen = 0;
+        for round in 0..3 * REST as u32 {
+            for bulk in [true, false] {
+                let b = store.allocate(1, bulk).unwrap();
+                let c = b.counter(b.len()).unwrap();
+                assert_eq!(c.read(), (0, 0), "{round}");
+                c.add(round as usize % 3, 60);
+                assert_eq!(c.read(), (1, 60));
+                seen = seen.max(c.place().0 / BLOCK);
+            }
+        }
+        assert!(seen <= REST as u32 + 2, "{seen}");
+    }
+
+    #[test]
+    fn a_full_store_refuses() {
+        let store = Arc::new(Counters::default());
+        let all: Vec<_> = (0..BLOCKS).map(|i| store.allocate(i, true).unwrap()).collect();
+        assert!(store.allocate(0, true).is_err() && store.allocate(0, false).is_err());
+        drop(all);
+        assert!(store.allocate(0, true).is_ok() && store.allocate(0, false).is_ok());
     }
 
     #[test]
     fn no_count_is_lost_between_threads() {
-        let bulk = CounterBulk::new(1, 1);
+        let bulk = Counters::bulk(1);
         std::thread::scope(|s| {
             for worker in 0..4 {
                 let c = bulk.counter(1).unwrap();
-                s.spawn(move || (0..10_000).for_each(|_| c.add(worker, 64)));
+                s.spawn(move || (0..10_000).for_each(|_| c.add(worker * 8, 64)));
             }
         });
         assert_eq!(bulk.counter(1).unwrap().read(), (40_000, 2_560_000));

@@ -2,10 +2,11 @@
 //! structure changes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
+use super::changes::{Mark, Seed};
 use super::group::Group;
 
 /// Type of a flow table (`enum fs_flow_table_type`).
@@ -113,6 +114,7 @@ bitflags::bitflags! {
 /// A table as packets see it.
 pub struct Table<T> {
     pub(super) at: TableRef,
+    pub(super) seed: Seed,
     /// Its type.
     pub kind: TableType,
     /// Its level.
@@ -136,6 +138,10 @@ impl<T> Table<T> {
     /// Number of the table.
     pub fn id(&self) -> u32 {
         self.at.id
+    }
+    /// The mark of its groups and its miss.
+    pub fn mark(&self) -> Mark {
+        Mark::table(self.seed)
     }
     /// Number of entries.
     pub fn size(&self) -> u64 {
@@ -197,11 +203,13 @@ impl<T> Domain<T> {
         };
     }
 
-    /// Drops every root that is `table`.
-    pub(super) fn unroot(&mut self, table: TableRef) {
-        if self.roots.values().any(|t| *t == table) {
+    /// Drops every root that is `table`; whether it was one.
+    pub(super) fn unroot(&mut self, table: TableRef) -> bool {
+        let root = self.roots.values().any(|t| *t == table);
+        if root {
             Arc::make_mut(&mut self.roots).retain(|_, t| *t != table);
         }
+        root
     }
 
     /// Puts a table under a number, or nothing.
@@ -216,7 +224,6 @@ impl<T> Domain<T> {
 
 pub(super) struct Shared<T> {
     pub(super) domain: ArcSwap<Domain<T>>,
-    pub(super) generation: AtomicU64,
     /// Types that have a root for some vport, a bit each: most frames pass
     /// domains without tables, and need not load the picture to know.
     pub(super) rooted: AtomicU16,
@@ -265,13 +272,6 @@ impl<T> Reader<T> {
     /// [`Reader::load`] where the answer is mostly no.
     pub fn has_roots(&self, kind: TableType) -> bool {
         self.shared.rooted.load(Ordering::Acquire) & bit(kind) != 0
-    }
-
-    /// Changes whenever a packet may find another way than before. A result
-    /// found under a generation read *before* the walk holds as long as the
-    /// generation does.
-    pub fn generation(&self) -> u64 {
-        self.shared.generation.load(Ordering::Acquire)
     }
 }
 

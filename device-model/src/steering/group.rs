@@ -7,9 +7,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use papaya::{Equivalent, HashMap};
-use sfnic_firmware_cmds::layouts::FteMatchParam;
+use sfnic_firmware_cmds::Layout;
+use sfnic_firmware_cmds::layouts::{FteMatchParam, FteMatchSetLyr24};
 use smallvec::SmallVec;
 
+use super::changes::{Mark, Seed};
 use super::object::Fte;
 use crate::packet::MatchKey;
 
@@ -64,6 +66,20 @@ impl Mask {
         &self.0
     }
 
+    /// Whether it looks at addresses or ports: then packets of one way have
+    /// many values of it, otherwise few.
+    pub fn tells_many_apart(&self) -> bool {
+        use FteMatchSetLyr24 as H;
+        let fields = [H::smac_47_16, H::smac_15_0, H::dmac_47_16, H::dmac_15_0];
+        let ports = [H::tcp_sport, H::tcp_dport, H::udp_sport, H::udp_dport];
+        let addresses = H::src_ipv4_src_ipv6.offset() / 4..H::SIZE / 4;
+        let looks = |index: usize, mask: u32| {
+            let mut all = fields.iter().chain(&ports);
+            all.any(|f| f.dword() == index && f.mask() & mask != 0) || addresses.contains(&index)
+        };
+        self.0.iter().any(|(index, mask)| looks(*index, *mask))
+    }
+
     pub(super) fn key_of(&self, value: &MatchKey) -> Key {
         Key(self.0.iter().map(|(i, m)| value.0[*i] & m).collect())
     }
@@ -114,18 +130,41 @@ pub struct Group<T> {
     /// `match_criteria_enable` as the driver gave it.
     pub criteria: u8,
     mask: Mask,
+    many: bool,
+    seed: Seed,
     store: ArcSwap<Store<T>>,
 }
 
 impl<T: Send + Sync + 'static> Group<T> {
-    pub(super) fn new(id: u32, start: u32, end: u32, criteria: u8, mask: &MatchKey) -> Self {
+    pub(super) fn new(id: u32, (start, end): (u32, u32), criteria: u8, mask: &MatchKey, seed: Seed) -> Self {
         let store = ArcSwap::from_pointee(Store::Few(SmallVec::new()));
-        Self { id, start, end, criteria, mask: Mask::new(mask, criteria), store }
+        let mask = Mask::new(mask, criteria);
+        Self { id, start, end, criteria, many: mask.tells_many_apart(), mask, seed, store }
     }
 
     /// What it looks at.
     pub fn mask(&self) -> &Mask {
         &self.mask
+    }
+
+    /// As [`Mask::tells_many_apart`].
+    pub fn tells_many_apart(&self) -> bool {
+        self.many
+    }
+
+    /// The mark of what the group has for a packet.
+    pub fn mark(&self, packet: &MatchKey) -> Mark {
+        Mark::value(self.seed, self.mask.0.iter().map(|(i, m)| packet.0[*i] & m))
+    }
+
+    /// The mark of what the group has for a value.
+    pub(super) fn mark_of(&self, key: &Key) -> Mark {
+        Mark::value(self.seed, key.0.iter().copied())
+    }
+
+    /// The mark of what the group has for the packets of one of its rules.
+    pub fn mark_of_rule(&self, fte: &Fte<T>) -> Mark {
+        self.mark_of(&fte.key)
     }
 
     /// Finds the rule for a packet, whose match fields are `key` of it, and

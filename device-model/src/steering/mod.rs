@@ -16,6 +16,7 @@
 //! What is not here: crypto and ASO actions, samplers, match definers, tables
 //! owned by software (SWS, HWS), aliases of another function's objects.
 
+pub mod changes;
 pub mod control;
 pub mod counter;
 pub mod domain;
@@ -25,8 +26,9 @@ pub mod object;
 pub mod trace;
 pub mod walk;
 
+pub use changes::{Changes, Mark, Moment};
 pub use control::{Change, FteSpec, Limits, Modify, Steering, TableSpec};
-pub use counter::{CounterBulk, FlowCounter};
+pub use counter::{CounterBulk, Counters, FlowCounter, Place};
 pub use domain::{Miss, Reader, TableFlags, TableRef, TableType, View};
 pub use object::{Action, Actions, Dest, FlowSource, Fte, ModifyHeader, PushVlan, Reformat, Used};
 pub use trace::{Metadata, NoTrace, Step, Trace, Why, why};

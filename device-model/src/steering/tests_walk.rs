@@ -94,7 +94,7 @@ fn misses_lead_along_the_chain() {
 fn actions_happen_in_the_devices_order() {
     let mut s = S::new(Limits::default());
     let t = catch_all(&mut s, FDB, 0);
-    let bulk = CounterBulk::new(1, 1);
+    let bulk = Counters::bulk(1);
     let context = |id, kind| {
         let header = Box::default();
         let action = match kind {
@@ -134,7 +134,7 @@ fn actions_happen_in_the_devices_order() {
 fn allow_drop_and_no_destination_end_the_way() {
     let mut s = S::new(Limits::default());
     let t = catch_all(&mut s, RX, 0);
-    let bulk = CounterBulk::new(1, 1);
+    let bulk = Counters::bulk(1);
     let counters: smallvec::SmallVec<[FlowCounter; 1]> = smallvec![bulk.counter(1).unwrap()];
     set(&mut s, RX, t, 9, Actions { flags: Action::ALLOW, ..Actions::default() });
     assert_eq!(walk(&s, t.0, &mut Mock::dmac(0)), ["allow"]);
@@ -235,7 +235,7 @@ fn a_long_chain_within_the_bound_is_walked() {
 fn modification_replaces_what_it_names() {
     let mut s = S::new(Limits::default());
     let t = catch_all(&mut s, RX, 0);
-    let bulk = CounterBulk::new(1, 128);
+    let bulk = Counters::bulk(1);
     let counter = |id| smallvec![bulk.counter(id).unwrap()];
     let a = Actions { flags: Action::FORWARD | Action::COUNT, flow_tag: 1, counters: counter(1), ..tir(1) };
     set(&mut s, RX, t, 0, a);

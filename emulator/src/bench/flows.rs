@@ -6,15 +6,13 @@ use sfnic_firmware_cmds::layout::ViewMut;
 use sfnic_firmware_cmds::layouts::{FteMatchParam, FteMatchSetLyr24 as Headers, FteMatchSetMisc as Misc};
 use sfnic_test_driver::frames::Flow4;
 use sfnic_test_driver::steering::{criteria, table_type};
-use sfnic_test_driver::{Destination, Flow, Function, Netdev};
+use sfnic_test_driver::{Destination, Flow, Function, Table};
 
-use super::forward::Pair;
+use super::lane::Names;
 
 /// Most masks: sets of this many further fields.
 pub(super) const MAX_MASKS: u32 = 1 << EXTRA;
 const EXTRA: u32 = 5;
-/// Most counters; with more rules than that, rules share them.
-const COUNTERS: u32 = 1 << 14;
 /// Length of the sequence in which flows send, which repeats; at least twice
 /// the number of flows.
 const SEQUENCE: usize = 1 << 16;
@@ -29,10 +27,10 @@ pub(super) enum Skew {
 }
 
 /// Addresses and ports of flow `n`.
-pub(super) fn flow(n: u32, to: &Netdev, from: &Netdev) -> Flow4 {
+pub(super) fn flow(n: u32, names: &Names) -> Flow4 {
     let [_, a, b, c] = n.to_be_bytes();
     let port = 1024 + (n.wrapping_mul(2_654_435_761) >> 20) as u16;
-    Flow4 { mac: [to.mac, from.mac], ip: [[10, a, b, c], [11, c, b, a]], port: [port, 53_000] }
+    Flow4 { mac: names.mac, ip: [[10, a, b, c], [11, c, b, a]], port: [port, 53_000] }
 }
 
 /// The sequence of flows that frames belong to.
@@ -64,9 +62,21 @@ pub(super) fn sequence(flows: u32, skew: Skew) -> Vec<u32> {
     (0..n).map(|_| pick()).collect()
 }
 
-/// What a rule set came to.
+/// Rules of flows.
 pub(super) struct Rules {
+    table: Table,
+    groups: Vec<Group>,
+    /// Entries of a group.
+    each: u32,
+    /// A counter for each index.
     counters: Vec<u32>,
+    bulks: Vec<u32>,
+}
+
+/// A group of rules with one mask.
+struct Group {
+    id: u32,
+    free: Vec<u32>,
 }
 
 /// Which flow a mask looks at beside the 5-tuple: bit `i` is field `i`.
@@ -102,49 +112,62 @@ fn five_tuple(p: &mut ViewMut<'_, FteMatchParam>, mask: u32, vport: Option<u16>,
     extra(&mut h, mask, value);
 }
 
-/// Makes an FDB in which each flow of each pair has a rule and a counter.
-pub(super) fn install(pf: &Function, pairs: &[Pair], flows: u32, masks: u32) -> anyhow::Result<Rules> {
-    let all = flows * pairs.len() as u32;
-    let each = all.div_ceil(masks);
-    let log_size = (each * masks).next_power_of_two().ilog2().max(4);
-    let table = pf.create_table(table_type::FDB, None, 0, log_size).context("the FDB")?;
-    let mut groups = vec![];
-    for m in 0..masks {
-        let range = (m * each, (m + 1) * each - 1);
-        let group = pf.create_group(table, range, criteria::OUTER | criteria::MISC, |p| five_tuple(p, m, None, None));
-        groups.push(group.context("a flow group")?);
-    }
-    let counters: Result<Vec<u32>, _> = (0..all.min(COUNTERS)).map(|_| pf.alloc_flow_counter()).collect();
-    let counters = counters.context("flow counters")?;
-    let mut numbers = counters.iter().copied().cycle();
-    let mut taken = vec![0; masks as usize];
-    for pair in pairs {
-        for n in 0..flows {
-            let m = n % masks;
-            let index = m * each + taken[m as usize];
-            taken[m as usize] += 1;
-            let rule = Flow {
-                to: vec![Destination::Vport(pair.vports[1])],
-                counters: numbers.next().into_iter().collect(),
-                ..Flow::default()
-            };
-            let f = flow(n, &pair.to, &pair.from);
-            let value = |p: &mut ViewMut<'_, FteMatchParam>| {
-                five_tuple(p, m, Some(pair.vports[0]), Some(&f));
-            };
-            pf.create_entry(table, groups[m as usize], index, &rule, value).context("a rule")?;
-        }
-    }
-    pf.set_root(table).context("the FDB's root")?;
-    Ok(Rules { counters })
-}
+/// Bulks of counters, as they are asked for.
+const BULK: u32 = 4;
 
 impl Rules {
+    /// An FDB with room for so many flows' rules, with a counter for each.
+    pub(super) fn new(pf: &Function, room: u32, masks: u32) -> anyhow::Result<Self> {
+        let each = room.div_ceil(masks);
+        let log_size = (each * masks).next_power_of_two().ilog2().max(4);
+        let table = pf.create_table(table_type::FDB, None, 0, log_size).context("the FDB")?;
+        let mut groups = vec![];
+        for m in 0..masks {
+            let range = (m * each, (m + 1) * each - 1);
+            let group =
+                pf.create_group(table, range, criteria::OUTER | criteria::MISC, |p| five_tuple(p, m, None, None));
+            let free = (range.0..=range.1).rev().collect();
+            groups.push(Group { id: group.context("a flow group")?, free });
+        }
+        pf.set_root(table).context("the FDB's root")?;
+        let mut counters = vec![];
+        let mut bulks = vec![];
+        while counters.len() < room as usize {
+            let first = pf.alloc_flow_counters(BULK).context("flow counters")?;
+            bulks.push(first);
+            counters.extend(first..first + BULK * 128);
+        }
+        Ok(Self { table, groups, each, counters, bulks })
+    }
+
+    /// Adds the rule of flow `n` of a sender; its index.
+    pub(super) fn add(&mut self, pf: &Function, names: &Names, n: u32) -> anyhow::Result<u32> {
+        let m = n % self.groups.len() as u32;
+        let group = &mut self.groups[m as usize];
+        let index = group.free.pop().context("a free index")?;
+        let rule = Flow {
+            to: vec![Destination::Vport(names.vports[1])],
+            counters: vec![self.counters[index as usize]],
+            ..Flow::default()
+        };
+        let f = flow(n, names);
+        let value = |p: &mut ViewMut<'_, FteMatchParam>| five_tuple(p, m, Some(names.vports[0]), Some(&f));
+        pf.create_entry(self.table, group.id, index, &rule, value).context("a rule")?;
+        Ok(index)
+    }
+
+    /// Deletes a rule by its index.
+    pub(super) fn delete(&mut self, pf: &Function, index: u32) -> anyhow::Result<()> {
+        pf.delete_entry(self.table, index).context("a rule to delete")?;
+        self.groups[(index / self.each) as usize].free.push(index);
+        Ok(())
+    }
+
     /// Frames that the rules' counters counted.
     pub(super) fn counted(&self, pf: &Function) -> anyhow::Result<u64> {
         let mut sum = 0;
-        for id in &self.counters {
-            sum += pf.flow_counter(*id)?.0;
+        for first in &self.bulks {
+            sum += pf.flow_counters(*first, BULK * 128)?.iter().map(|(packets, _)| packets).sum::<u64>();
         }
         Ok(sum)
     }

@@ -1,29 +1,13 @@
 //! Frames a second from one receive queue's point of view, without a guest.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::ensure;
 use clap::ValueEnum;
-use sfnic_device_model::fabric::port::Far;
-use sfnic_test_driver::frames::Flow4;
-use sfnic_test_driver::{Function, Netdev, NetdevConfig, Rig};
 
-use super::flows::{self, Skew};
-/// log2 of the queues' entries.
-const LOG_QUEUE: u32 = 10;
-/// Frames posted at a time.
-const BATCH: u16 = 512;
-/// Batches whose times are remembered.
-const BATCHES: usize = 1 << 20;
-/// One send in so many asks for a completion.
-const SIGNAL: u16 = 64;
-/// Guest memory of each card, in bytes.
-const MEMORY: u64 = 256 << 20;
-/// Bytes of a frame that lie in its WQE.
-const HEAD: usize = 18;
-/// Where the addresses and ports of a UDP frame over IPv4 lie.
-const TUPLE: std::ops::Range<usize> = 26..38;
+use super::flows::{self, Rules, Skew};
+use super::lane::{self, Lane, median};
 
 /// Which way the frames go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,7 +26,7 @@ enum Path {
 /// device; `with driver` counts both, as if one core did everything.
 ///
 /// With --flows each frame belongs to one of so many flows (a 5-tuple with a
-/// rule in the FDB and, up to 16384 of them, a counter of its own), in an order that --skew says. All
+/// rule and a counter of its own in the FDB), in an order that --skew says. All
 /// flows have sent before the measurement begins, and at its end the counters
 /// must add up.
 #[derive(Debug, clap::Args)]
@@ -68,6 +52,9 @@ pub(super) struct Args {
     /// How long to measure each.
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
+    /// Measure so many frames of each worker instead, however long that takes: for profilers.
+    #[arg(long, value_name = "N", conflicts_with = "seconds")]
+    frames: Option<u64>,
     /// Print JSON instead of a table: an object for one measurement, a list for several.
     #[arg(long)]
     json: bool,
@@ -93,13 +80,6 @@ struct Figure {
     median_ns: f64,
     /// Million frames a second where the driver's work counts too.
     with_driver_mpps: f64,
-}
-
-/// A sender and a receiver, and their vports.
-pub(super) struct Pair {
-    pub from: Netdev,
-    pub to: Netdev,
-    pub vports: [u16; 2],
 }
 
 /// One measurement to make.
@@ -135,11 +115,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<i32> {
         }
     }
     if args.json {
-        match all.as_slice() {
-            [one] => println!("{}", serde_json::to_string_pretty(one)?),
-            several => println!("{}", serde_json::to_string_pretty(several)?),
-        }
-        return Ok(0);
+        return super::print_json(&all).map(|()| 0);
     }
     println!(
         "{:<6} {:>6} {:>8} {:>6} {:>8} {:>8} {:>8} {:>10} {:>10} {:>12}",
@@ -154,42 +130,21 @@ pub(super) fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// Senders and receivers at the ends of a path, and who manages what is between.
-fn ends(path: Path, pairs: u16, config: &NetdevConfig) -> anyhow::Result<(Rig, Function, Vec<Pair>)> {
-    match path {
-        Path::Cable => {
-            let rig = Rig::new(vec![Rig::card(0, Far::Port(1)), Rig::card(1, Far::Port(0))], MEMORY);
-            let manager = rig.pf(0);
-            let dev = |card| rig.pf(card).bring_up()?.netdev(config);
-            let pair = Pair { from: dev(0)?, to: dev(1)?, vports: [0, 0] };
-            Ok((rig, manager, vec![pair]))
-        }
-        Path::Fdb => {
-            let rig = Rig::new(vec![Rig::card(0, Far::Loopback)], MEMORY);
-            let pf = rig.pf(0).bring_up()?;
-            let dev = |i| {
-                pf.add_sf(rig.sf_id(0, i))?;
-                rig.sf(0, i).bring_up()?.netdev(config)
-            };
-            let mut all = vec![];
-            for i in 0..pairs {
-                let vports = [rig.sf_id(0, 2 * i), rig.sf_id(0, 2 * i + 1)];
-                all.push(Pair { from: dev(2 * i)?, to: dev(2 * i + 1)?, vports });
-            }
-            Ok((rig, pf, all))
-        }
-    }
-}
-
 fn measure(plan: Plan<'_>) -> anyhow::Result<Figure> {
     let Plan { path, size, flows, args } = plan;
-    let buffer = size.next_multiple_of(2048);
-    let config = NetdevConfig { log_sq: LOG_QUEUE, log_rq: LOG_QUEUE, buffer, ..NetdevConfig::default() };
-    let (rig, pf, pairs) = ends(path, args.workers as u16, &config)?;
+    let config = lane::config(size);
+    let (rig, pf, pairs) = match path {
+        Path::Cable => lane::over_cable(&config)?,
+        Path::Fdb => lane::over_fdb(args.workers as u16, &config)?,
+    };
     let rules = match flows {
         Some(n) => {
             eprintln!("{n} flows: adding {} rules", u64::from(n) * u64::from(args.workers));
-            Some(flows::install(&pf, &pairs, n, args.masks)?)
+            let mut rules = Rules::new(&pf, n * args.workers, args.masks)?;
+            for pair in &pairs {
+                (0..n).try_for_each(|i| rules.add(&pf, &pair.names(), i).map(drop))?;
+            }
+            Some(rules)
         }
         None if path == Path::Fdb => {
             let mut fdb = pf.create_fdb(4)?;
@@ -211,12 +166,14 @@ fn measure(plan: Plan<'_>) -> anyhow::Result<Figure> {
             .iter_mut()
             .map(|lane| {
                 let (rig, stop, ready) = (&rig, &stop, &ready);
-                s.spawn(move || lane.run(rig, stop, ready))
+                s.spawn(move || lane.run(rig, stop, ready, args.frames))
             })
             .collect();
         ready.wait();
-        std::thread::sleep(limit);
-        stop.store(true, Ordering::Relaxed);
+        if args.frames.is_none() {
+            std::thread::sleep(limit);
+            stop.store(true, Ordering::Relaxed);
+        }
         threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker died")))).collect()
     });
     let (mut rate, mut with_driver, mut ns) = (0.0, 0.0, 0.0);
@@ -244,134 +201,4 @@ fn measure(plan: Plan<'_>) -> anyhow::Result<Figure> {
         median_ns: median(lanes.iter().flat_map(|l| l.batches.iter().copied()).collect()),
         with_driver_mpps: with_driver,
     })
-}
-
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_unstable_by(f64::total_cmp);
-    all.get(all.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// A worker with its sender and receiver.
-struct Lane<'a> {
-    pair: Pair,
-    worker: usize,
-    /// Addresses and ports of each flow, as they stand in a frame.
-    tuples: Vec<[u8; TUPLE.end - TUPLE.start]>,
-    sequence: &'a [u32],
-    at: usize,
-    buffer: u64,
-    sent: u64,
-    received: u64,
-    /// Time in the device, and frames, since the measurement began.
-    device: Duration,
-    measured: u64,
-    /// Nanoseconds a frame of each batch.
-    batches: Vec<f64>,
-}
-
-impl<'a> Lane<'a> {
-    fn new(mut pair: Pair, worker: usize, size: u32, flows: u32, sequence: &'a [u32]) -> Self {
-        let payload = vec![0x5a; size as usize - 42];
-        let frame = Flow4::new(pair.to.mac, pair.from.mac).udp(&payload);
-        let tuple = |n| {
-            let f = flows::flow(n, &pair.to, &pair.from);
-            let ports = f.port.map(u16::to_be_bytes);
-            let all = [&f.ip[0][..], &f.ip[1], &ports[0], &ports[1]].concat();
-            all.try_into().expect("two addresses and two ports")
-        };
-        let tuples = (0..flows).map(tuple).collect();
-        let buffer = u64::from(size.next_multiple_of(2048));
-        fill(&mut pair.from, &frame, buffer);
-        Self {
-            pair,
-            worker,
-            tuples,
-            sequence,
-            at: 0,
-            buffer,
-            sent: 0,
-            received: 0,
-            device: Duration::ZERO,
-            measured: 0,
-            batches: vec![],
-        }
-    }
-
-    /// Sends every flow, then measures until it is told to stop. Answers how
-    /// long that took.
-    fn run(&mut self, rig: &Rig, stop: &AtomicBool, ready: &std::sync::Barrier) -> anyhow::Result<Duration> {
-        for _ in 0..self.sequence.len().div_ceil(BATCH.into()) {
-            self.batch(rig);
-        }
-        (self.device, self.measured) = (Duration::ZERO, 0);
-        self.batches.clear();
-        ready.wait();
-        let start = Instant::now();
-        while !stop.load(Ordering::Relaxed) {
-            self.batch(rig);
-        }
-        let time = start.elapsed();
-        ensure!(self.sent == self.received, "{} frames were sent and {} received", self.sent, self.received);
-        Ok(time)
-    }
-
-    fn batch(&mut self, rig: &Rig) {
-        let from = &mut self.pair.from;
-        let c = &mut from.channels[0];
-        let many = self.tuples.len() > 1;
-        for i in (0..u64::from(BATCH)).filter(|_| many) {
-            let slot = (u64::from(c.sq.producer) + i) & ((1 << LOG_QUEUE) - 1);
-            let at = c.buffer_at(slot * self.buffer) + (TUPLE.start - HEAD) as u64;
-            let flow = self.sequence[self.at];
-            self.at = (self.at + 1) % self.sequence.len();
-            from.function.mem.put(at, &self.tuples[flow as usize]);
-        }
-        c.sq.repeat(BATCH);
-        c.sq.ring();
-        self.sent += u64::from(BATCH);
-        self.measured += u64::from(BATCH);
-        let before = self.device;
-        // Another worker may be at this one's queue.
-        for _ in 0..1_000_000 {
-            let begin = Instant::now();
-            while rig.nic.run(self.worker) {}
-            self.device += begin.elapsed();
-            self.received += collect(&mut self.pair);
-            if self.received >= self.sent {
-                break;
-            }
-        }
-        if self.batches.len() < BATCHES {
-            self.batches.push((self.device - before).as_nanos() as f64 / f64::from(BATCH));
-        }
-    }
-}
-
-/// Writes a frame into every WQE of the ring, each in a buffer of its own,
-/// without giving them to the device, which will fill in the checksums.
-fn fill(dev: &mut Netdev, frame: &[u8], buffer: u64) {
-    let c = &mut dev.channels[0];
-    for i in 0..1u16 << LOG_QUEUE {
-        let at = c.buffer_at(u64::from(i) * buffer);
-        dev.function.mem.put(at, &frame[HEAD..]);
-        let wqe = sfnic_test_driver::Wqe::send(&frame[..HEAD]).data(dev.lkey, at, (frame.len() - HEAD) as u32);
-        let wqe = if (i + 1) % SIGNAL == 0 { wqe.signalled() } else { wqe };
-        c.sq.post(&wqe.checksums());
-    }
-    c.sq.restart();
-}
-
-/// Takes every completion and gives the buffers back; how many frames came.
-fn collect(pair: &mut Pair) -> u64 {
-    let sends = &mut pair.from.channels[0].sq_cq;
-    while sends.poll().is_some() {}
-    sends.update();
-    let c = &mut pair.to.channels[0];
-    let mut n = 0;
-    while c.rq_cq.poll().is_some() {
-        n += 1;
-    }
-    c.rq_cq.update();
-    c.rq.post(n);
-    n.into()
 }

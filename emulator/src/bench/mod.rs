@@ -4,6 +4,9 @@
 mod commands;
 mod flows;
 mod forward;
+mod lane;
+mod memory;
+mod rules;
 
 use clap::Subcommand;
 
@@ -20,6 +23,8 @@ pub struct Args {
 enum What {
     Forward(forward::Args),
     Commands(commands::Args),
+    Rules(rules::Args),
+    Memory(memory::Args),
     Tap(TapBenchArgs),
 }
 
@@ -28,6 +33,17 @@ pub fn run(args: Args) -> anyhow::Result<i32> {
     match args.what {
         What::Forward(args) => forward::run(&args),
         What::Commands(args) => commands::run(&args).map(|()| 0),
+        What::Rules(args) => rules::run(&args).map(|()| 0),
+        What::Memory(args) => memory::run(&args).map(|()| 0),
         What::Tap(args) => crate::tapbench::run(args),
     }
+}
+
+/// An object for one measurement, a list for several.
+fn print_json<T: serde::Serialize>(all: &[T]) -> anyhow::Result<()> {
+    match all {
+        [one] => println!("{}", serde_json::to_string_pretty(one)?),
+        several => println!("{}", serde_json::to_string_pretty(several)?),
+    }
+    Ok(())
 }

@@ -20,7 +20,7 @@ pub const LOG: &str = "suite.log";
 /// The guest's memory: the tests are copied into it.
 pub const MEMORY: &str = "3G";
 /// Packages that the tests need and the guest's root file system lacks.
-pub const PACKAGES: &[&str] = &["python3-yaml"];
+pub const PACKAGES: &[&str] = &["bpftool", "python3-yaml"];
 /// The parts of the kernel's source that the tests read in the guest.
 const NEEDED: &[&str] = &[
     "Documentation/netlink",

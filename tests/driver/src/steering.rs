@@ -202,6 +202,34 @@ impl Function {
         .map(drop)
     }
 
+    /// SET_FLOW_TABLE_ENTRY: what an entry does from now on, all of it.
+    pub fn modify_entry(&self, t: Table, group: u32, index: u32, flow: &Flow) -> Result<(), CmdError> {
+        const MODIFY: u32 = 1;
+        const ALL: u32 = 0xf;
+        self.cmd_with::<SetFteIn, SetFteOut>(Opcode::SET_FLOW_TABLE_ENTRY, &flow.list(), 0, |i| {
+            i.set(SetFteIn::op_mod, MODIFY).set(SetFteIn::modify_enable_mask, ALL);
+            i.set(SetFteIn::table_type, t.kind).set(SetFteIn::table_id, t.id).set(SetFteIn::flow_index, index);
+            i.set(SetFteIn::other_vport, t.vport.is_some().into());
+            i.set(SetFteIn::vport_number, t.vport.unwrap_or(0).into());
+            flow.fill(&mut i.sub(SetFteIn::flow_context), group);
+        })
+        .map(drop)
+    }
+
+    /// MODIFY_FLOW_TABLE: where frames go that no entry is for, the default or
+    /// another table.
+    pub fn set_miss(&self, t: Table, to: Option<Table>) -> Result<(), CmdError> {
+        const MISS_TABLE: u32 = 1;
+        self.cmd::<ModifyFlowTableIn, ModifyFlowTableOut>(Opcode::MODIFY_FLOW_TABLE, |i| {
+            i.set(ModifyFlowTableIn::table_type, t.kind).set(ModifyFlowTableIn::table_id, t.id);
+            i.set(ModifyFlowTableIn::modify_field_select, MISS_TABLE);
+            i.sub(ModifyFlowTableIn::flow_table_context)
+                .set(FlowTableContext::table_miss_action, to.is_some().into())
+                .set(FlowTableContext::table_miss_id, to.map_or(0, |t| t.id));
+        })
+        .map(drop)
+    }
+
     /// DELETE_FLOW_TABLE_ENTRY.
     pub fn delete_entry(&self, t: Table, index: u32) -> Result<(), CmdError> {
         self.cmd::<DeleteFteIn, DeleteFteOut>(Opcode::DELETE_FLOW_TABLE_ENTRY, |i| {
@@ -234,6 +262,42 @@ impl Function {
         let out: Out<AllocFlowCounterOut> =
             self.cmd(Opcode::ALLOC_FLOW_COUNTER, |_: &mut ViewMut<'_, AllocFlowCounterIn>| ())?;
         Ok(out.get(AllocFlowCounterOut::flow_counter_id))
+    }
+
+    /// ALLOC_FLOW_COUNTER of a bulk: the first of `128 * bitmask` numbers.
+    pub fn alloc_flow_counters(&self, bitmask: u32) -> Result<u32, CmdError> {
+        let out: Out<AllocFlowCounterOut> =
+            self.cmd(Opcode::ALLOC_FLOW_COUNTER, |i: &mut ViewMut<'_, AllocFlowCounterIn>| {
+                i.set(AllocFlowCounterIn::flow_counter_bulk, bitmask);
+            })?;
+        Ok(out.get(AllocFlowCounterOut::flow_counter_id))
+    }
+
+    /// DEALLOC_FLOW_COUNTER.
+    pub fn dealloc_flow_counter(&self, id: u32) -> Result<(), CmdError> {
+        self.cmd::<DeallocFlowCounterIn, DeallocFlowCounterOut>(Opcode::DEALLOC_FLOW_COUNTER, |i| {
+            i.set(DeallocFlowCounterIn::flow_counter_id, id);
+        })
+        .map(drop)
+    }
+
+    /// Packets and octets of the flow counters `first..first + n`.
+    pub fn flow_counters(&self, first: u32, n: u32) -> Result<Vec<(u64, u64)>, CmdError> {
+        let out: Out<QueryFlowCounterOut> = self.cmd_with(
+            Opcode::QUERY_FLOW_COUNTER,
+            &[],
+            TrafficCounter::SIZE * n as usize,
+            |i: &mut ViewMut<'_, QueryFlowCounterIn>| {
+                i.set(QueryFlowCounterIn::flow_counter_id, first).set(QueryFlowCounterIn::num_of_counters, n);
+            },
+        )?;
+        let view = out.view();
+        let all = view.tail(QueryFlowCounterOut::flow_statistics).chunks_exact(TrafficCounter::SIZE);
+        let read = |c| {
+            let t = sfnic_firmware_cmds::View::<TrafficCounter>::new(c);
+            (t.get64(TrafficCounter::packets), t.get64(TrafficCounter::octets))
+        };
+        Ok(all.take(n as usize).map(read).collect())
     }
 
     /// Packets and octets of a flow counter.

@@ -1,14 +1,17 @@
 //! The cache of one worker: flows by exact match, and the ways that they share.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::fabric::plane::FunctionPlane;
+use crate::fabric::tir::Tir;
 use crate::fabric::vport::Vport;
 use crate::packet::FlowKey;
 use crate::queue::{Rq, RssType};
-use crate::steering::FlowCounter;
+use crate::steering::group::Group;
+use crate::steering::{Changes, Mark, Moment, Place};
 
 /// Most flows; with the index, 144 bytes each.
 const MAX_FLOWS: usize = 1 << 20;
@@ -68,26 +71,80 @@ impl Way {
     }
 }
 
+/// Where some counters count.
+pub type Places = SmallVec<[Place; 4]>;
+
+/// Marks, see [`Changes`].
+pub type Marks = SmallVec<[Mark; 8]>;
+
+/// What a flow's way depends on.
+#[derive(Debug, Default)]
+pub struct Depends {
+    /// What many flows have in common.
+    pub shared: Marks,
+    /// What few have.
+    pub own: Marks,
+}
+
+impl Depends {
+    /// Where the marks of a group belong.
+    pub fn of(&mut self, group: &Group<Tir>) -> &mut Marks {
+        if group.tells_many_apart() { &mut self.own } else { &mut self.shared }
+    }
+}
+
+/// Most marks of its own that a flow may have; one with more is forgotten with
+/// any change of a rule.
+const MAX_MARKS: usize = 64;
+/// Most different sets of shared marks.
+const MAX_PATHS: usize = 1 << 12;
+
+/// Marks that flows share.
+#[derive(Debug)]
+struct Path {
+    marks: Marks,
+    /// When the last of them was touched, up to the edit `seen`.
+    newest: u32,
+    seen: u32,
+}
+
 /// What is known of a flow.
 #[derive(Debug, Clone)]
 #[repr(align(64))]
 pub struct Flow {
     key: FlowKey,
     way: u32,
+    /// Up to which change of rules it is known to hold.
+    holds: u32,
+    /// What it depends on: a path, a mark of its own, and maybe more of these.
+    path: u32,
+    own: Mark,
+    more: bool,
     /// Receive hash.
     pub rss_hash: u32,
     /// Flow tag of the completion.
     pub flow_tag: u32,
     /// Metadata register B.
     pub reg_b: u32,
-    /// Flow counters of the rules on the way.
-    pub counters: SmallVec<[FlowCounter; 1]>,
+    /// Where the flow counters of the rules on the way count.
+    pub counters: Places,
 }
 
 impl Flow {
     /// A flow that its cache has yet to file.
-    pub fn new(key: FlowKey, counters: SmallVec<[FlowCounter; 1]>) -> Self {
-        Self { key, way: 0, rss_hash: 0, flow_tag: 0, reg_b: 0, counters }
+    pub fn new(key: FlowKey, counters: Places) -> Self {
+        Self {
+            key,
+            way: 0,
+            holds: 0,
+            path: 0,
+            own: Mark::default(),
+            more: false,
+            rss_hash: 0,
+            flow_tag: 0,
+            reg_b: 0,
+            counters,
+        }
     }
 }
 
@@ -112,36 +169,131 @@ pub struct Cache {
     sets: Vec<Set>,
     flows: Vec<Flow>,
     ways: Vec<Way>,
+    paths: Vec<Path>,
+    path_numbers: HashMap<Marks, u32, foldhash::fast::RandomState>,
+    /// Further marks of flows that have more than one of their own.
+    more: HashMap<u32, Marks, foldhash::fast::RandomState>,
     /// The flow that is replaced next when there are enough.
     hand: usize,
-    /// Number of changes up to which everything here holds.
-    seen: u64,
+    /// The moment that everything is for.
+    now: Moment,
     /// Flows learnt, since it was made.
     pub learnt: u64,
 }
 
 impl Cache {
-    /// Forgets everything where there have been changes since. False then.
-    pub fn sync(&mut self, changes: u64) -> bool {
-        if self.seen == changes {
+    /// What is asked and learnt from here on is for this moment. Forgets
+    /// everything where everything may have changed since; false then.
+    pub fn sync(&mut self, now: Moment) -> bool {
+        let before = std::mem::replace(&mut self.now, now);
+        if before.epoch() == now.epoch() {
             return true;
         }
-        self.seen = changes;
         if !self.flows.is_empty() {
             self.clear();
         }
         false
     }
 
+    /// Whether what is known of a flow holds.
+    #[inline]
+    pub fn holds(&mut self, at: At, changes: &Changes) -> bool {
+        let Some(flow) = self.flows.get_mut(at.0 as usize) else { return false };
+        if flow.holds == self.now.edit() {
+            return true;
+        }
+        let Some(path) = self.paths.get_mut(flow.path as usize) else { return false };
+        if path.seen != self.now.edit() {
+            (path.seen, path.newest) = (self.now.edit(), changes.newest(&path.marks));
+        }
+        if path.newest.max(changes.newest(&[flow.own])) > flow.holds {
+            return false;
+        }
+        if flow.more {
+            let Some(more) = self.more.get(&at.0) else { return false };
+            if more.len() > MAX_MARKS || changes.newest(more) > flow.holds {
+                return false;
+            }
+        }
+        flow.holds = self.now.edit();
+        true
+    }
+
+    /// Brings near what [`Cache::holds`] will look at; what it answers means
+    /// nothing.
+    #[inline]
+    pub fn touch_mark(&self, at: At, changes: &Changes) -> u32 {
+        match self.flows.get(at.0 as usize) {
+            Some(flow) if flow.holds != self.now.edit() => changes.newest(&[flow.own]),
+            _ => 0,
+        }
+    }
+
+    /// Number of a path.
+    fn path(&mut self, marks: &Marks, changes: &Changes) -> Option<u32> {
+        if let Some(n) = self.path_numbers.get(marks) {
+            return Some(*n);
+        }
+        if self.paths.len() >= MAX_PATHS {
+            return None;
+        }
+        let n = self.paths.len() as u32;
+        self.path_numbers.insert(marks.clone(), n);
+        self.paths.push(Path { marks: marks.clone(), newest: changes.newest(marks), seen: self.now.edit() });
+        Some(n)
+    }
+
+    /// Notes what a flow depends on.
+    fn depend(&mut self, number: u32, flow: &mut Flow, mut on: Depends, changes: &Changes) {
+        flow.holds = self.now.edit();
+        on.shared.sort_unstable();
+        on.shared.dedup();
+        match self.path(&on.shared, changes) {
+            Some(n) => flow.path = n,
+            // The first one made has room for all that have none.
+            None => {
+                on.own.append(&mut on.shared);
+                flow.path = 0;
+            }
+        }
+        on.own.sort_unstable();
+        on.own.dedup();
+        flow.own = on.own.pop().unwrap_or_default();
+        flow.more = !on.own.is_empty();
+        if flow.more {
+            // One too many is enough to know.
+            on.own.truncate(MAX_MARKS + 1);
+            on.own.shrink_to_fit();
+            self.more.insert(number, on.own);
+        } else if !self.more.is_empty() {
+            self.more.remove(&number);
+        }
+    }
+
     fn clear(&mut self) {
         self.flows.clear();
         self.ways.clear();
+        self.paths.clear();
+        self.path_numbers.clear();
+        self.more.clear();
         self.sets.fill(Set::default());
         self.hand = 0;
     }
 
     fn set_of(&self, hash: u64) -> usize {
         (hash >> 32) as usize & self.sets.len().wrapping_sub(1)
+    }
+
+    /// Brings the index's line of a hash near; what it answers means nothing.
+    #[inline]
+    pub fn touch_index(&self, hash: u64) -> u32 {
+        self.sets.get(self.set_of(hash)).map_or(0, |s| s.0[0].tag)
+    }
+
+    /// Brings both lines of a flow near; what it answers means nothing.
+    #[inline]
+    pub fn touch(&self, at: At) -> u32 {
+        self.flows.get(at.0 as usize).map_or(0, |f| f.key.any_word() ^ f.holds)
     }
 
     /// The flow that most likely has this hash: the first look, which waits
@@ -181,8 +333,9 @@ impl Cache {
         self.flows.get(at.0 as usize).map(|f| f.way)
     }
 
-    /// Remembers a flow and its way. The key must not be there yet.
-    pub fn learn(&mut self, hash: u64, mut flow: Flow, way: Way) {
+    /// Remembers a flow, its way and what that depends on, in place of what was
+    /// known of it.
+    pub fn learn(&mut self, hash: u64, mut flow: Flow, way: Way, on: Depends, changes: &Changes) {
         // The last ones are the likeliest.
         flow.way = match self.ways.iter().rposition(|w| w.is(&way)) {
             Some(n) => n as u32,
@@ -195,16 +348,23 @@ impl Cache {
             }
         };
         self.learnt += 1;
+        if let Some(at) = self.find(&flow.key, hash) {
+            self.depend(at.0, &mut flow, on, changes);
+            self.flows[at.0 as usize] = flow;
+            return;
+        }
         if self.flows.len() < MAX_FLOWS && self.flows.len() * 2 >= self.sets.len() * SET {
             self.grow();
         }
         let number = if self.flows.len() < MAX_FLOWS {
+            self.depend(self.flows.len() as u32, &mut flow, on, changes);
             self.flows.push(flow);
             self.flows.len() as u32
         } else {
             let victim = self.hand;
             self.hand = (victim + 1) % MAX_FLOWS;
             self.unfile(self.flows[victim].key.hash(), victim as u32 + 1);
+            self.depend(victim as u32, &mut flow, on, changes);
             self.flows[victim] = flow;
             victim as u32 + 1
         };
@@ -265,9 +425,9 @@ mod tests {
     }
 
     fn learn(c: &mut Cache, n: u32) {
-        let mut flow = Flow::new(key(n), SmallVec::new());
+        let mut flow = Flow::new(key(n), Places::new());
         flow.rss_hash = n;
-        c.learn(key(n).hash(), flow, dropped(n as usize % 2));
+        c.learn(key(n).hash(), flow, dropped(n as usize % 2), Depends::default(), &Changes::default());
     }
 
     #[test]
@@ -290,12 +450,13 @@ mod tests {
     }
 
     #[test]
-    fn a_change_forgets_everything() {
-        let mut c = Cache::default();
-        assert!(c.sync(0));
+    fn a_change_of_everything_forgets_everything() {
+        let (mut c, changes) = (Cache::default(), Changes::default());
+        assert!(c.sync(changes.now()));
         learn(&mut c, 1);
-        assert!(c.sync(0) && c.find(&key(1), key(1).hash()).is_some());
-        assert!(!c.sync(1));
+        assert!(c.sync(changes.now()) && c.find(&key(1), key(1).hash()).is_some());
+        changes.everything();
+        assert!(!c.sync(changes.now()));
         assert!(c.is_empty() && c.ways.is_empty() && c.find(&key(1), key(1).hash()).is_none());
     }
 
@@ -303,7 +464,13 @@ mod tests {
     fn ways_are_bounded() {
         let mut c = Cache::default();
         for n in 0..=MAX_WAYS as u32 {
-            c.learn(key(n).hash(), Flow::new(key(n), SmallVec::new()), dropped(n as usize));
+            c.learn(
+                key(n).hash(),
+                Flow::new(key(n), Places::new()),
+                dropped(n as usize),
+                Depends::default(),
+                &Changes::default(),
+            );
         }
         assert_eq!((c.ways.len(), c.len()), (1, 1));
         let at = c.find(&key(MAX_WAYS as u32), key(MAX_WAYS as u32).hash()).unwrap();

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::cache::{End, Flow, Way};
+use super::cache::{Depends, End, Flow, Places, Way};
 use crate::fabric::tir::Tir;
 use crate::packet::FlowKey;
 use crate::packet::quick::reads_sequence;
@@ -20,7 +20,9 @@ const PLAIN: Action =
 pub struct Record {
     /// Not to be learnt from.
     unfit: bool,
-    counters: SmallVec<[FlowCounter; 1]>,
+    counters: Places,
+    /// What the way depends on.
+    depends: Depends,
     /// The way up to now; its end says nothing before `ended`.
     pub way: Way,
     ended: bool,
@@ -37,7 +39,7 @@ impl Default for Record {
             crossings: 0,
             end: End::Drop,
         };
-        Self { unfit: false, counters: SmallVec::new(), way, ended: false, marks: [0; 3] }
+        Self { unfit: false, counters: Places::new(), depends: Depends::default(), way, ended: false, marks: [0; 3] }
     }
 }
 
@@ -58,16 +60,21 @@ impl Record {
     /// What a step of the flow tables tells.
     pub fn step(&mut self, step: &Step<'_, Tir>) {
         match step {
-            Step::Miss { group, .. } => self.asked(group),
+            Step::Enter { table, .. } => self.depends.shared.push(table.mark()),
+            Step::Miss { group, packet } => {
+                self.asked(group);
+                self.depends.of(group).push(group.mark(packet));
+            }
             Step::Hit { group, fte } => {
                 self.asked(group);
+                self.depends.of(group).push(group.mark_of_rule(fte));
                 self.hit(fte);
             }
             Step::Copy { .. } => self.spoil(),
             Step::End { verdict: Verdict::Drop(reason) } => {
                 self.unfit |= !matches!(reason, DropReason::Rule | DropReason::NoDestination);
             }
-            Step::Enter { .. } | Step::Acted { .. } | Step::End { .. } => {}
+            Step::Acted { .. } | Step::End { .. } => {}
         }
     }
 
@@ -83,17 +90,17 @@ impl Record {
             || a.dests.len() > 1
             || a.dests.iter().any(|d| d.reformat().is_some());
         if a.flags.contains(Action::COUNT) {
-            self.counters.extend(a.counters.iter().cloned());
+            self.counters.extend(a.counters.iter().map(FlowCounter::place));
         }
     }
 
     /// What the cache is to know, if anything.
-    pub fn finish(self, key: FlowKey) -> Option<(Flow, Way)> {
+    pub fn finish(self, key: FlowKey) -> Option<(Flow, Way, Depends)> {
         if self.unfit || !self.ended {
             return None;
         }
         let mut flow = Flow::new(key, self.counters);
         [flow.rss_hash, flow.flow_tag, flow.reg_b] = self.marks;
-        Some((flow, self.way))
+        Some((flow, self.way, self.depends))
     }
 }
