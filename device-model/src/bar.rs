@@ -49,7 +49,7 @@ impl Nic {
     /// The driver reads a BAR. What is not there reads as ones.
     pub fn bar_read(&self, card: &Card, bar: u8, offset: u64, out: &mut [u8]) {
         out.fill(0xff);
-        let Some(p) = card.place(bar, offset) else { return };
+        let Some(p) = card.place(bar, offset).filter(|_| !self.faults.is_gone(card.index)) else { return };
         if p.function == PF && (MSIX_TABLE..MSIX_PBA + PAGE).contains(&p.offset) && p.offset >= ISEG_SIZE {
             out.fill(0); // QEMU keeps table and pending bits itself
             return;
@@ -64,6 +64,7 @@ impl Nic {
         for (i, b) in out.iter_mut().enumerate() {
             let at = p.offset + i as u64;
             let dword = if at < ISEG_SIZE { f.iseg.read(at & !3, self.profile.firmware, now, khz) } else { Some(0) };
+            let dword = dword.map(|d| self.faults.health(card.index, p.function, at & !3, d));
             if dword.is_none() && at & 3 == 0 {
                 self.unmodelled.record(card.index, p.function, Access::WindowRead((at & !3) as u32));
             }
@@ -74,7 +75,7 @@ impl Nic {
 
     /// The driver writes a BAR. What is not there takes no write.
     pub fn bar_write(&self, card: &Card, bar: u8, offset: u64, data: &[u8]) {
-        let Some(p) = card.place(bar, offset) else { return };
+        let Some(p) = card.place(bar, offset).filter(|_| !self.faults.is_gone(card.index)) else { return };
         if p.offset >= u64::from(FIRST_UAR) * PAGE {
             self.trace.record(card.index, p.function, &Record::Doorbell { offset: p.offset, data });
             self.doorbell(card, p, data);

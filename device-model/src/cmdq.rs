@@ -1,6 +1,7 @@
 //! The command queue: fetches entries and mailboxes from guest memory, runs
 //! the commands, writes the answers back.
 
+use sfnic_firmware_cmds::Opcode;
 use sfnic_firmware_cmds::entries::{Eqe, event};
 use sfnic_firmware_cmds::layout::{Layout, View, ViewMut};
 use sfnic_firmware_cmds::layouts::{CmdIfBox, CmdQueueEntry};
@@ -11,6 +12,9 @@ use crate::control::Control;
 use crate::control::iseg::{LOG_CMDQ_SIZE, LOG_CMDQ_STRIDE};
 use crate::control::sf::event_data;
 use crate::dma::{DmaAccess, Memory};
+use crate::events::Happening;
+use crate::faults::CommandFate;
+use crate::later::Deed;
 use crate::nic::{Card, Nic};
 use crate::trace::Record;
 
@@ -27,12 +31,19 @@ const MAX_LENGTH: usize = 1 << 20;
 pub fn doorbell(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, doorbell: u32) {
     for slot in 0..1u32 << LOG_CMDQ_SIZE {
         if doorbell >> slot & 1 == 1 {
-            run_slot(nic, card, ctl, fid, slot);
+            run_slot(nic, card, ctl, fid, slot, false);
         }
     }
 }
 
-fn run_slot(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, slot: u32) {
+/// Runs an entry that a fault held up, if its queue is still there.
+pub(crate) fn run_held(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, slot: u32, queue: u64) {
+    if ctl.functions.get(&fid).is_some_and(|f| f.iseg.cmdq_addr() == Some(queue)) {
+        run_slot(nic, card, ctl, fid, slot, true);
+    }
+}
+
+fn run_slot(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, slot: u32, held: bool) {
     let Some(f) = ctl.functions.get_mut(&fid) else { return };
     let Some(queue) = f.iseg.cmdq_addr() else { return };
     let Some(at) = queue.checked_add(u64::from(slot) << LOG_CMDQ_STRIDE) else { return };
@@ -42,13 +53,26 @@ fn run_slot(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, slot: u32) {
     let mut entry = [0; CmdQueueEntry::SIZE];
     if mem.dma_read(at, &mut entry).is_err() {
         f.stats.undelivered += 1;
+        ctl.ledger.undelivered += 1;
         tracing::warn!(card = card.index, function = fid, slot, "command queue is not in guest memory");
         return;
     }
     if !View::<CmdQueueEntry>::new(&entry).is(CmdQueueEntry::ownership) {
         // A doorbell for an entry that the driver still owns.
         f.stats.undelivered += 1;
+        ctl.ledger.undelivered += 1;
         return;
+    }
+    let head = View::<CmdQueueEntry>::new(&entry).bytes(CmdQueueEntry::command_input_inline_data);
+    let opcode = Opcode(head.first_chunk().map_or(0, |b| u16::from_be_bytes(*b)));
+    let fate = if held { None } else { nic.faults.command(card.index, fid, opcode) };
+    match fate {
+        None => {}
+        Some(CommandFate::Lost) => return,
+        Some(CommandFate::Delayed(ns)) => {
+            let due = nic.clock.now_ns().saturating_add(ns);
+            return nic.later.put(due, Deed::Command { card: card.index, function: fid, slot, queue });
+        }
     }
     let (mut input, mut output) = (vec![], vec![]);
     let delivery = deliver(nic, card, ctl, fid, &mem, &mut entry, &mut input, &mut output);
@@ -57,7 +81,12 @@ fn run_slot(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, slot: u32) {
     if let Some(f) = ctl.functions.get_mut(&fid) {
         match delivery {
             Delivery::Ok => f.stats.executed += 1,
-            _ => f.stats.undelivered += 1,
+            _ => {
+                f.stats.undelivered += 1;
+                ctl.ledger.undelivered += 1;
+                let delivery = format!("{delivery:?}");
+                nic.events.push(Happening::CommandUndelivered { pf: card.index, function: fid, delivery });
+            }
         }
     }
     // Answer first, ownership last.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, VolatileSlice};
 
 /// `PROT_WRITE` of `mmap`.
@@ -28,11 +29,13 @@ pub struct DmaError {
 #[derive(Debug)]
 pub struct Dma {
     map: ArcSwap<Memory>,
+    /// While nothing is to be reached: what would be.
+    cut: Mutex<Option<Arc<Memory>>>,
 }
 
 impl Default for Dma {
     fn default() -> Self {
-        Self { map: ArcSwap::from_pointee(Memory::new()) }
+        Self { map: ArcSwap::from_pointee(Memory::new()), cut: Mutex::default() }
     }
 }
 
@@ -45,7 +48,10 @@ impl Dma {
 
     /// Replaces the mapping and returns when no reader holds the former one.
     pub fn replace(&self, new: Arc<Memory>) {
-        let old = self.map.swap(new);
+        let old = match &mut *self.cut.lock() {
+            Some(kept) => std::mem::replace(kept, new),
+            None => self.map.swap(new),
+        };
         // The swap turned every reader's guard into a counted reference.
         let mut spins = 0u32;
         while Arc::strong_count(&old) > 1 && spins < 1_000_000 {
@@ -55,6 +61,17 @@ impl Dma {
             } else {
                 std::hint::spin_loop();
             }
+        }
+    }
+
+    /// Cuts the device off from memory, or connects it again. A burst that runs
+    /// ends with what it has.
+    pub(crate) fn cut(&self, cut: bool) {
+        let mut kept = self.cut.lock();
+        if cut && kept.is_none() {
+            *kept = Some(self.map.swap(Arc::new(Memory::new())));
+        } else if let Some(memory) = kept.take_if(|_| !cut) {
+            self.map.store(memory);
         }
     }
 }

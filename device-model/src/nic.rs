@@ -21,6 +21,7 @@ use crate::control::vhca::{Cause, Observer, State};
 use crate::control::vport::{Admin, VportControl, guid};
 use crate::control::{After, Control, PF};
 use crate::dma::Dma;
+use crate::events::{Events, Happening};
 use crate::explain::Explainer;
 use crate::fabric::Fabric;
 use crate::fabric::flows::Flows;
@@ -30,6 +31,7 @@ use crate::fabric::tir::Tir;
 use crate::fabric::vport::UPLINK;
 use crate::faults::Faults;
 use crate::irq::IrqLine;
+use crate::later::Later;
 use crate::pci::{Config, MSIX_MAX};
 use crate::slice::Slices;
 use crate::steering::{Counters, Limits, Steering};
@@ -99,7 +101,11 @@ pub struct Nic {
     /// Frames that somebody wants to see.
     pub capture: Capture,
     /// What it does wrong on purpose.
-    pub faults: Faults,
+    pub faults: Arc<Faults>,
+    /// What it has to do at a later time.
+    pub later: Later,
+    /// What happens to it.
+    pub events: Arc<Events>,
     /// Send queues that have work.
     pub work: WorkQueue,
     /// What workers know of flows.
@@ -149,8 +155,11 @@ impl std::fmt::Debug for Nic {
 impl Nic {
     /// Builds a device.
     pub fn new(profile: Profile, cards: Vec<CardConfig>, clock: Arc<dyn Clock>, waker: Arc<dyn Waker>) -> Arc<Self> {
+        let events = Arc::new(Events::new(clock.clone()));
+        let faults = Arc::new(Faults::new(events.clone()));
         let flows = Flows::default();
-        let cards = cards.into_iter().enumerate().map(|(i, c)| Card::new(i, c, &profile, &flows)).collect();
+        let card = |(i, c)| Card::new(i, c, &profile, &flows, &faults);
+        let cards = cards.into_iter().enumerate().map(card).collect();
         let timer_khz = Caps::new(&profile.pf).general(CmdHcaCap::device_frequency_khz);
         Arc::new(Self {
             timer_khz,
@@ -159,7 +168,9 @@ impl Nic {
             unmodelled: Unmodelled::default(),
             explainer: Explainer::default(),
             capture: Capture::default(),
-            faults: Faults::default(),
+            faults,
+            later: Later::default(),
+            events,
             work: WorkQueue::new(waker),
             flows,
             counters: Arc::default(),
@@ -201,6 +212,7 @@ impl Nic {
     pub fn reset(&self, card: &Card) {
         let mut ctl = card.control.lock();
         self.trace.record(card.index, PF, &Record::Reset);
+        self.events.push(Happening::Reset { pf: card.index });
         self.reset_locked(card, &mut ctl);
         drop(ctl);
         card.pci.lock().reset();
@@ -310,6 +322,7 @@ impl Nic {
         self.flows.changed();
         if let Some(s) = ctl.sf_mut(id) {
             s.sw_function_id = 0;
+            s.slice = None;
         }
     }
 
@@ -373,6 +386,8 @@ impl Nic {
         if std::mem::replace(&mut v.link_told, up) == up {
             return;
         }
+        let port = ctl.port_name(number);
+        self.events.push(Happening::Link { pf: card.index, vport: number, port, up });
         if let Some(f) = ctl.functions.get(&number).filter(|f| f.initialised) {
             let mut eqe = [0; 64];
             ViewMut::<Eqe>::new(&mut eqe).set(Eqe::port, 1);
@@ -391,6 +406,11 @@ impl Nic {
                 Far::Port(other) => self.cards.get(*other).is_some_and(|c| c.port.admin_up.load(Relaxed)),
                 Far::Outside(wire) => wire.carrier(),
             };
+            let gone = match &card.port.far {
+                Far::Port(other) => self.faults.link_down(*other),
+                _ => false,
+            };
+            let carrier = carrier && !gone && !self.faults.link_down(card.index);
             let was = card.port.carrier.swap(carrier, Relaxed);
             if was && !carrier {
                 card.port.link_down_events.add(1);
@@ -460,7 +480,7 @@ impl Function {
 }
 
 impl Card {
-    fn new(index: usize, config: CardConfig, profile: &Profile, flows: &Flows) -> Self {
+    fn new(index: usize, config: CardConfig, profile: &Profile, flows: &Flows, faults: &Arc<Faults>) -> Self {
         let port = Arc::new(Port::new(config.far.clone()));
         let dma = Arc::new(Dma::default());
         let pf_vport = VportControl::new(PF, config.mac, DEFAULT_MTU, Admin::Auto);
@@ -471,6 +491,9 @@ impl Card {
             index,
             system_guid: guid(config.mac),
             control: Mutex::new(Control {
+                pf: index,
+                events: faults.events().clone(),
+                ledger: Default::default(),
                 functions: BTreeMap::new(),
                 sfs: vec![SfSlot::default(); config.max_sfs.into()],
                 sf_base: config.sf_base,
@@ -481,7 +504,7 @@ impl Card {
             }),
             pci: Mutex::new(Config::new(profile, config.vectors, guid(config.mac), BAR0_SIZE, config.bar2_size())),
             dma,
-            irq: Arc::new(IrqLine::default()),
+            irq: Arc::new(IrqLine::new(index, config.vectors, faults.clone())),
             port,
             fabric,
             config,

@@ -121,6 +121,11 @@ impl WorkQueue {
         self.jobs.lock().pop_front()
     }
 
+    /// How many queues wait.
+    pub fn len(&self) -> usize {
+        self.jobs.lock().len()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.jobs.lock().is_empty()

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use parking_lot::{Condvar, Mutex};
 use sfnic_device_model::fabric::port::Far;
+use sfnic_device_model::faults::Fault;
 use sfnic_device_model::nic::{BAR0_SIZE, Card, CardConfig, Nic};
 use sfnic_device_model::pci::Effect;
 use sfnic_device_model::world::{Clock, Interrupts, Waker};
@@ -56,6 +57,8 @@ pub struct BoardConfig {
     pub workers: usize,
     /// Fills what means nothing with noise from this seed.
     pub noise: Option<u64>,
+    /// What it does wrong on purpose, from the beginning.
+    pub faults: Vec<Fault>,
 }
 
 /// A running device.
@@ -67,6 +70,7 @@ pub struct Board {
     /// The wires that leave the device, with the ports that they are at.
     pub wires: Vec<(usize, Arc<Link>)>,
     bell: Arc<Bell>,
+    due: Arc<Bell>,
     stop: StopHandle,
     threads: Mutex<Vec<JoinHandle<()>>>,
     inline: bool,
@@ -112,6 +116,14 @@ impl Bell {
         *rung = false;
     }
 
+    fn wait_at_most(&self, time: Duration) {
+        let mut rung = self.rung.lock();
+        if !*rung && !self.done.load(Ordering::Relaxed) {
+            self.wait.wait_for(&mut rung, time);
+        }
+        *rung = false;
+    }
+
     fn finish(&self) {
         let _rung = self.rung.lock();
         self.done.store(true, Ordering::Relaxed);
@@ -146,10 +158,26 @@ impl Board {
             nic.noise.start(seed);
         }
         nic.update_links();
+        for fault in c.faults {
+            let text = fault.to_string();
+            nic.fault_add(fault).map_err(anyhow::Error::msg).context(text)?;
+        }
         let stop = StopHandle::new().context("cannot create the stop handle")?;
         let wires = outside.iter().map(|(i, wire)| (*i, wire.link.clone())).collect();
         let captures = Captures::new(&nic);
-        let board = Self { nic, captures, wires, bell, stop, threads: Mutex::default(), inline: c.workers == 0 };
+        let board = Self {
+            nic,
+            captures,
+            wires,
+            bell,
+            due: Arc::default(),
+            stop,
+            threads: Mutex::default(),
+            inline: c.workers == 0,
+        };
+        board.nic.later.wake(board.due.clone());
+        let (nic, due, number) = (board.nic.clone(), board.due.clone(), c.workers + 1 + count);
+        board.spawn("later".to_owned(), move || keep_time(&nic, &due, number))?;
         for n in 0..c.workers {
             let (nic, bell) = (board.nic.clone(), board.bell.clone());
             board.spawn(format!("worker-{n}"), move || work(&nic, &bell, n))?;
@@ -195,6 +223,7 @@ impl Board {
     pub fn halt(&self) {
         self.stop.stop();
         self.bell.finish();
+        self.due.finish();
         for t in std::mem::take(&mut *self.threads.lock()) {
             let _ = t.join();
         }
@@ -231,6 +260,16 @@ fn work(nic: &Nic, bell: &Bell, number: usize) {
     }
 }
 
+/// Does what the device has to do at a later time.
+fn keep_time(nic: &Nic, due: &Bell, worker: usize) {
+    while !due.done.load(Ordering::Relaxed) {
+        match nic.run_due(worker) {
+            None => due.wait(),
+            Some(at) => due.wait_at_most(Duration::from_nanos(at.saturating_sub(nic.clock.now_ns()))),
+        }
+    }
+}
+
 /// A physical function on its socket.
 struct Endpoint {
     nic: Arc<Nic>,
@@ -247,10 +286,16 @@ impl Endpoint {
 
 impl PciDevice for Endpoint {
     fn config_read(&self, offset: u32, data: &mut [u8]) {
+        if self.nic.faults.is_gone(self.card) {
+            return data.fill(0xff);
+        }
         self.card().pci.lock().read(offset as usize, data);
     }
 
     fn config_write(&self, offset: u32, data: &[u8]) {
+        if self.nic.faults.is_gone(self.card) {
+            return;
+        }
         let effect = self.card().pci.lock().write(offset as usize, data);
         if effect == Effect::FunctionReset {
             tracing::info!("pf{}: function level reset", self.card);

@@ -5,6 +5,7 @@
 //! workers = 1                 # threads that move frames, 0 to 8
 //! eswitch = "host"            # who manages it: "host", "embedded" (sfnic ctl), or "none"
 //! handle = "pci/0000:06:00.0" # the device's name for sfnic ctl
+//! faults = ["fail CREATE_CQ nth=3"]  # see `sfnic ctl fault add --help`
 //! noise = 7                   # fill bits that mean nothing with noise from this seed
 //!
 //! [[pf]]                      # one section a physical function, 1 to 4; two by default
@@ -22,6 +23,7 @@
 use std::fmt;
 use std::path::Path;
 
+use sfnic_device_model::faults::Fault;
 use sfnic_device_model::nic::{CardConfig, Manager};
 use sfnic_device_model::pci::MSIX_MAX;
 use sfnic_firmware_cmds::profile::{Profile, ProfileError};
@@ -51,7 +53,7 @@ pub const WIRES: &str = "\"cable\", \"loopback\", \"tap:NAME\", \"vhost-user:PAT
 /// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
-const TOP_KEYS: &[&str] = &["profile", "workers", "eswitch", "handle", "noise", "pf"];
+const TOP_KEYS: &[&str] = &["profile", "workers", "eswitch", "handle", "noise", "faults", "pf"];
 const PF_KEYS: &[&str] = &["mac", "vectors", "max_sfs", "log_sf_window", "sf_window", "sf_base", "wire"];
 
 /// A device.
@@ -65,6 +67,8 @@ pub struct Config {
     pub handle: String,
     /// Fills bits that mean nothing with noise from this seed.
     pub noise: Option<u64>,
+    /// What it does wrong on purpose, from the beginning.
+    pub faults: Vec<Fault>,
     /// Physical functions, by number.
     pub pfs: Vec<PfConfig>,
 }
@@ -113,7 +117,14 @@ impl Config {
     /// What the device is built from.
     pub fn into_board(self) -> BoardConfig {
         let (cards, wires) = self.pfs.into_iter().map(|pf| (pf.card, pf.wire)).unzip();
-        BoardConfig { profile: self.profile, cards, wires, workers: self.workers, noise: self.noise }
+        BoardConfig {
+            profile: self.profile,
+            cards,
+            wires,
+            workers: self.workers,
+            noise: self.noise,
+            faults: self.faults,
+        }
     }
 }
 
@@ -167,6 +178,7 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     let manager = top.manager()?;
     let handle = top.handle()?;
     let noise = top.number("noise", (0, i64::MAX))?.map(|n| n as u64);
+    let faults = top.faults()?;
     let nothing = Table::new();
     let sections: Vec<&Table> = match table.get("pf") {
         None => vec![&nothing; 2],
@@ -195,7 +207,10 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
         pf.wire = wire.unwrap_or(if pair { WireKind::Cable } else { WireKind::None });
     }
     distinct(&pfs)?;
-    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), handle, noise, pfs })
+    if let Some((n, pf)) = faults.iter().enumerate().find_map(|(n, f)| Some((n, f.pf.filter(|pf| *pf >= pfs.len())?))) {
+        return Err(format!("faults[{n}]: pf = \"{pf}\": allowed is 0 to {}", pfs.len().saturating_sub(1)));
+    }
+    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), handle, noise, faults, pfs })
 }
 
 /// Two ports with one address, or one TAP interface, would not work.
@@ -279,6 +294,15 @@ impl<'a> Section<'a> {
             Some("none") => Manager::None,
             Some(text) => return Err(format!("{} = {text:?}: allowed is {allowed}", self.key("eswitch"))),
         })
+    }
+
+    fn faults(&self) -> Parsed<Vec<Fault>> {
+        let Some(value) = self.table.get("faults") else { return Ok(vec![]) };
+        let texts = value.as_array().and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        let texts = texts.ok_or_else(|| refuse(&self.key("faults"), value, "a list of faults in quotes"))?;
+        let fault =
+            |(n, text): (usize, &str)| text.parse().map_err(|why| format!("{}[{n}]: {why}", self.key("faults")));
+        texts.into_iter().enumerate().map(fault).collect()
     }
 
     fn handle(&self) -> Parsed<String> {
@@ -440,6 +464,13 @@ mod tests {
     }
 
     #[test]
+    fn faults_are_read_and_what_is_wrong_is_named() {
+        assert_eq!(config("faults = ['fail NOP nth=3', 'drop frames pf=1 p=0.1']").into_board().faults.len(), 2);
+        assert!(error("faults = ['fail NOP', 'fail']").starts_with("faults[1]: a command is missing"));
+        assert_eq!(error("faults = ['stop health pf=2']"), "faults[0]: pf = \"2\": allowed is 0 to 1");
+    }
+
+    #[test]
     fn wires_have_defaults() {
         let wires = |text| config(text).pfs.into_iter().map(|p| p.wire).collect::<Vec<_>>();
         use WireKind::{Cable, Loopback, None};
@@ -460,7 +491,7 @@ mod tests {
     fn unknown_keys_are_named_with_the_known_ones() {
         assert_eq!(
             error("worker = 2"),
-            "worker = 2: no such key; there is profile, workers, eswitch, handle, noise, pf"
+            "worker = 2: no such key; there is profile, workers, eswitch, handle, noise, faults, pf"
         );
         let keys = PF_KEYS.join(", ");
         assert_eq!(

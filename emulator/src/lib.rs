@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod inspect;
 pub mod lab;
+pub mod metrics;
 pub mod suite;
 pub mod tapbench;
 pub mod trace;

@@ -40,6 +40,32 @@ pub enum Status {
     BadOutputLen = 0x51,
 }
 
+impl Status {
+    /// Every status and its name.
+    pub const ALL: &'static [(Status, &'static str)] = &[
+        (Status::Ok, "OK"),
+        (Status::Internal, "INTERNAL"),
+        (Status::BadOp, "BAD_OP"),
+        (Status::BadParam, "BAD_PARAM"),
+        (Status::BadSysState, "BAD_SYS_STATE"),
+        (Status::BadRes, "BAD_RES"),
+        (Status::ResBusy, "RES_BUSY"),
+        (Status::NotReady, "NOT_READY"),
+        (Status::Limit, "LIMIT"),
+        (Status::BadResState, "BAD_RES_STATE"),
+        (Status::BadIndex, "BAD_INDEX"),
+        (Status::NoResources, "NO_RESOURCES"),
+        (Status::BadQpState, "BAD_QP_STATE"),
+        (Status::BadInputLen, "BAD_INPUT_LEN"),
+        (Status::BadOutputLen, "BAD_OUTPUT_LEN"),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|s| s.0 == self).map_or("unknown", |s| s.1)
+    }
+}
+
 /// Delivery status of a command queue entry: the command was not executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -103,7 +129,7 @@ syndromes! {
     0x5f_000d CAP_BEYOND_MAX "a capability was set beyond its maximum";
     0x5f_000e ALREADY_ENABLED "the function is enabled already";
     0x5f_000f PAGES "pages were given or taken that the device does not track";
-    0x5f_0010 INJECTED "the device was told to fail this opcode, to test the tests";
+    0x5f_0010 INJECTED "a fault that was put in on purpose";
     // Objects: 0x5f01xx
     0x5f_0100 NO_SUCH_OBJECT "no object of that kind has this number";
     0x5f_0101 FOREIGN_OBJECT "the object belongs to another user context";

@@ -197,6 +197,26 @@ def ask(question):
     return json.loads(read(f"/host/answer.{name}"))
 
 
+@contextlib.contextmanager
+def fault(text):
+    """Puts a fault into the device, in the language of `sfnic ctl fault add --help`, and takes
+    it out again. What it is given as tells how often it struck, afterwards too."""
+    number = ask(f"fault add {text}")
+    require(isinstance(number, int), f"fault {text!r}: {number}")
+    struck = 0
+
+    def count():
+        nonlocal struck
+        struck = next((f["struck"] for f in ask("faults") if f["id"] == number), struck)
+        return struck
+
+    try:
+        yield count
+    finally:
+        count()
+        ask(f"fault del {number}")
+
+
 # ---------------------------------------------------------------- namespaces
 
 CLONE_NEWNET = 0x40000000

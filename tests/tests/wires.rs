@@ -38,6 +38,7 @@ fn a_virtio_guest_at_the_wire_dies_and_comes_back() -> Result<()> {
         wires: vec![WireKind::Vhost(Meeting::Server(port.clone()))],
         workers: 1,
         noise: None,
+        faults: vec![],
     })?;
     board.serve(std::slice::from_ref(&pf))?;
     std::fs::create_dir(&share)?;

@@ -19,6 +19,8 @@ use sfnic_firmware_cmds::{Opcode, Refusal, Status, Syndrome};
 
 use crate::control::function::{Function, FunctionKind};
 use crate::control::{Control, PF};
+use crate::events::Happening;
+use crate::faults::Site;
 use crate::nic::{Card, Manager, Nic};
 use crate::unmodelled::Access;
 
@@ -57,6 +59,11 @@ impl Cx<'_> {
         if self.is_manager() { Ok(()) } else { Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN)) }
     }
 
+    /// Where faults strike the caller's queues.
+    pub(crate) fn site(&self) -> Site {
+        Site { faults: self.nic.faults.clone(), pf: self.card.index, function: self.fid }
+    }
+
     /// Counts something that the driver wanted and the model does not have.
     pub fn unmodelled(&self, a: Access) {
         self.nic.unmodelled.record(self.card.index, self.fid, a);
@@ -68,6 +75,7 @@ impl Cx<'_> {
 pub fn execute(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, input: &[u8], out: &mut [u8]) -> Answer {
     let head = |at: usize| input.get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
     let opcode = Opcode(head(0));
+    let began = nic.clock.now_ns();
     let answer = dispatch(nic, card, ctl, fid, opcode, head(2), head(6), input, out);
     // Before the driver hears of it.
     if alters(opcode, head(6)) {
@@ -77,6 +85,16 @@ pub fn execute(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, input: &[u8]
         Ok(()) => Status::Ok,
         Err(r) => {
             tracing::debug!(card = card.index, function = fid, %opcode, op_mod = head(6), refusal = %r, "command refused");
+            nic.events.push(Happening::CommandFailed {
+                pf: card.index,
+                function: fid,
+                opcode: opcode.0,
+                command: opcode.name().unwrap_or("unknown").to_owned(),
+                op_mod: head(6),
+                status: r.status.name().to_owned(),
+                syndrome: r.syndrome.0,
+                reason: r.syndrome.text(),
+            });
             if let Some(s) = out.get_mut(4..8) {
                 s.copy_from_slice(&r.syndrome.0.to_be_bytes());
             }
@@ -86,6 +104,7 @@ pub fn execute(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, input: &[u8]
     if let Some(b) = out.first_mut() {
         *b = status as u8;
     }
+    ctl.ledger.count(opcode, status, nic.clock.now_ns().saturating_sub(began));
     if status == Status::Ok && nic.noise.seed().is_some() {
         let executed = ctl.functions.get(&fid).map_or(0, |f| f.stats.executed);
         nic.noise.answer(input, out, executed << 24 | (card.index as u64) << 16 | u64::from(fid));
@@ -152,8 +171,8 @@ fn dispatch(
     if !allowed {
         return Err(Refusal::new(Status::BadOp, Syndrome::OPCODE_FORBIDDEN));
     }
-    if nic.faults.refuses(opcode) {
-        return Err(Refusal::new(Status::Internal, Syndrome::INJECTED));
+    if let Some(refusal) = nic.faults.refusal(card.index, fid, opcode, |kind| cx.ctl.count(fid, kind)) {
+        return Err(refusal);
     }
     (row.run)(&mut cx, input, out)
 }

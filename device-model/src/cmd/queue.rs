@@ -52,6 +52,7 @@ pub fn create_eq(cx: &mut Cx<'_>, i: View<'_, CreateEqIn>, o: &mut ViewMut<'_, C
         return Err(Refusal::param(Syndrome::VECTOR_RANGE));
     }
     let irq = cx.card.irq.clone();
+    let site = cx.site();
     let (tap, noise) = (cx.nic.trace.tap(cx.card.index, cx.fid), cx.nic.noise.seed());
     let f = cx.function()?;
     // A completion EQ may be created in the name of every user context.
@@ -69,7 +70,7 @@ pub fn create_eq(cx: &mut Cx<'_>, i: View<'_, CreateEqIn>, o: &mut ViewMut<'_, C
     let id = f.objects.take_id(Kind::Eq, 1, eq_limit(f))?;
     let config = EqConfig { eqn: id as u8, ring, log_size: log_size as u8, vector };
     let eq = Eq::new(config, irq).inspect_err(|_| f.objects.give_id(Kind::Eq, id))?;
-    let eq = Arc::new(eq.watched(tap).noisy(noise));
+    let eq = Arc::new(eq.watched(tap).noisy(noise).faulty(site));
     insert(f, ObjRef(Kind::Eq, id), owner, smallvec![ObjRef(Kind::Uar, uar)], Body::Eq(eq.clone()))?;
     f.plane.eqs.pin().insert(id, Rung { queue: eq.clone(), uar });
     if mask[0] >> event::COMMAND & 1 == 1 {
@@ -124,6 +125,7 @@ pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, C
     if c.is(Cqc::cqe_comp_en) {
         return Err(Refusal::param(Syndrome::CQE_SIZE));
     }
+    let site = cx.site();
     if i.is(CreateCqIn::cq_umem_valid) || c.is(Cqc::dbr_umem_valid) {
         return Err(Refusal::param(Syndrome::UMEM));
     }
@@ -148,7 +150,8 @@ pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, C
         poll_record: false,
     };
     let events = f.plane.events.clone();
-    let cq = Arc::new(Cq::new(config, eq, events).inspect_err(|_| f.objects.give_id(Kind::Cq, id))?);
+    let cq = Cq::new(config, eq, events).inspect_err(|_| f.objects.give_id(Kind::Cq, id))?;
+    let cq = Arc::new(cq.faulty(site));
     let body = CqBody { cq: cq.clone(), period: c.get(Cqc::cq_period), count: c.get(Cqc::cq_max_count) };
     // The EQ is the kernel's even where the CQ is a user's.
     insert(f, ObjRef(Kind::Cq, id), uid, smallvec![ObjRef(Kind::Uar, uar)], Body::Cq(body))?;

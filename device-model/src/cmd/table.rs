@@ -163,7 +163,12 @@ rows! {
 
 /// The row of an opcode.
 pub fn find(opcode: Opcode) -> Option<&'static Row> {
-    ROWS.binary_search_by_key(&opcode, |r| r.opcode).ok().map(|i| &ROWS[i])
+    index(opcode).map(|i| &ROWS[i])
+}
+
+/// Where in [`ROWS`] an opcode is.
+pub fn index(opcode: Opcode) -> Option<usize> {
+    ROWS.binary_search_by_key(&opcode, |r| r.opcode).ok()
 }
 
 #[cfg(test)]

@@ -16,14 +16,25 @@ pub mod vhca;
 pub mod vport;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use function::Function;
 use sf::SfSlot;
 use vport::VportControl;
 
+use crate::events::Events;
+use crate::fabric::vport::UPLINK;
+use crate::ledger::Ledger;
+
 /// What commands of one card work on.
 #[derive(Debug)]
 pub struct Control {
+    /// Number of the physical function.
+    pub pf: usize,
+    /// Who hears what happens.
+    pub events: Arc<Events>,
+    /// What became of commands.
+    pub ledger: Ledger,
     /// Functions by id; the PF is 0.
     pub functions: BTreeMap<u16, Function>,
     /// Sub-functions by index; the id is `sf_base + index`.
@@ -59,5 +70,34 @@ impl Control {
     /// The SF slot of a function id.
     pub fn sf_mut(&mut self, id: u16) -> Option<&mut SfSlot> {
         self.sfs.get_mut(usize::from(id.checked_sub(self.sf_base)?))
+    }
+
+    /// How many objects of a kind, by its name in the language of faults, a
+    /// function has.
+    pub(crate) fn count(&self, function: u16, kind: &str) -> usize {
+        let Some(f) = self.functions.get(&function) else { return 0 };
+        let of = |name: &str| f.steering.counts().into_iter().find(|c| c.0 == name).map_or(0, |c| c.1);
+        match kind {
+            "flow_table" => of("FlowTable"),
+            "flow_group" => of("FlowGroup"),
+            "flow_rule" => of("FlowEntry"),
+            "sf" => self.sfs.iter().filter(|s| s.state != vhca::State::Invalid).count(),
+            _ => {
+                let counts = f.objects.counts().into_iter();
+                counts.filter(|(k, _)| k.name() == kind).map(|(_, n)| n).sum()
+            }
+        }
+    }
+
+    /// A name of a port of the eswitch that no netdev's name changes: `p0`,
+    /// `pf0`, `pf0sf4`, `pf0vf1`.
+    pub fn port_name(&self, number: u16) -> String {
+        let pf = self.pf;
+        match (number, self.sf(number)) {
+            (UPLINK, _) => format!("p{pf}"),
+            (PF, _) => format!("pf{pf}"),
+            (_, Some(s)) => format!("pf{pf}sf{}", s.sw_function_id),
+            _ => format!("pf{pf}vf{}", number.saturating_sub(1)),
+        }
     }
 }

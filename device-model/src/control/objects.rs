@@ -9,7 +9,7 @@ use sfnic_firmware_cmds::{Refusal, Status, Syndrome};
 use smallvec::SmallVec;
 
 /// Kinds of objects. Numbers are unique within a kind and a function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Uar,
@@ -34,6 +34,34 @@ pub enum Kind {
     Uctx,
 }
 
+impl Kind {
+    /// Its name, as serde writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Uar => "uar",
+            Kind::Pd => "pd",
+            Kind::TransportDomain => "transport_domain",
+            Kind::Xrcd => "xrcd",
+            Kind::Mkey => "mkey",
+            Kind::Eq => "eq",
+            Kind::Cq => "cq",
+            Kind::Sq => "sq",
+            Kind::Rq => "rq",
+            Kind::Rqt => "rqt",
+            Kind::Tir => "tir",
+            Kind::Tis => "tis",
+            Kind::QCounter => "q_counter",
+            Kind::FlowCounter => "flow_counter",
+            Kind::FlowCounterBulk => "flow_counter_bulk",
+            Kind::FlowTable => "flow_table",
+            Kind::FlowGroup => "flow_group",
+            Kind::ModifyHeader => "modify_header",
+            Kind::Reformat => "reformat",
+            Kind::Uctx => "uctx",
+        }
+    }
+}
+
 /// One object by kind and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjRef(pub Kind, pub u32);
@@ -47,6 +75,21 @@ struct Entry<B> {
     refs: u32,
     uses: Uses,
     body: B,
+}
+
+/// An object as an inspector sees it.
+#[derive(Debug)]
+pub struct Listed<'a, B> {
+    /// Kind and number.
+    pub object: ObjRef,
+    /// User context that owns it; 0 is the kernel.
+    pub uid: u16,
+    /// How many objects refer to it.
+    pub refs: u32,
+    /// What it refers to.
+    pub uses: &'a [ObjRef],
+    /// What stands behind it.
+    pub body: &'a B,
 }
 
 #[derive(Debug, Default)]
@@ -203,6 +246,11 @@ impl<B> Objects<B> {
             *n.entry(r.0).or_default() += 1;
         }
         n
+    }
+
+    /// All objects, by kind and number.
+    pub fn list(&self) -> impl Iterator<Item = Listed<'_, B>> {
+        self.map.iter().map(|(r, e)| Listed { object: *r, uid: e.uid, refs: e.refs, uses: &e.uses, body: &e.body })
     }
 
     /// Numbers of the objects of one kind.

@@ -8,6 +8,8 @@ use sfnic_firmware_cmds::{Status, Syndrome};
 
 use super::vhca::{Cause, Observer, State};
 use super::{Control, PF};
+use crate::events::Happening;
+use crate::slice;
 
 /// One possible sub-function.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +18,8 @@ pub struct SfSlot {
     pub state: State,
     /// The user's number (`sfnum`).
     pub sw_function_id: u32,
+    /// Index of the slice that it is, where somebody outside the host added it.
+    pub slice: Option<u32>,
     /// The physical function's interest in changes.
     pub observer: Observer,
     /// How often the slot has been allocated.
@@ -30,8 +34,23 @@ impl Control {
         let before = slot.state;
         let after = before.after(cause)?;
         slot.state = after;
-        if before != after && slot.observer.changed() {
-            self.vhca_event(id);
+        let (sfnum, index) = (slot.sw_function_id, slot.slice);
+        if before != after {
+            if slot.observer.changed() {
+                self.vhca_event(id);
+            }
+            let (state, opstate) = slice::State::of(after);
+            self.events.push(Happening::VhcaState {
+                pf: self.pf,
+                function: id,
+                sfnum,
+                slice: index,
+                before,
+                after,
+                cause,
+                state,
+                opstate,
+            });
         }
         tracing::debug!(function = id, ?cause, ?before, ?after, "vhca state");
         Ok((before, after))

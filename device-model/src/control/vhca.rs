@@ -21,7 +21,8 @@ pub enum State {
 }
 
 /// What can happen to a VHCA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// ALLOC_SF by the manager.
     Alloc,

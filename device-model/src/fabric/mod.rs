@@ -12,6 +12,7 @@ pub mod mkey;
 pub mod pipeline;
 pub mod plane;
 pub mod port;
+mod port_fault;
 mod steer;
 pub mod tir;
 pub mod transmit;

@@ -180,7 +180,7 @@ impl<'n> Pipeline<'n> {
         self.record = None;
     }
 
-    fn note(&mut self, line: impl FnOnce() -> String) {
+    pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
         if let Some(r) = &mut self.record {
             r.note(line());
         }
@@ -418,14 +418,16 @@ impl<'n> Pipeline<'n> {
                 port.count_tx(f.headers(), f.len());
                 p.nic.capture.see(card.index, UPLINK, Way::Out, f);
                 p.learn(|r| r.way.ports_out.push(card.index));
-                p.cross_wire(card, f);
+                if p.unharmed(card, Way::Out, f) {
+                    p.cross_wire(card, f);
+                }
             }
             _ => p.drop_by_rule("uplink's egress ACL"),
         });
         self.depth -= 1;
     }
 
-    fn cross_wire(&mut self, card: &Card, frame: &mut Frame<'_>) {
+    pub(super) fn cross_wire(&mut self, card: &Card, frame: &mut Frame<'_>) {
         let nic = self.nic;
         match &card.port.far {
             Far::None => {}
@@ -452,6 +454,14 @@ impl<'n> Pipeline<'n> {
         if !port.is_up() {
             return self.note(|| "dropped: the port's link is down".into());
         }
+        if self.unharmed(card, Way::In, frame) {
+            self.arrive(card, frame);
+        }
+    }
+
+    /// A frame has come in at a port.
+    pub(super) fn arrive(&mut self, card: &Card, frame: &mut Frame<'_>) {
+        let port = &card.port;
         let tags = 4 * usize::from(frame.layers.vlans);
         if frame.len() + FCS > port.mtu.load(Relaxed) as usize + tags {
             port.rx_oversize.add(1);

@@ -4,6 +4,7 @@ use super::burst::{self, From, KEPT, Note};
 use super::flows::cache::Cache;
 use super::pipeline::Pipeline;
 use crate::dma::Near;
+use crate::faults::Place;
 use crate::packet::checksum::{self, Fill};
 use crate::packet::frame::{HDR_CAP, MIN_LEN};
 use crate::packet::{Frame, Sender, lso};
@@ -36,7 +37,8 @@ impl<'a, 'n> Transmit<'a, 'n> {
     pub fn new(pipeline: &'a mut Pipeline<'n>, cache: Option<&'a mut Cache>, from: From<'a>, near: Near<'a>) -> Self {
         // Who wants to see every decision gets every decision made.
         let nic = pipeline.nic;
-        let cache = cache.filter(|_| !nic.explainer.is_on() && !nic.capture.is_on());
+        let watched = nic.explainer.is_on() || nic.capture.is_on() || nic.faults.at(Place::Frames);
+        let cache = cache.filter(|_| !watched);
         Self { pipeline, cache, from, near, frames: Vec::new(), notes: Vec::new() }
     }
 

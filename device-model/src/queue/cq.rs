@@ -11,6 +11,7 @@ use super::eq::{AsyncEqs, Eq, event_data};
 use super::ring::Ring;
 use super::wqe::WqeFault;
 use crate::dma::{DmaAccess, DmaError, Memory, Near};
+use crate::faults::Site;
 
 /// What CREATE_CQ asks for, parsed.
 #[derive(Debug, Clone)]
@@ -97,6 +98,7 @@ pub struct Cq {
     asynchronous: Arc<AsyncEqs>,
     error: AtomicBool,
     forgotten: AtomicU64,
+    site: Option<Site>,
     inner: Mutex<Inner>,
 }
 
@@ -114,8 +116,14 @@ impl Cq {
             asynchronous,
             error: AtomicBool::new(false),
             forgotten: AtomicU64::new(0),
+            site: None,
             inner: Mutex::default(),
         })
+    }
+
+    /// With completions that faults strike.
+    pub(crate) fn faulty(self, site: Site) -> Self {
+        Self { site: Some(site), ..self }
     }
 
     /// Number of the queue.
@@ -308,6 +316,9 @@ pub struct CqBatch<'a, 'm> {
 impl CqBatch<'_, '_> {
     /// Writes a completion; see [`Cq::complete`].
     pub fn write(&mut self, solicited: bool, fill: impl FnOnce(&mut ViewMut<'_, Cqe64>)) -> Result<(), CqFault> {
+        if self.cq.site.as_ref().is_some_and(|s| s.loses_completion(self.cq.config.cqn)) {
+            return Ok(());
+        }
         let mut entry = [0; Cqe64::SIZE];
         fill(&mut ViewMut::new(&mut entry));
         let q = self.inner.as_mut().ok_or(CqFault::InError)?;

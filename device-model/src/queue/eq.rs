@@ -11,6 +11,7 @@ use sfnic_firmware_cmds::{Layout, Refusal, Syndrome, ViewMut};
 
 use super::ring::Ring;
 use crate::dma::Memory;
+use crate::faults::{EventFate, Site};
 use crate::trace::{Tap, mix};
 use crate::world::Interrupts;
 
@@ -87,6 +88,7 @@ pub struct Eq {
     lost: AtomicU64,
     tap: Option<Tap>,
     noise: Option<u64>,
+    site: Option<Site>,
 }
 
 impl Eq {
@@ -107,6 +109,7 @@ impl Eq {
             lost: AtomicU64::new(0),
             tap: None,
             noise: None,
+            site: None,
         })
     }
 
@@ -118,6 +121,15 @@ impl Eq {
     /// With entries whose reserved bytes are filled from a seed.
     pub(crate) fn noisy(self, noise: Option<u64>) -> Self {
         Self { noise, ..self }
+    }
+
+    /// With events that faults strike.
+    pub(crate) fn faulty(self, site: Site) -> Self {
+        Self { site: Some(site), ..self }
+    }
+
+    fn fate(&self, kind: u8) -> EventFate {
+        self.site.as_ref().map_or(EventFate::Written, |s| s.event(kind))
     }
 
     /// Number of the queue.
@@ -133,6 +145,15 @@ impl Eq {
     /// Posts an event (`entries::event`); `data` is the entry from byte 0x20
     /// on. Raises the interrupt where the queue is armed.
     pub fn post(&self, mem: &Memory, kind: u8, sub_type: u8, data: [u8; EVENT_DATA]) {
+        match self.fate(kind) {
+            EventFate::Written => {}
+            EventFate::Lost => return,
+            EventFate::WrittenTwice => self.post_now(mem, kind, sub_type, data),
+        }
+        self.post_now(mem, kind, sub_type, data);
+    }
+
+    fn post_now(&self, mem: &Memory, kind: u8, sub_type: u8, data: [u8; EVENT_DATA]) {
         self.with(|q| {
             if q.error {
                 self.lost.fetch_add(1, Ordering::Relaxed);
@@ -153,6 +174,15 @@ impl Eq {
     /// Posts the completion event of a completion queue. While the ring is
     /// full, events of the same queue merge.
     pub fn post_completion(&self, mem: &Memory, cqn: u32) {
+        match self.fate(event::COMPLETION) {
+            EventFate::Written => {}
+            EventFate::Lost => return,
+            EventFate::WrittenTwice => self.post_completion_now(mem, cqn),
+        }
+        self.post_completion_now(mem, cqn);
+    }
+
+    fn post_completion_now(&self, mem: &Memory, cqn: u32) {
         self.with(|q| {
             if q.error {
                 self.lost.fetch_add(1, Ordering::Relaxed);

@@ -11,6 +11,7 @@ mod attributes;
 mod view;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
@@ -18,6 +19,7 @@ pub use attributes::{Change, Link, Policy};
 pub use view::{Flavour, OpState, PortView, ResourceView, SliceView, State};
 
 use crate::control::vhca::{self, Cause};
+use crate::events::{Happening, SliceAction};
 use crate::nic::{Card, Manager, Nic};
 
 /// Indexes below this belong to the slices that exist from the beginning.
@@ -116,6 +118,9 @@ impl Nic {
             SliceError::Exhausted(format!("all {n} sub-functions of pf {} are in use (max_sfs)", spec.pfnum))
         })?;
         let id = ctl.sf_base + free as u16;
+        if let Some(s) = ctl.sf_mut(id) {
+            (s.sw_function_id, s.slice) = (sfnum, Some(index));
+        }
         ctl.sf_transition(id, Cause::Alloc).map_err(|e| SliceError::State(e.to_string()))?;
         self.sf_allocated(card, &mut ctl, id);
         let mut generation = 0;
@@ -123,6 +128,10 @@ impl Nic {
             s.sw_function_id = sfnum;
             generation = s.generation;
         }
+        if let Some(v) = ctl.vports.get(&id) {
+            v.plane.user_number.store(sfnum, Relaxed);
+        }
+        self.events.push(Happening::Slice { index, action: SliceAction::Added });
         added.insert(index, Place { card: card.index, function: id, generation });
         self.flows.changed();
         Ok(index)
@@ -148,6 +157,7 @@ impl Nic {
         ctl.sf_transition(place.function, Cause::Dealloc).map_err(|e| SliceError::State(e.to_string()))?;
         self.sf_freed(card, &mut ctl, place.function);
         added.remove(&index);
+        self.events.push(Happening::Slice { index, action: SliceAction::Deleted });
         self.flows.changed();
         Ok(())
     }
@@ -169,6 +179,9 @@ impl Nic {
         let mut ctl = card.control.lock();
         let done = attributes::apply(self, card, &mut ctl, index, place.function, change);
         self.flows.changed();
+        if done.is_ok() {
+            self.events.push(Happening::Slice { index, action: SliceAction::Changed });
+        }
         done
     }
 

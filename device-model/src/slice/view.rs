@@ -186,14 +186,12 @@ pub(super) fn ports(card: &Card) -> Vec<PortView> {
     let view = |number: u16| {
         let v = ctl.vports.get(&number)?;
         let slot = ctl.sf(number);
-        let (flavour, sfnum, name) = match (number, slot) {
-            (UPLINK, _) => (Flavour::Physical, None, format!("p{pfnum}")),
-            (PF, _) => (Flavour::PciPf, None, format!("pf{pfnum}")),
-            (_, Some(s)) => {
-                let n = s.sw_function_id;
-                (Flavour::PciSf, Some(n), format!("pf{pfnum}sf{n}"))
-            }
-            _ => (Flavour::PciVf, None, format!("pf{pfnum}vf{}", number.saturating_sub(1))),
+        let name = ctl.port_name(number);
+        let (flavour, sfnum) = match (number, slot) {
+            (UPLINK, _) => (Flavour::Physical, None),
+            (PF, _) => (Flavour::PciPf, None),
+            (_, Some(s)) => (Flavour::PciSf, Some(s.sw_function_id)),
+            _ => (Flavour::PciVf, None),
         };
         let up = if number == UPLINK { port_up } else { v.link(port_up) };
         let link = if up { Link::Up } else { Link::Down };

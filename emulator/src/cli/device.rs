@@ -1,5 +1,6 @@
 //! A running device: what `run`, `vm` and `demo` share.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use super::{Failure, complain, value};
 use crate::board::Board;
 use crate::capture::Spec;
 use crate::config::Config;
-use crate::control::server::Server;
-use crate::control::{Target, place};
+use crate::control::server::{Server, Tcp};
+use crate::control::{TOKEN_VARIABLE, Target, place};
 use crate::inspect;
 use crate::trace::file::{Card, Header};
 use crate::trace::record::Recording;
@@ -140,20 +141,58 @@ pub(super) struct Device {
 }
 
 /// Where a device is to be talked to.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Control {
-    /// The socket; the usual place if none is named.
-    pub(super) path: Option<PathBuf>,
+    /// The control socket, for `sfnic ctl --control`; by default one in the usual place.
+    #[arg(long = "control", value_name = "PATH")]
+    path: Option<PathBuf>,
+
+    /// Offer the control plane on TCP too, to who knows the token: that in SFNIC_TOKEN, or
+    /// one that is made and printed. Port 0 is one that is free.
+    #[arg(long = "control-tcp", value_name = "IP:PORT", value_parser = value::address)]
+    tcp: Option<SocketAddr>,
+
     /// Whether the device is of no use without it.
-    pub(super) required: bool,
+    #[arg(skip)]
+    required: bool,
 }
 
 impl Control {
+    /// For a device that is of no use without it.
+    pub(super) fn required(self) -> Control {
+        Control { required: true, ..self }
+    }
+
+    /// The port on TCP, if one is wanted.
+    fn tcp(&self) -> Result<Option<Tcp>> {
+        let Some(address) = self.tcp else { return Ok(None) };
+        let token = match std::env::var(TOKEN_VARIABLE) {
+            Ok(token) if !token.is_empty() => token,
+            _ => {
+                let mut bytes = [0; 16];
+                let mut random = std::fs::File::open("/dev/urandom").context("no random numbers")?;
+                std::io::Read::read_exact(&mut random, &mut bytes).context("no random numbers")?;
+                let token: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+                eprintln!("sfnic: {TOKEN_VARIABLE}={token}");
+                token
+            }
+        };
+        Ok(Some(Tcp { address, token }))
+    }
+
     fn serve(&self, target: Target) -> Result<Option<Server>> {
+        let tcp = self.tcp()?;
         let place = self.path.clone().map_or_else(place::own, Ok);
-        match place.and_then(|path| Server::start(target, &path)) {
-            Ok(server) => Ok(Some(server)),
-            Err(e) if self.required || self.path.is_some() => Err(e.context("cannot offer the control socket")),
+        match place.and_then(|path| Server::start(target, &path, tcp.as_ref())) {
+            Ok(server) => {
+                if let Some(address) = server.tcp() {
+                    eprintln!("sfnic: control: http://{address}");
+                }
+                Ok(Some(server))
+            }
+            Err(e) if self.required || self.path.is_some() || tcp.is_some() => {
+                Err(e.context("cannot offer the control socket"))
+            }
             Err(e) => {
                 tracing::info!("no control socket: {e:#}");
                 Ok(None)
@@ -165,7 +204,7 @@ impl Control {
 impl Device {
     /// Starts a device on these sockets, one a physical function.
     pub(super) fn start(config: Config, sockets: Vec<PathBuf>, control: &Control, watch: &Watch) -> Result<Device> {
-        let handle: Arc<str> = config.handle.as_str().into();
+        let (handle, workers) = (config.handle.clone(), config.workers);
         let board = Board::new(config.into_board()).context("cannot build the device")?;
         let nic = board.nic.clone();
         watch.begin(&nic);
@@ -175,7 +214,8 @@ impl Device {
             board.captures.start(spec.clone()).with_context(|| format!("--capture: cannot write {file}"))?;
         }
         board.serve(&sockets).context("cannot offer the device")?;
-        let control = control.serve(Target { nic: nic.clone(), handle })?;
+        let wires = board.wires.as_slice().into();
+        let control = control.serve(Target::new(nic.clone(), &handle).with(wires, workers))?;
         Ok(Device { board, nic, sockets, recording, dir: None, control })
     }
 
@@ -250,7 +290,7 @@ pub(super) fn dump(nic: &Nic) -> serde_json::Value {
         })
         .collect();
     json!({
-        "objects": nic.object_counts(), "functions": inspect::functions(nic), "ports": ports,
+        "objects": nic.object_counts(), "functions": inspect::functions(nic, inspect::Which::default()), "ports": ports,
         "unmodelled": inspect::unmodelled(nic),
     })
 }

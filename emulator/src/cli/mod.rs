@@ -14,6 +14,7 @@ mod output;
 mod profile;
 mod run;
 mod suite;
+mod top;
 mod trace;
 mod up;
 mod usage;
@@ -72,6 +73,7 @@ const EXAMPLES: &str = "\u{1b}[1;4mExamples:\u{1b}[0m
   sfnic run                             the device alone, for a QEMU of yours
   sfnic up lab.toml                     several guests at one device
   sfnic ctl slice show                  what a running device has
+  sfnic top                             its ports, rates, queues and slices, live
   sfnic list commands                   what is implemented
   sfnic matrix                          all guest tests on all kernels
 
@@ -84,6 +86,7 @@ enum Command {
     Run(run::Args),
     Up(up::Args),
     Ctl(ctl::Args),
+    Top(top::Args),
     Kit(kit::Args),
     List(list::Args),
     Matrix(Box<matrix::Args>),
@@ -129,6 +132,7 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Up(args) => up::run(args),
             Command::Ctl(args) => ctl::run(args),
+            Command::Top(args) => top::run(&args),
             Command::Kit(args) => kit::run(args),
             Command::List(args) => list::run(args),
             Command::Suite(args) => suite::run(args),

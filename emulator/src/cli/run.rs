@@ -49,9 +49,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = value::memory)]
     mem: String,
 
-    /// The control socket, for `sfnic ctl --control`; by default one beside the others.
-    #[arg(long, value_name = "PATH")]
-    control: Option<PathBuf>,
+    #[command(flatten)]
+    control: Control,
 
     #[command(flatten)]
     variant: Variant,
@@ -82,7 +81,7 @@ pub(super) fn run(args: Args) -> Done {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         flag::register_conditional_default(signal, ending.clone()).context("cannot catch signals")?;
     }
-    let control = Control { path: args.control, required: true };
+    let control = args.control.required();
     let device = Device::start(config, sockets, &control, &args.watch)?;
     let guest = Guest { mem: args.mem, slots: vec![device.sockets().to_vec()], ..Guest::default() };
     eprintln!("sfnic: the device runs; options for QEMU:");

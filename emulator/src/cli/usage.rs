@@ -104,7 +104,7 @@ mod tests {
         let text = said(&["vm", "--colour"]);
         assert!(text.starts_with("--colour: not an argument of `vm`; there is --kernel, --modules"), "{text}");
         assert!(said(&["vm", "ls"]).starts_with("ls: not an argument of `vm` (a command comes after --)"));
-        assert!(said(&["fly"]).starts_with("fly: not a command; there is demo, vm, run, up, ctl, kit, list"));
+        assert!(said(&["fly"]).starts_with("fly: not a command; there is demo, vm, run, up, ctl, top, kit, list"));
         assert_eq!(said(&["list", "wires"]), "wires: not a command; there is commands, caps, registers");
     }
 

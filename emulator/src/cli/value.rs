@@ -93,6 +93,11 @@ pub(super) fn kernel(text: &str) -> Result<Kernel, String> {
     }
 }
 
+/// `IP:PORT`.
+pub(super) fn address(text: &str) -> Result<std::net::SocketAddr, String> {
+    text.parse().map_err(|_| "allowed is IP:PORT, such as 127.0.0.1:9090".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -91,9 +91,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     debug_dump: Option<PathBuf>,
 
-    /// The device's control socket, for `sfnic ctl --control`; by default the usual place.
-    #[arg(long, value_name = "PATH")]
-    control: Option<PathBuf>,
+    #[command(flatten)]
+    control: Control,
 
     #[command(flatten)]
     variant: Variant,
@@ -162,8 +161,7 @@ pub(super) fn run(args: Args) -> Done {
         Kernel::Line(line) => Kit::ensure(&options, line)?,
         Kernel::Path(path) => Kit::ensure_own(&options, path, args.modules.as_deref())?,
     };
-    let control = Control { path: args.control, required: false };
-    let ran = boot(&kit, config, guest, &control, &args.watch)?;
+    let ran = boot(&kit, config, guest, &args.control, &args.watch)?;
     if let Some(file) = dmesg {
         file.write(&ran.dmesg)?;
     }

@@ -3,18 +3,32 @@
 //!
 //! Every device of this user has a socket of its own in one directory, so that a client
 //! finds a device by its handle (`pci/0000:06:00.0`) without being told where it listens.
+//! [`OPENAPI`] says what can be asked.
 
 pub mod client;
 pub mod place;
 mod routes;
 pub mod server;
+mod stream;
 
 use std::sync::Arc;
 
 use sfnic_device_model::Nic;
+use sfnic_device_model::world::Waker;
+use tokio::sync::watch;
+
+pub use routes::ROUTES;
+
+use crate::wire::Link;
 
 /// The name of a device where none is configured: what the RFC's examples call it.
 pub const DEFAULT_HANDLE: &str = "pci/0000:06:00.0";
+
+/// The environment variable with the token of a control port on TCP.
+pub const TOKEN_VARIABLE: &str = "SFNIC_TOKEN";
+
+/// What can be asked of a device and what it answers (OpenAPI 3.1).
+pub const OPENAPI: &str = include_str!("openapi.json");
 
 /// What the control plane works on.
 #[derive(Debug, Clone)]
@@ -23,4 +37,33 @@ pub struct Target {
     pub nic: Arc<Nic>,
     /// Its name to users. A server cannot know which address the guest gives it.
     pub handle: Arc<str>,
+    /// The wires that leave it, with the ports that they are at.
+    pub wires: Arc<[(usize, Arc<Link>)]>,
+    /// Threads that move frames.
+    pub workers: usize,
+    /// Changes with every event.
+    news: watch::Receiver<()>,
+}
+
+/// Tells the readers of events that there is one.
+struct News(watch::Sender<()>);
+
+impl Waker for News {
+    fn wake(&self) {
+        self.0.send_replace(());
+    }
+}
+
+impl Target {
+    /// A device under its name.
+    pub fn new(nic: Arc<Nic>, handle: &str) -> Target {
+        let (told, news) = watch::channel(());
+        nic.events.wake(Arc::new(News(told)));
+        Target { nic, handle: handle.into(), wires: Arc::new([]), workers: 0, news }
+    }
+
+    /// With what the board has around it.
+    pub fn with(self, wires: Arc<[(usize, Arc<Link>)]>, workers: usize) -> Target {
+        Target { wires, workers, ..self }
+    }
 }

@@ -1,17 +1,19 @@
 //! What can be asked of a device, and what it answers.
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State as Shared};
-use axum::http::StatusCode;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State as Shared};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sfnic_device_model::control::objects::Kind;
 use sfnic_device_model::slice::{Change, Flavour, SliceError, Spec};
 
-use super::Target;
-use crate::inspect;
+use super::{OPENAPI, Target, stream};
+use crate::inspect::{self, Which};
+use crate::metrics;
 
 /// A refusal: its status, and the reason for people.
 #[derive(Debug)]
@@ -43,28 +45,70 @@ impl From<JsonRejection> for Refused {
     }
 }
 
-type Answer = Result<Json<Value>, Refused>;
+impl From<QueryRejection> for Refused {
+    fn from(e: QueryRejection) -> Refused {
+        Refused(StatusCode::BAD_REQUEST, e.body_text())
+    }
+}
 
-fn answer(value: impl Serialize) -> Answer {
+pub(super) type Answer = Result<Json<Value>, Refused>;
+
+pub(super) fn answer(value: impl Serialize) -> Answer {
     match serde_json::to_value(value) {
         Ok(v) => Ok(Json(v)),
         Err(e) => Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())),
     }
 }
 
+macro_rules! routes {
+    ($($method:ident $path:literal $handler:path;)*) => {
+        /// Every route: its method and path, as the OpenAPI file has them.
+        pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+
+        fn routes() -> Router<Target> {
+            Router::new()$(.route($path, on(MethodFilter::$method, $handler)))*
+        }
+    };
+}
+
+routes! {
+    GET    "/v1/openapi.json"     openapi;
+    GET    "/v1/device"           device;
+    GET    "/v1/slices"           slices;
+    POST   "/v1/slices"           add_slice;
+    GET    "/v1/slices/{index}"   slice;
+    PATCH  "/v1/slices/{index}"   set_slice;
+    DELETE "/v1/slices/{index}"   del_slice;
+    GET    "/v1/ports"            ports;
+    GET    "/v1/resources"        resources;
+    GET    "/v1/functions"        functions;
+    GET    "/v1/objects"          objects;
+    GET    "/v1/queues"           queues;
+    GET    "/v1/tables"           tables;
+    GET    "/v1/vports"           vports;
+    GET    "/v1/dma"              dma;
+    GET    "/v1/msix"             msix;
+    GET    "/v1/unmodelled"       unmodelled;
+    GET    "/v1/faults"           faults;
+    POST   "/v1/faults"           add_fault;
+    DELETE "/v1/faults"           del_faults;
+    GET    "/v1/faults/{id}"      fault;
+    DELETE "/v1/faults/{id}"      del_fault;
+    GET    "/v1/events"           stream::events;
+    GET    "/v1/events/recent"    stream::recent;
+    GET    "/metrics"             metrics_text;
+}
+
 /// Everything that the server knows.
 pub(super) fn router(target: Target) -> Router {
-    Router::new()
-        .route("/v1/device", get(device))
-        .route("/v1/slices", get(slices).post(add_slice))
-        .route("/v1/slices/{index}", get(slice).patch(set_slice).delete(del_slice))
-        .route("/v1/ports", get(ports))
-        .route("/v1/resources", get(resources))
-        .route("/v1/functions", get(functions))
-        .route("/v1/unmodelled", get(unmodelled))
+    routes()
         .fallback(async || Refused(StatusCode::NOT_FOUND, "no such path".into()))
         .method_not_allowed_fallback(async || Refused(StatusCode::METHOD_NOT_ALLOWED, "not by this method".into()))
         .with_state(target)
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
 async fn device(Shared(t): Shared<Target>) -> Answer {
@@ -124,12 +168,124 @@ async fn resources(Shared(t): Shared<Target>) -> Answer {
     answer(t.nic.resources())
 }
 
-async fn functions(Shared(t): Shared<Target>) -> Answer {
-    answer(inspect::functions(&t.nic))
+/// Of which functions something is asked.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    pf: Option<usize>,
+    function: Option<u16>,
+}
+
+/// The same, and of which objects.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ObjectFilter {
+    pf: Option<usize>,
+    function: Option<u16>,
+    kind: Option<Kind>,
+}
+
+/// The same, and how many rules of each group.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TableFilter {
+    pf: Option<usize>,
+    function: Option<u16>,
+    rules: Option<usize>,
+}
+
+/// Rules of a group that are shown unless more are asked for.
+const RULES: usize = 64;
+
+type Asked<T> = Result<Query<T>, QueryRejection>;
+
+fn which(asked: Asked<Filter>) -> Result<Which, Refused> {
+    let Query(Filter { pf, function }) = asked?;
+    Ok(Which { pf, function })
+}
+
+async fn functions(Shared(t): Shared<Target>, asked: Asked<Filter>) -> Answer {
+    answer(inspect::functions(&t.nic, which(asked)?))
+}
+
+async fn objects(Shared(t): Shared<Target>, asked: Asked<ObjectFilter>) -> Answer {
+    let Query(ObjectFilter { pf, function, kind }) = asked?;
+    answer(inspect::objects(&t.nic, Which { pf, function }, kind))
+}
+
+async fn queues(Shared(t): Shared<Target>, asked: Asked<Filter>) -> Answer {
+    answer(inspect::queues(&t.nic, which(asked)?))
+}
+
+async fn tables(Shared(t): Shared<Target>, asked: Asked<TableFilter>) -> Answer {
+    let Query(TableFilter { pf, function, rules }) = asked?;
+    answer(inspect::tables(&t.nic, Which { pf, function }, rules.unwrap_or(RULES)))
+}
+
+async fn vports(Shared(t): Shared<Target>, asked: Asked<Filter>) -> Answer {
+    answer(inspect::vports(&t.nic, which(asked)?))
+}
+
+async fn dma(Shared(t): Shared<Target>, asked: Asked<Filter>) -> Answer {
+    answer(inspect::dma(&t.nic, which(asked)?))
+}
+
+async fn msix(Shared(t): Shared<Target>, asked: Asked<Filter>) -> Answer {
+    answer(inspect::msix(&t.nic, which(asked)?))
+}
+
+async fn metrics_text(Shared(t): Shared<Target>) -> Result<impl IntoResponse, Refused> {
+    match metrics::text(&t) {
+        Ok(text) => Ok(([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], text)),
+        Err(e) => Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())),
+    }
 }
 
 async fn unmodelled(Shared(t): Shared<Target>) -> Answer {
     answer(inspect::unmodelled(&t.nic))
+}
+
+/// A fault to put in, as JSON.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewFault {
+    fault: String,
+}
+
+async fn faults(Shared(t): Shared<Target>) -> Answer {
+    answer(t.nic.faults.list())
+}
+
+async fn fault(Shared(t): Shared<Target>, Path(id): Path<String>) -> Answer {
+    let found = t.nic.faults.list().into_iter().find(|f| f.id.to_string() == id);
+    answer(found.ok_or_else(|| no_fault(&id))?)
+}
+
+async fn add_fault(
+    Shared(t): Shared<Target>,
+    new: Result<Json<NewFault>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), Refused> {
+    let invalid = |why| Refused(StatusCode::UNPROCESSABLE_ENTITY, why);
+    let Json(NewFault { fault }) = new?;
+    let id = t.nic.fault_add(fault.parse().map_err(invalid)?).map_err(invalid)?;
+    let added = t.nic.faults.list().into_iter().find(|f| f.id == id);
+    Ok((StatusCode::CREATED, answer(added)?))
+}
+
+async fn del_fault(Shared(t): Shared<Target>, Path(id): Path<String>) -> Result<StatusCode, Refused> {
+    let deleted = id.parse().is_ok_and(|id| t.nic.fault_del(id));
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(no_fault(&id)) }
+}
+
+async fn del_faults(Shared(t): Shared<Target>) -> StatusCode {
+    for f in t.nic.faults.list() {
+        t.nic.fault_del(f.id);
+    }
+    StatusCode::NO_CONTENT
+}
+
+fn no_fault(id: &str) -> Refused {
+    Refused(StatusCode::NOT_FOUND, format!("no fault {id}"))
 }
 
 fn number(text: &str) -> Result<u32, Refused> {

@@ -8,7 +8,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use sfnic_device_model::Nic;
+use sfnic_device_model::faults::Fault;
+
+/// What a guest may ask: `memory`, `objects`, `faults`, `fault add FAULT` (its number, or why
+/// not), `fault del NUMBER`.
+pub fn answer(nic: &Nic, question: &str) -> Result<Value, serde_json::Error> {
+    if let Some(text) = question.strip_prefix("fault add ") {
+        let added = text.parse::<Fault>().and_then(|fault| nic.fault_add(fault));
+        return Ok(added.map_or_else(Value::String, |id| json!(id)));
+    }
+    if let Some(id) = question.strip_prefix("fault del ") {
+        return Ok(json!(id.parse().is_ok_and(|id| nic.fault_del(id))));
+    }
+    match question {
+        "memory" => serde_json::to_value(memory()),
+        "objects" => serde_json::to_value(nic.object_counts()),
+        "faults" => serde_json::to_value(nic.faults.list()),
+        _ => Ok(Value::Null),
+    }
+}
 
 /// The thread that answers.
 pub struct Answers {

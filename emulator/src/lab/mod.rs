@@ -119,8 +119,12 @@ impl Lab {
             wires: vec![WireKind::Cable; 2],
             workers: self.workers,
             noise: self.noise,
+            faults: vec![],
         })?;
-        board.nic.faults.refuse(&self.refuse);
+        for opcode in &self.refuse {
+            let fault = format!("fail {}", opcode.name().unwrap_or("any")).parse().map_err(anyhow::Error::msg)?;
+            board.nic.fault_add(fault).map_err(anyhow::Error::msg)?;
+        }
         Ok(board)
     }
 
@@ -208,13 +212,11 @@ impl Bench {
         let monitor_option = Keys::option(&monitor);
         let keys = Mutex::new(None);
         let answer = move |question: &str| match question {
-            "memory" => serde_json::to_value(ask::memory()),
-            "objects" => serde_json::to_value(nic.object_counts()),
             "keys" => {
                 keys.lock().get_or_insert_with(|| Keys::press(monitor.clone()));
                 serde_json::to_value(true)
             }
-            _ => Ok(serde_json::Value::Null),
+            _ => ask::answer(&nic, question),
         };
         let mut words = vec!["python3".to_owned(), format!("/host/{script}")];
         let mut env = self.lab.env.clone();

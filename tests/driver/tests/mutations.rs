@@ -92,6 +92,7 @@ fn a_million_mutations_reach_everything_and_break_nothing() {
         Opcode::ALLOC_UAR,
         Opcode::ALLOC_XRCD,
         Opcode::ALLOC_TRANSPORT_DOMAIN,
+        Opcode::ALLOC_XRCD,
         Opcode::ALLOC_Q_COUNTER,
     ];
     for (opcode, r) in c.commands() {

@@ -1,9 +1,13 @@
 //! `sfnic ctl`: talks to a running device, in the words of the devlink slice RFC.
 
+mod events;
+mod fault;
+mod show;
+mod table;
 mod text;
 mod words;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use hyper::Method;
@@ -27,10 +31,15 @@ use crate::control::client::{Client, Reply};
   sfnic ctl slice set pci/0000:06:00.0/100 state inactive
   sfnic ctl slice del pci/0000:06:00.0/100
   sfnic ctl port show
-  sfnic ctl resource show")]
+  sfnic ctl resource show
+  sfnic ctl fault add 'fail CREATE_CQ nth=3 status=NO_RESOURCES'
+  sfnic ctl show queues --pf 0
+  sfnic ctl metrics
+  sfnic ctl events                      what happens, as it happens")]
 pub(super) struct Args {
-    /// The device's control socket, instead of looking for its handle.
-    #[arg(long, value_name = "PATH", global = true, env = "SFNIC_CONTROL")]
+    /// The device's control socket, or http://HOST:PORT with the token in SFNIC_TOKEN,
+    /// instead of looking for its handle.
+    #[arg(long, value_name = "PATH|URL", global = true, env = "SFNIC_CONTROL")]
     control: Option<PathBuf>,
 
     /// Print JSON.
@@ -65,6 +74,16 @@ enum What {
     /// What drivers wanted and the model does not have.
     #[command(subcommand)]
     Unmodelled(Show),
+    /// Faults that are put in on purpose.
+    #[command(subcommand)]
+    Fault(fault::Fault),
+    Events(events::Args),
+    Show(show::Args),
+    /// What the device counts, as text for Prometheus (OpenMetrics).
+    Metrics {
+        /// The device; needless where only one runs.
+        handle: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,7 +183,32 @@ pub(super) fn run(args: Args) -> Done {
             form.print("unmodelled", &list, || text::unmodelled(&list))?;
             Ok(0)
         }
+        What::Show(args) => {
+            let client = choose(&find, args.handle.as_deref())?;
+            show::run(&client, &args, form)
+        }
+        What::Metrics { handle } => {
+            print(&choose(&find, handle.as_deref())?.text("/metrics")?)?;
+            Ok(0)
+        }
+        What::Fault(fault) => fault::run(fault, form, |handle| choose(&find, handle)),
+        What::Events(args) => {
+            let client = choose(&find, args.handle.as_deref())?;
+            events::follow(&client, &args, form.json || form.pretty)
+        }
     }
+}
+
+pub(super) use events::text as event_line;
+pub(super) use table::table;
+
+/// The device of a place, or of a handle.
+pub(super) fn device(control: Option<&Path>, handle: Option<&str>) -> Result<Client, Failure> {
+    let find = |handle: Option<&str>| match control {
+        Some(path) => Ok(Client::at(path)),
+        None => Client::find(handle),
+    };
+    choose(&find, handle)
 }
 
 /// The handle of a device, and what it answers to a question.
@@ -173,18 +217,29 @@ fn fetch(
     handle: Option<&str>,
     path: &str,
 ) -> Result<(String, Value), Failure> {
-    let client = find(handle.map(words::handle).transpose().map_err(Failure::Usage)?)?;
+    let client = choose(find, handle)?;
     let name = called(&client, handle)?;
-    let reply = client.get(path)?;
+    Ok((name, body(client.get(path)?)?))
+}
+
+/// The device that a handle names, or the only one.
+fn choose(find: &impl Fn(Option<&str>) -> anyhow::Result<Client>, handle: Option<&str>) -> Result<Client, Failure> {
+    let client = find(handle.map(words::handle).transpose().map_err(Failure::Usage)?)?;
+    called(&client, handle)?;
+    Ok(client)
+}
+
+/// What a device answered, unless it refused.
+fn body(reply: Reply) -> Result<Value, Failure> {
     match reply.error() {
         Some(why) => Err(anyhow::anyhow!(why).into()),
-        None => Ok((name, reply.body)),
+        None => Ok(reply.body),
     }
 }
 
 /// The device's own name, which must be the one that was asked for.
 fn called(client: &Client, wanted: Option<&str>) -> Result<String, Failure> {
-    let device = client.get("/v1/device")?.body;
+    let device = body(client.get("/v1/device")?)?;
     let name = device.get("handle").and_then(Value::as_str).unwrap_or_default();
     match wanted.filter(|w| *w != name) {
         Some(w) => Err(Failure::Usage(format!("handle = {w:?}: the device is called {name}"))),
@@ -199,7 +254,7 @@ fn run_slice(slice: Slice, form: Form, find: impl Fn(Option<&str>) -> anyhow::Re
             let client = find(Some(words::handle(&handle).map_err(Failure::Usage)?))?;
             called(&client, Some(&handle))?;
             let reply = client.request(Method::POST, "/v1/slices", Some(&new))?;
-            show(&reply, &handle, form)
+            show_slice(&reply, &handle, form)
         }
         Slice::Show { slice } => {
             let (handle, index) = match slice.as_deref() {
@@ -214,7 +269,7 @@ fn run_slice(slice: Slice, form: Form, find: impl Fn(Option<&str>) -> anyhow::Re
                 form.print("slice", &value, || text::lines(&value))?;
                 return Ok(0);
             };
-            show(&client.get(&format!("/v1/slices/{index}"))?, &name, form)
+            show_slice(&client.get(&format!("/v1/slices/{index}"))?, &name, form)
         }
         Slice::Set { slice, words } => {
             let (handle, index) = words::slice(&slice).map_err(Failure::Usage)?;
@@ -233,7 +288,7 @@ fn run_slice(slice: Slice, form: Form, find: impl Fn(Option<&str>) -> anyhow::Re
 }
 
 /// Prints the slice that a device answered with.
-fn show(reply: &Reply, handle: &str, form: Form) -> Done {
+fn show_slice(reply: &Reply, handle: &str, form: Form) -> Done {
     let status = quiet(reply)?;
     if status == 0 {
         let value = text::keyed(handle, &Value::Array(vec![reply.body.clone()]), "index");

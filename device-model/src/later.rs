@@ -1,0 +1,147 @@
+//! What is to be done at a later time. The device reads a clock and waits for
+//! nothing: whoever runs it calls [`Nic::run_due`] when the time has come.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use crate::capture::Way;
+use crate::cmdq;
+use crate::fabric::pipeline::Pipeline;
+use crate::nic::Nic;
+use crate::packet::Frame;
+use crate::world::Waker;
+
+/// Most deeds that wait; frames and commands beyond are lost: a guest can ring
+/// for a command that is held up as often as it likes.
+const MOST: usize = 1 << 16;
+
+/// Something to do.
+#[derive(Debug)]
+pub(crate) enum Deed {
+    /// A command is fetched and executed.
+    Command {
+        card: usize,
+        function: u16,
+        slot: u32,
+        /// Address of the command queue, which is the driver's own as long as
+        /// it is this.
+        queue: u64,
+    },
+    /// A frame goes on where it was held up.
+    Frame { card: usize, way: Way, bytes: Vec<u8> },
+    /// A link that flaps changes.
+    Flap { id: u32 },
+}
+
+struct Entry {
+    due: u64,
+    /// First come, first served.
+    seq: u64,
+    deed: Deed,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    /// The earliest is the greatest.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.due, other.seq).cmp(&(self.due, self.seq))
+    }
+}
+
+#[derive(Default)]
+struct Heap {
+    seq: u64,
+    entries: BinaryHeap<Entry>,
+}
+
+/// What is to be done later.
+#[derive(Default)]
+pub struct Later {
+    heap: Mutex<Heap>,
+    waker: OnceLock<Arc<dyn Waker>>,
+}
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Later({} deeds)", self.heap.lock().entries.len())
+    }
+}
+
+impl Later {
+    /// Whom to wake when something is put in. The first call counts.
+    pub fn wake(&self, waker: Arc<dyn Waker>) {
+        let _ = self.waker.set(waker);
+    }
+
+    /// Something is to be done at a time of the clock.
+    pub(crate) fn put(&self, due: u64, deed: Deed) {
+        {
+            let mut heap = self.heap.lock();
+            if heap.entries.len() >= MOST && !matches!(deed, Deed::Flap { .. }) {
+                return;
+            }
+            heap.seq += 1;
+            let seq = heap.seq;
+            heap.entries.push(Entry { due, seq, deed });
+        }
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
+    /// The next deed that is due, or when there is one.
+    fn next(&self, now: u64) -> Result<Deed, Option<u64>> {
+        let mut heap = self.heap.lock();
+        match heap.entries.peek() {
+            None => Err(None),
+            Some(e) if e.due > now => Err(Some(e.due)),
+            Some(_) => heap.entries.pop().map(|e| e.deed).ok_or(None),
+        }
+    }
+}
+
+impl Nic {
+    /// Does what is due. When to come again, by the clock's nanoseconds; `None`
+    /// where nothing waits. `worker` is the calling thread's number.
+    pub fn run_due(&self, worker: usize) -> Option<u64> {
+        let now = self.clock.now_ns();
+        loop {
+            match self.later.next(now) {
+                Err(next) => return next,
+                Ok(Deed::Flap { id }) => self.flap(id),
+                Ok(Deed::Command { card, function, slot, queue }) => {
+                    let Some(card) = self.cards.get(card) else { continue };
+                    let mut ctl = card.control.lock();
+                    cmdq::run_held(self, card, &mut ctl, function, slot, queue);
+                    let after = std::mem::take(&mut ctl.after);
+                    drop(ctl);
+                    self.finish(&after);
+                }
+                Ok(Deed::Frame { card, way, mut bytes }) => {
+                    let (Some(card), Some(mut frame)) = (self.cards.get(card), Frame::from_bytes(&mut bytes)) else {
+                        continue;
+                    };
+                    frame.parse();
+                    Pipeline::new(self, worker, self.ticks()).resume(card, way, &mut frame);
+                }
+            }
+        }
+    }
+}

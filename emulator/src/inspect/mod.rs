@@ -1,0 +1,169 @@
+//! A look inside a device, as data.
+
+mod objects;
+mod queues;
+
+use serde_json::{Map, Value, json};
+use sfnic_device_model::control::function::Function;
+use sfnic_device_model::control::vport::VportControl;
+use sfnic_device_model::control::{Control, PF};
+use sfnic_device_model::fabric::vport::UPLINK;
+use sfnic_device_model::nic::BAR0_SIZE;
+use sfnic_device_model::{Card, Nic};
+use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
+
+pub use objects::objects;
+pub use queues::queues;
+
+/// The device as a whole.
+pub fn device(nic: &Nic, handle: &str) -> Value {
+    let firmware: Vec<String> = nic.profile.firmware.iter().map(u16::to_string).collect();
+    json!({
+        "handle": handle,
+        "version": env!("CARGO_PKG_VERSION"),
+        "profile": nic.profile.name,
+        "board": nic.profile.board,
+        "firmware": firmware.join("."),
+        "eswitch": nic.cards.first().map(|c| c.config.manager),
+        "physical_functions": nic.cards.len(),
+    })
+}
+
+/// Which functions somebody wants to see.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Which {
+    /// Of this physical function.
+    pub pf: Option<usize>,
+    /// With this hardware id.
+    pub function: Option<u16>,
+}
+
+impl Which {
+    fn card(&self, card: &Card) -> bool {
+        self.pf.is_none_or(|pf| pf == card.index)
+    }
+
+    fn id(&self, id: u16) -> bool {
+        self.function.is_none_or(|f| f == id)
+    }
+
+    /// Something of each card that is wanted, one list of all.
+    fn cards(&self, nic: &Nic, mut each: impl FnMut(&Card, &Control) -> Vec<Value>) -> Value {
+        let cards = nic.cards.iter().filter(|c| self.card(c));
+        cards.flat_map(|card| each(card, &card.control.lock())).collect()
+    }
+
+    /// Something of each function that is wanted, one list of all.
+    fn functions(&self, nic: &Nic, mut each: impl FnMut(&Card, &Function, &str) -> Vec<Value>) -> Value {
+        self.cards(nic, |card, control| {
+            let wanted = control.functions.values().filter(|f| self.id(f.id));
+            wanted.flat_map(|f| each(card, f, &control.port_name(f.id))).collect()
+        })
+    }
+}
+
+/// Functions with their commands and objects.
+pub fn functions(nic: &Nic, which: Which) -> Value {
+    let mut objects = nic.object_counts();
+    let mut all = Map::new();
+    for card in nic.cards.iter().filter(|c| which.card(c)) {
+        let control = card.control.lock();
+        for f in control.functions.values().filter(|f| which.id(f.id)) {
+            let name = format!("pf{}/{:#x}", card.index, f.id);
+            let state = control.sf(f.id).map(|s| s.state);
+            let window = match f.id.checked_sub(control.sf_base).filter(|_| f.id != PF) {
+                None => json!({ "bar": 0, "offset": 0, "size": BAR0_SIZE }),
+                Some(index) => {
+                    let log = card.config.log_sf_window;
+                    json!({ "bar": 2, "offset": u64::from(index) << log, "size": 1u64 << log })
+                }
+            };
+            let value = json!({
+                "port": control.port_name(f.id), "kind": f.kind, "vhca_id": f.vhca_id, "window": window,
+                "enabled": f.enabled, "initialised": f.initialised, "issi": f.issi,
+                "vhca_state": state, "driver": f.driver_version, "commands": f.stats,
+                "objects": objects.remove(&name).unwrap_or_default(),
+            });
+            all.insert(name, value);
+        }
+    }
+    Value::Object(all)
+}
+
+/// Vports with what their managers and drivers set, and their frames.
+pub fn vports(nic: &Nic, which: Which) -> Value {
+    which.cards(nic, |card, control| {
+        let port_up = card.port.is_up();
+        let wanted = control.vports.iter().filter(|(n, _)| which.id(**n));
+        let view = |(number, v): (&u16, &VportControl)| {
+            let (rx, tx) = match *number {
+                UPLINK => (&card.port.rx, &card.port.tx),
+                _ => (&v.plane.rx, &v.plane.tx),
+            };
+            json!({
+                "pf": card.index, "vport": number, "port": control.port_name(*number), "hw_addr": mac(v.mac),
+                "admin": v.admin, "up": if *number == UPLINK { port_up } else { v.link(port_up) }, "mtu": v.mtu,
+                "driver": v.plane.function.load().is_some(),
+                "unicast": v.unicast.iter().copied().map(mac).collect::<Vec<_>>(),
+                "multicast": v.multicast.iter().copied().map(mac).collect::<Vec<_>>(), "vlans": v.vlans,
+                "promisc": { "unicast": v.promisc.0, "multicast": v.promisc.1, "all": v.promisc.2 },
+                "rx_packets": rx.packets(), "rx_bytes": rx.octets(), "rx_errors": rx.errors.packets.get(),
+                "tx_packets": tx.packets(), "tx_bytes": tx.octets(), "tx_errors": tx.errors.packets.get(),
+            })
+        };
+        wanted.map(view).collect()
+    })
+}
+
+/// What of guest memory each physical function can reach.
+pub fn dma(nic: &Nic, which: Which) -> Value {
+    let cards = nic.cards.iter().filter(|c| which.card(c));
+    let view = |card: &Card| {
+        let memory = card.dma.load();
+        let maps: Vec<_> = memory.iter().map(|r| json!({ "iova": r.start_addr().0, "bytes": r.len() })).collect();
+        json!({ "pf": card.index, "bytes": memory.iter().map(|r| r.len()).sum::<u64>(), "maps": maps })
+    };
+    cards.map(view).collect()
+}
+
+/// Interrupt vectors that are used or were raised.
+pub fn msix(nic: &Nic, which: Which) -> Value {
+    which.cards(nic, |card, control| {
+        let raised: Vec<u64> = card.irq.raised().collect();
+        let mut users: Vec<Vec<Value>> = vec![vec![]; raised.len()];
+        for f in control.functions.values() {
+            for (eqn, eq) in &f.plane.eqs.pin() {
+                if let Some(list) = users.get_mut(usize::from(eq.queue.vector())) {
+                    list.push(json!({ "function": f.id, "port": control.port_name(f.id), "eqn": eqn }));
+                }
+            }
+        }
+        let all = raised.iter().zip(users).enumerate().filter(|(_, (n, eqs))| **n > 0 || !eqs.is_empty());
+        let vectors: Vec<_> = all.map(|(v, (n, eqs))| json!({ "vector": v, "raised": n, "eqs": eqs })).collect();
+        vec![json!({
+            "pf": card.index, "vectors": raised.len(), "connected": card.irq.is_connected(),
+            "raised": card.irq.total(), "used": vectors,
+        })]
+    })
+}
+
+/// Flow tables with at most `rules` rules of each group.
+pub fn tables(nic: &Nic, which: Which, rules: usize) -> Value {
+    which.functions(nic, |card, f, port| {
+        let dump = f.steering.dump(rules);
+        if dump.tables.is_empty() {
+            return vec![];
+        }
+        vec![json!({ "pf": card.index, "function": f.id, "port": port, "roots": dump.roots, "tables": dump.tables })]
+    })
+}
+
+fn mac(m: [u8; 6]) -> String {
+    m.map(|b| format!("{b:02x}")).join(":")
+}
+
+/// What drivers wanted and the model does not have.
+pub fn unmodelled(nic: &Nic) -> Value {
+    let list = nic.unmodelled.list();
+    list.iter().map(|(a, n)| json!({ "access": a, "text": a.to_string(), "count": n })).collect()
+}

@@ -1,0 +1,83 @@
+"""Commands that fail or come late, objects that run out, events that are lost, a device that
+says it is ill: what the driver makes of it, and that everything works afterwards."""
+
+from lab import *
+
+A, B = "a", "b"
+FOUR = "10.0.0.%d"
+
+
+def connect():
+    devs = [netdev_of(pci) for pci in PF]
+    for ns, dev, n in ((A, devs[0], 1), (B, devs[1], 2)):
+        run(f"ip link set {dev} netns {ns}")
+        set_up(dev, FOUR % n + "/24", ns=ns)
+    for ns, dev in ((A, devs[0]), (B, devs[1])):
+        until(lambda: carrier(dev, ns), f"the carrier of {dev}")
+    return devs
+
+
+def traffic():
+    ping(FOUR % 2, 1000, ns=A)
+    tcp(FOUR % 2, 1 << 19, A, B)
+
+
+def reporter(pci, name):
+    """A health reporter of a function."""
+    all = devlink(f"health show pci/{pci}")["health"][f"pci/{pci}"]
+    return next(r for r in all if r["reporter"] == name)
+
+
+for ns in (A, B):
+    add_ns(ns)
+
+devs = connect()
+with check("traffic before any fault"):
+    traffic()
+
+with check("a command that fails is an error of the user's request"):
+    run(f"ip link set {devs[0]} down", A)
+    with fault("fail CREATE_CQ pf=0 times=1") as struck:
+        r = attempt(f"ip link set {devs[0]} up", A)
+        require(r.status != 0, "the netdev came up without a completion queue")
+    equal(struck(), 1, "how often it struck")
+    run(f"ip link set {devs[0]} up", A)
+    until(lambda: carrier(devs[0], A), "the carrier")
+    traffic()
+
+with check("objects that run out are an error of the user's request"):
+    run(f"ip link set {devs[0]} down", A)
+    with fault("exhaust sq pf=0") as struck:
+        r = attempt(f"ip link set {devs[0]} up", A)
+        require(r.status != 0, "the netdev came up without a send queue")
+    require(struck() > 0, "no send queue was asked for")
+    run(f"ip link set {devs[0]} up", A)
+    until(lambda: carrier(devs[0], A), "the carrier")
+    traffic()
+
+with check("commands that are late are waited for"):
+    with fault("delay any ms=300 pf=1 times=10") as struck:
+        run(f"ip link set {devs[1]} down", B)
+        run(f"ip link set {devs[1]} up", B)
+    equal(struck(), 10, "how many were late")
+    until(lambda: carrier(devs[1], B), "the carrier")
+
+with check("a function that says it is ill is reported"):
+    before = reporter(PF[1], "fw").get("error", 0)
+    with fault("set health syndrome=1 ext=0x8a pf=1"):
+        until(lambda: reporter(PF[1], "fw").get("error", 0) > before, "an error of the fw reporter")
+        said = run(f"devlink health diagnose pci/{PF[1]} reporter fw")
+        require("Syndrome: 1" in said, said)
+    said = run(f"devlink health diagnose pci/{PF[1]} reporter fw")
+    require("Syndrome: 0" in said, said)
+
+with check("everything works after all of them"):
+    equal(ask("faults"), [], "faults that are left")
+    run("modprobe -r mlx5_ib mlx5_core")
+    run("modprobe mlx5_core")
+    for pci in PF:
+        until(lambda: os.path.isdir(f"/sys/bus/pci/devices/{pci}/net"), f"a netdev of {pci}")
+    devs = connect()
+    traffic()
+
+finish()

@@ -1,0 +1,60 @@
+"""Interrupts and events that are lost: the driver finds out what hangs, repairs it, and says
+so in its health reporters."""
+
+from lab import *
+
+A, B = "a", "b"
+FOUR = "10.0.0.%d"
+
+devs = [netdev_of(pci) for pci in PF]
+for ns, dev, n in ((A, devs[0], 1), (B, devs[1], 2)):
+    add_ns(ns)
+    run(f"ip link set {dev} netns {ns}")
+    set_up(dev, FOUR % n + "/24", ns=ns)
+for ns, dev in ((A, devs[0]), (B, devs[1])):
+    until(lambda: carrier(dev, ns), f"the carrier of {dev}")
+
+
+def traffic():
+    ping(FOUR % 2, 1000, ns=A)
+    tcp(FOUR % 2, 1 << 19, A, B)
+
+
+def tx_reporter():
+    """The reporter of the first function's send queues."""
+    all = devlink("health show")["health"]
+    # Newer kernels have it at the auxiliary device of the netdev.
+    place = lambda handle: os.path.realpath(f"/sys/bus/{'/devices/'.join(handle.split('/')[:2])}")
+    mine = [r for handle, rs in all.items() if PF[0] in place(handle) for r in rs if r["reporter"] == "tx"]
+    require(mine, f"no tx reporter among {all}")
+    return mine[0]
+
+
+with check("traffic before any fault"):
+    traffic()
+
+with check("a send queue that hangs is found and repaired"):
+    before = tx_reporter()
+    # No answer to the sender's question for the address would keep it from sending.
+    run(f"ip neigh replace {FOUR % 2} lladdr {mac_of(devs[1], B)} dev {devs[0]} nud permanent", A)
+    with contextlib.ExitStack() as stack:
+        # The vectors of channels, of which one CPU has one; commands have the first vector. Sent
+        # and received frames share the channel's event queue, which waits for the driver once its
+        # interrupt is lost: nothing but the timeout of the send queue finds it.
+        counts = [stack.enter_context(fault(f"lose interrupt pf=0 vector={v} times=1")) for v in range(1, 9)]
+        end = time.monotonic() + 400
+        while tx_reporter()["recover"] == before["recover"]:
+            ping(FOUR % 2, 1400, count=400, ns=A, more="-i 0.002 -W 1", lost_ok=True)
+            require(time.monotonic() < end, "the tx reporter recovered nothing in 400 s")
+        require(sum(c() for c in counts) > 0, "no interrupt was lost")
+    require(tx_reporter()["error"] > before["error"], f"{tx_reporter()} after {before}")
+    traffic()
+
+with check("a command whose interrupt is lost is looked for"):
+    with fault("lose interrupt pf=1 vector=0 times=1") as struck:
+        # Commands alone: an event of another kind has the same vector and would help.
+        run(f"ethtool {devs[1]}", B)
+        equal(struck(), 1, "how often it struck")
+    traffic()
+
+finish()
