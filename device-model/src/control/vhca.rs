@@ -164,12 +164,11 @@ mod tests {
             let mut events = u32::from(obs.arm(state));
             let mut queried = false;
             for (cause, drv) in steps {
-                if let Ok(next) = state.after(CAUSES[cause]) {
-                    if next != state {
+                if let Ok(next) = state.after(CAUSES[cause])
+                    && next != state {
                         state = next;
                         events += u32::from(obs.changed());
                     }
-                }
                 // The driver advances by at most one step.
                 match drv {
                     1 if events > 0 && !queried => { known = state; obs.queried(state); queried = true; }

@@ -134,7 +134,7 @@ fn reason(said: String, detail: &str) -> String {
     }
     let telling = |l: &&str| ["Check failed", "STDERR:", "Exception| "].iter().any(|w| l.contains(w)) && l.len() > 16;
     let first = detail.lines().find(|l| l.contains("Check failed"));
-    let line = first.or_else(|| detail.lines().filter(telling).next_back()).unwrap_or("");
+    let line = first.or_else(|| detail.lines().rfind(telling)).unwrap_or("");
     line.trim_start_matches("# ").trim_start_matches("Exception| ").trim().to_owned()
 }
 

@@ -220,10 +220,8 @@ impl Witnesses {
                             l.remove(&first);
                         }
                     }
-                    None if h.value != 0 => {
-                        if !life.strangers.iter().any(|s| s.1 == h.value) {
-                            life.strangers.push((n, h.value));
-                        }
+                    None if h.value != 0 && !life.strangers.iter().any(|s| s.1 == h.value) => {
+                        life.strangers.push((n, h.value));
                     }
                     None => {}
                 }

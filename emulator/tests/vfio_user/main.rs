@@ -37,7 +37,7 @@ fn a_client_attaches_runs_and_leaves() {
     assert_eq!(
         caps["capabilities"],
         serde_json::json!({
-            "max_msg_fds": 16, "max_data_xfer_size": 1 << 20, "max_dma_maps": 4096,
+            "max_msg_fds": 16, "max_data_xfer_size": 1 << 20, "max_dma_maps": 24576,
             "pgsizes": 4096, "write_multiple": true,
         })
     );
@@ -322,13 +322,13 @@ fn ranges_and_files_are_bounded() {
         connection.feed(&map, vec![memory(0x1000)], &mut sink).expect("files");
     }
     assert_eq!(device.memory().regions().len(), 64);
-    for n in 70..5000 {
+    for n in 70..25_000 {
         let map = message(2, 2, 0, &dma_map(3, 0, n * 0x1000, 0x1000));
         connection.feed(&map, vec![], &mut sink).expect("ranges");
     }
-    assert_eq!(device.memory().regions().len(), 4096);
+    assert_eq!(device.memory().regions().len(), 24_576);
     let limits = sink.errnos.iter().filter(|&&e| e == libc::ENOSPC).count();
-    assert_eq!(limits, 6 + (5000 - 70) - (4096 - 64));
+    assert_eq!(limits, 6 + (25_000 - 70) - (24_576 - 64));
 }
 
 #[test]

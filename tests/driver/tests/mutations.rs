@@ -90,7 +90,6 @@ fn a_million_mutations_reach_everything_and_break_nothing() {
         Opcode::QUERY_ESW_FUNCTIONS,
         Opcode::ALLOC_PD,
         Opcode::ALLOC_UAR,
-        Opcode::ALLOC_XRCD,
         Opcode::ALLOC_TRANSPORT_DOMAIN,
         Opcode::ALLOC_XRCD,
         Opcode::ALLOC_Q_COUNTER,

@@ -147,7 +147,7 @@ impl Session {
 
     /// Stops a ring, and keeps where it was.
     fn halt(&mut self, index: usize) {
-        let base = if index % 2 == 0 {
+        let base = if index.is_multiple_of(2) {
             self.guest.queues[index / 2].lock().stop(&self.guest.link)
         } else {
             self.from[index / 2].take().map(|r| r.ring.base())
@@ -175,7 +175,7 @@ impl Session {
             header: HEADER + if mergeable || self.has(feature::VERSION_1) { 2 } else { 0 },
             mergeable,
         };
-        if index % 2 == 0 {
+        if index.is_multiple_of(2) {
             self.guest.queues[index / 2].lock().rings = Some(running);
         } else {
             self.from[index / 2] = Some(running);
@@ -462,7 +462,7 @@ impl Session {
                 v.call = call.clone();
                 let index = index as usize;
                 let mut queue = self.guest.queues[index / 2].lock();
-                let running = if index % 2 == 0 { &mut queue.rings } else { &mut self.from[index / 2] };
+                let running = if index.is_multiple_of(2) { &mut queue.rings } else { &mut self.from[index / 2] };
                 if let Some(r) = running {
                     r.call = call;
                 }
