@@ -154,6 +154,7 @@ impl Board {
             };
         }
         let nic = Nic::new(c.profile, cards, Arc::new(SinceStart(Instant::now())), bell.clone());
+        nic.flows.changes.provide();
         if let Some(seed) = c.noise {
             nic.noise.start(seed);
         }

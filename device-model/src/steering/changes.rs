@@ -84,6 +84,16 @@ impl Changes {
         self.now.fetch_add(1 << 32, Ordering::AcqRel);
     }
 
+    /// Has the memory of all marks there at once, which otherwise becomes real bit
+    /// by bit, as rules come and go: a device that lives long is as large on its
+    /// first day as on its last.
+    pub fn provide(&self) {
+        const PAGE: usize = 4096 / size_of::<AtomicU32>();
+        let _writer = self.writer.lock();
+        let touched = self.touched.get_or_init(|| bytemuck::zeroed_slice_box(MARKS));
+        touched.iter().step_by(PAGE).for_each(|t| t.store(t.load(Ordering::Relaxed), Ordering::Relaxed));
+    }
+
     /// The answers to some questions changed.
     pub fn touch(&self, marks: impl IntoIterator<Item = Mark>) {
         let _writer = self.writer.lock();
