@@ -19,6 +19,10 @@ pub const ALLOWED: &[(&str, &str)] = &[
         "mlx5e_fix_uplink_rep_features() drops this feature in switchdev mode whatever the device offers",
     ),
     (
+        "Disabling HW MACsec offload, not supported in switchdev mode",
+        "6.12's mlx5e_build_nic_netdev() takes the feature for granted and drops it in switchdev mode",
+    ),
+    (
         "Dropping C-tag vlan stripping offload due to S-tag vlan",
         "mlx5e_fix_features() says so whenever the netdev has no VLAN table, as an uplink representor has none",
     ),
