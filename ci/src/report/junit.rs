@@ -89,7 +89,7 @@ fn write_case(xml: &mut String, kernel: &str, case: &Case<'_>) {
 }
 
 /// Text for an attribute or an element. What XML 1.0 has no way to say becomes a question mark.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -151,15 +151,13 @@ fn kselftest(args: Kselftest) -> Done {
             break ran;
         }
     };
-    let said = std::fs::read(share.path().join(LOG)).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
+    let (said, all) = job.outcome(share.path());
     if let Some(file) = log {
         file.write(&said)?;
     }
     if let Some(file) = dmesg {
         file.write(&ran.dmesg)?;
     }
-    let all = job.judge(&said);
     if let Some(file) = junit {
         file.write(&report::junit(&all))?;
     }

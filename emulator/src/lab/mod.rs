@@ -155,10 +155,11 @@ pub enum Ran {
 /// # Errors
 /// A guest could not even be started.
 pub fn run_suite(kit: &Kit, suite: &Suite, lab: Lab) -> Result<Ran> {
-    let kit = match &suite.with[..] {
-        [] => kit,
-        packages => &kit.with(packages)?,
-    };
+    let mut packages = suite.with.clone();
+    if suite.kernel_tests {
+        packages.extend(suite::PACKAGES.iter().map(ToString::to_string));
+    }
+    let kit = if packages.is_empty() { kit } else { &kit.with(&packages)? };
     let lab = match suite.kernel_tests {
         false => lab,
         true => {
@@ -182,10 +183,8 @@ pub fn run_suite(kit: &Kit, suite: &Suite, lab: Lab) -> Result<Ran> {
 
 /// What the kernel's own tests said, and a line a case of what came of them.
 fn told(job: &Job, share: &Path) -> (String, String) {
-    let said = std::fs::read(share.join(suite::LOG)).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    let checks = suite::report::checks(&job.judge(&said));
-    (said, checks)
+    let (said, ran) = job.outcome(share);
+    (said, suite::report::checks(&ran))
 }
 
 /// A running device on its sockets.

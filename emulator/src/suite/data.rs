@@ -80,23 +80,10 @@ impl Data {
     }
 }
 
-/// Does a text match a pattern in which `*` is anything and `?` one character?
+/// Does a text match a pattern in which `*` is anything and `?` one character? One that is no
+/// pattern matches nothing.
 pub fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    // Row by row: which beginnings of the text each beginning of the pattern matches.
-    let mut row: Vec<bool> = (0..=text.len()).map(|i| i == 0).collect();
-    for p in &pattern {
-        let mut next = vec![*p == '*' && row[0]];
-        for (i, t) in text.iter().enumerate() {
-            next.push(match p {
-                '*' => next[i] || row[i + 1],
-                '?' => row[i],
-                c => row[i] && c == t,
-            });
-        }
-        row = next;
-    }
-    row[text.len()]
+    glob::Pattern::new(pattern).is_ok_and(|p| p.matches(text))
 }
 
 #[cfg(test)]

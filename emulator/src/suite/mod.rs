@@ -71,9 +71,13 @@ impl Job {
         Duration::from_secs(300 + self.programs.iter().map(|p| u64::from(p.seconds) * tries).sum::<u64>())
     }
 
-    /// What came of it, from what the programs said.
-    pub fn judge(&self, said: &str) -> Vec<report::Ran> {
-        report::judge(said, &self.programs, &self.data)
+    /// What the programs said, of which the guest left a log beside the script, and what came
+    /// of it.
+    pub fn outcome(&self, share: &Path) -> (String, Vec<report::Ran>) {
+        let said = std::fs::read(share.join(LOG)).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let ran = report::judge(&said, &self.programs, &self.data);
+        (said, ran)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use sfnic_ci::report::junit::escape;
 
 use super::data::{Data, KnownResult, Program};
 
@@ -225,36 +226,21 @@ pub fn junit(all: &[Ran]) -> String {
         let _ = writeln!(
             text,
             "  <testsuite name=\"{}\" tests=\"{tests}\" failures=\"{failures}\" skipped=\"{skipped}\" time=\"{:.1}\">",
-            xml(&r.program),
+            escape(&r.program),
             r.seconds
         );
         for case in &r.cases {
             let inner = match case.verdict {
                 Verdict::Pass => String::new(),
-                Verdict::Fail => format!("<failure message=\"{}\"/>", xml(&case.why)),
-                Verdict::Skip | Verdict::Known => format!("<skipped message=\"{}\"/>", xml(&case.why)),
+                Verdict::Fail => format!("<failure message=\"{}\"/>", escape(&case.why)),
+                Verdict::Skip | Verdict::Known => format!("<skipped message=\"{}\"/>", escape(&case.why)),
             };
-            let (class, name) = (xml(&r.program), xml(&case.name));
+            let (class, name) = (escape(&r.program), escape(&case.name));
             let _ = writeln!(text, "    <testcase classname=\"{class}\" name=\"{name}\">{inner}</testcase>");
         }
         text.push_str("  </testsuite>\n");
     }
     text + "</testsuites>\n"
-}
-
-fn xml(text: &str) -> String {
-    let mut safe = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            c if c < ' ' => safe.push(' '),
-            c => safe.push(c),
-        }
-    }
-    safe
 }
 
 #[cfg(test)]
