@@ -2,24 +2,7 @@
 says it is ill: what the driver makes of it, and that everything works afterwards."""
 
 from lab import *
-
-A, B = "a", "b"
-FOUR = "10.0.0.%d"
-
-
-def connect():
-    devs = [netdev_of(pci) for pci in PF]
-    for ns, dev, n in ((A, devs[0], 1), (B, devs[1], 2)):
-        run(f"ip link set {dev} netns {ns}")
-        set_up(dev, FOUR % n + "/24", ns=ns)
-    for ns, dev in ((A, devs[0]), (B, devs[1])):
-        until(lambda: carrier(dev, ns), f"the carrier of {dev}")
-    return devs
-
-
-def traffic():
-    ping(FOUR % 2, 1000, ns=A)
-    tcp(FOUR % 2, 1 << 19, A, B)
+from pair import A, B, FOUR, connect, traffic
 
 
 def reporter(pci, name):
@@ -27,9 +10,6 @@ def reporter(pci, name):
     all = devlink(f"health show pci/{pci}")["health"][f"pci/{pci}"]
     return next(r for r in all if r["reporter"] == name)
 
-
-for ns in (A, B):
-    add_ns(ns)
 
 devs = connect()
 with check("traffic before any fault"):

@@ -2,22 +2,9 @@
 so in its health reporters."""
 
 from lab import *
+from pair import A, B, FOUR, connect, traffic
 
-A, B = "a", "b"
-FOUR = "10.0.0.%d"
-
-devs = [netdev_of(pci) for pci in PF]
-for ns, dev, n in ((A, devs[0], 1), (B, devs[1], 2)):
-    add_ns(ns)
-    run(f"ip link set {dev} netns {ns}")
-    set_up(dev, FOUR % n + "/24", ns=ns)
-for ns, dev in ((A, devs[0]), (B, devs[1])):
-    until(lambda: carrier(dev, ns), f"the carrier of {dev}")
-
-
-def traffic():
-    ping(FOUR % 2, 1000, ns=A)
-    tcp(FOUR % 2, 1 << 19, A, B)
+devs = connect()
 
 
 def tx_reporter():

@@ -2,22 +2,14 @@
 gets through whole, and the driver has nothing to complain about."""
 
 from lab import *
-
-A, B = "a", "b"
-FOUR = "10.0.0.%d"
+from pair import A, B, FOUR, connect
 
 
 def counter(dev, name, ns):
     return int(run(f"ip netns exec {ns} cat /sys/class/net/{dev}/{name}"))
 
 
-devs = [netdev_of(pci) for pci in PF]
-for ns, dev, n in ((A, devs[0], 1), (B, devs[1], 2)):
-    add_ns(ns)
-    run(f"ip link set {dev} netns {ns}")
-    set_up(dev, FOUR % n + "/24", ns=ns)
-for ns, dev in ((A, devs[0]), (B, devs[1])):
-    until(lambda: carrier(dev, ns), f"the carrier of {dev}")
+devs = connect()
 
 with check("traffic before any fault"):
     ping(FOUR % 2, 1000, count=5, ns=A)
