@@ -1,6 +1,6 @@
 //! What the driver says of its commands is what the device recorded, and both replay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
 use sfnic_ci::suite;
@@ -77,14 +77,16 @@ fn mutations(log: &str) {
     // parts of an entry that are not the answer.
     let counters = ["0x805", "0x770", "0x773", "0x93b", "0x76f"];
     let mut rows = vec![];
-    let (mut answer, mut whole) = (false, false);
+    // Two slots' dumps may come line by line in turn: what each of them is in now.
+    let mut slots = BTreeMap::new();
     for (n, line) in lines.iter().enumerate() {
-        if line.contains("dump command ") {
-            answer = line.ends_with("OUTPUT") && !counters.iter().any(|c| line.contains(c));
-            whole = !line.contains("command data");
+        let Some((slot, row)) = line.rsplit_once("cmd[").and_then(|(_, r)| r.split_once("]: ")) else { continue };
+        if row.starts_with("dump command ") {
+            let answer = row.ends_with("OUTPUT") && !counters.iter().any(|c| row.contains(c));
+            slots.insert(slot, (answer, !row.contains("command data")));
         }
-        let Some((_, row)) = line.rsplit_once("cmd[") else { continue };
-        let Some((offset, words)) = row.split_once("]: ").and_then(|(_, r)| r.split_once(": ")) else { continue };
+        let Some((answer, whole)) = slots.get(slot).copied() else { continue };
+        let Some((offset, words)) = row.split_once(": ") else { continue };
         let offset = usize::from_str_radix(offset, 16).unwrap_or(1);
         let inline = if whole { offset == 0x20 } else { offset == 0 };
         if answer && words.len() == 35 && (inline || (!whole && words.bytes().any(|b| b.is_ascii_digit() && b != b'0')))
