@@ -312,6 +312,7 @@ impl Nic {
             f.caps.driver_left();
         }
         self.refresh_vport_link(card, ctl, id);
+        self.refresh_vport_link(card, ctl, id);
     }
 
     /// An SF is gone: function, vport, objects, tables of its ports.
@@ -365,6 +366,15 @@ impl Nic {
         }
     }
 
+    /// The manager takes an SF back: nothing of it reaches anybody from here on, also if its
+    /// driver does not let go of it.
+    pub(crate) fn sf_deactivated(&self, card: &Card, ctl: &mut Control, id: u16, after: State) {
+        match after {
+            State::Allocated => self.sf_detached(card, ctl, id),
+            _ => self.refresh_vport_link(card, ctl, id),
+        }
+    }
+
     /// The driver left and may come back: the next one finds the capabilities
     /// that the manager configured.
     fn sf_driver_left(&self, ctl: &mut Control, id: u16) {
@@ -377,7 +387,9 @@ impl Nic {
     /// and the function behind it.
     pub(crate) fn refresh_vport_link(&self, card: &Card, ctl: &mut Control, number: u16) {
         let port_up = card.port.is_up();
+        let closed = ctl.sf(number).is_some_and(|s| s.state == State::TeardownRequest);
         let Some(v) = ctl.vports.get_mut(&number) else { return };
+        v.closed = closed;
         let up = v.link(port_up);
         v.plane.link.store(up, Relaxed);
         self.flows.changed();

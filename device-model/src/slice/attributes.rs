@@ -93,9 +93,7 @@ pub(super) fn apply(
         }
         (Some(State::Inactive), State::Active) => {
             let (_, after) = ctl.sf_transition(id, Cause::Deactivate).map_err(|e| SliceError::State(e.to_string()))?;
-            if after == vhca::State::Allocated {
-                nic.sf_detached(card, ctl, id);
-            }
+            nic.sf_deactivated(card, ctl, id, after);
         }
         _ => {}
     }
