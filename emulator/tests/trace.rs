@@ -357,8 +357,40 @@ fn the_commands_do_what_they_say() {
     // A trace whose writer was killed.
     let raw = std::fs::read(&out).unwrap();
     let cut = at(dir.path(), "cut", &raw[..raw.len() / 2 + 1]);
-    let cut = sfnic(&["trace", "show", &cut, "--opcode", "NOP"]);
-    assert!(cut.status.success() && String::from_utf8_lossy(&cut.stderr).contains("ends within a record"));
+    refused(&["trace", "show", &cut, "--opcode", "NOP"], &[&cut, "was cut off within the record", "--partial"]);
+    let told = sfnic(&["trace", "show", &cut, "--opcode", "NOP", "--partial"]);
+    assert!(told.status.success() && String::from_utf8_lossy(&told.stderr).contains("was cut off within the record"));
+}
+
+/// A log that was cut off anywhere but between two dumps says so.
+#[test]
+fn a_log_that_was_cut_off_is_not_taken_for_a_whole_one() {
+    let cut = |log: &str| import::parse(log.as_bytes()).unwrap().cut;
+    for form in [Form::Whole, Form::Old] {
+        let log = as_log(&recording(), form);
+        assert_eq!(cut(&log), None);
+        let lines: Vec<&str> = log.split_inclusive('\n').collect();
+        for n in (lines.len() / 2..lines.len()).step_by(1499) {
+            let head = lines[n].contains("dump command");
+            let before = lines[..n].concat();
+            assert_eq!(cut(&before).is_some(), !head, "{before}");
+            // In the middle of a line.
+            assert_eq!(cut(&format!("{before}{}", &lines[n][..lines[n].len() / 2])).is_some(), !head, "{before}");
+        }
+    }
+    // The commands alone: nothing but the kernel's mark says where a dump ends.
+    let line = |text: &str| format!("[    1.0] mlx5_core 0000:01:00.0: dump_command:8:(pid 9): cmd[0]: {text}\n");
+    let row = "[    1.0] cmd[0]: 000: 010a0000 00000000 00000000 00000000\n";
+    let whole = line("start dump") + &line("dump command data QUERY_ISSI(0x10a) INPUT") + row + &line("end dump");
+    assert_eq!(cut(&whole), None);
+    let part = whole.clone() + &line("start dump") + &line("dump command data QUERY_ISSI(0x10a) OUTPUT");
+    assert_eq!(cut(&part).as_deref(), Some("within a dump of QUERY_ISSI(0x10a), OUTPUT"));
+    assert!(cut(&(part.clone() + row)).is_some() && cut(&(part.clone() + &row[..40])).is_some());
+    assert_eq!(cut(&(part + row + &line("end dump"))), None);
+    // Without the marks a whole row may be the last one.
+    let old = line("dump command data QUERY_ISSI(0x10a) INPUT") + row.trim_end();
+    assert_eq!(cut(&old), None);
+    assert!(cut(&(old + "\n" + &row[..40])).is_some());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::trace::{open, write_whole};
+use super::trace::{Source, write_whole};
 use super::{Done, Failure, print};
 use crate::trace::caps;
 
@@ -33,12 +33,14 @@ enum What {
         /// The list as a JSON object (wants --output).
         #[arg(long, requires = "output")]
         json: bool,
+        #[command(flatten)]
+        source: Source,
     },
 }
 
 pub(super) fn run(args: Args) -> Done {
-    let What::Import { dmesg, output, json } = args.what;
-    let trace = open(&dmesg)?;
+    let What::Import { dmesg, output, json, source } = args.what;
+    let trace = source.open(&dmesg)?;
     let name = output.as_ref().unwrap_or(&dmesg).file_stem().map_or_else(|| "imported".into(), |n| n.to_string_lossy());
     let made = caps::import(&trace, &name).map_err(|e| Failure::Usage(format!("{}: {e}", dmesg.display())))?;
     let mut list = String::new();

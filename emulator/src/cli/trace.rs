@@ -11,7 +11,7 @@ use crate::config::{self, Config, DEFAULT_PROFILE};
 use crate::trace::diff::{Difference, diff};
 use crate::trace::replay::{Report, replay, status_name};
 use crate::trace::text::{self, Filter};
-use crate::trace::{Trace, file, import, load};
+use crate::trace::{Trace, file, load};
 
 /// Record commands, show, compare and replay them.
 ///
@@ -66,6 +66,8 @@ enum What {
         /// A JSON array.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        source: Source,
     },
     /// Compare two traces. Status 0: they are the same, 1: they differ.
     Diff {
@@ -81,6 +83,8 @@ enum What {
         /// A JSON object.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        source: Source,
     },
     /// Make a trace of a kernel's log.
     Import {
@@ -90,6 +94,8 @@ enum What {
         /// The trace; by default DMESG.trace.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+        #[command(flatten)]
+        source: Source,
     },
     /// Give a trace's commands to a fresh model and compare the answers.
     ///
@@ -109,7 +115,17 @@ enum What {
         /// A JSON object: `summary`, and `commands`, those that differ.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        source: Source,
     },
+}
+
+/// How a trace or a log is read.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Source {
+    /// Take what is whole of a file that was cut off.
+    #[arg(long)]
+    partial: bool,
 }
 
 impl Args {
@@ -122,12 +138,12 @@ impl Args {
 pub(super) fn run(args: Args) -> Done {
     match args.what {
         What::Record { file, vm } => record(file, *vm),
-        What::Show { file, opcode, function, events, all, json } => {
-            show(&file, &Filter { opcodes: opcode, functions: function, events, all }, json)
+        What::Show { file, opcode, function, events, all, json, source } => {
+            show(&source.open(&file)?, &Filter { opcodes: opcode, functions: function, events, all }, json)
         }
-        What::Diff { a, b, addresses, json } => compare(&a, &b, addresses, json),
-        What::Import { dmesg, output } => convert(&dmesg, output),
-        What::Replay { file, profile, config, json } => again(&file, profile, config.as_deref(), json),
+        What::Diff { a, b, addresses, json, source } => compare(&source.open(&a)?, &source.open(&b)?, addresses, json),
+        What::Import { dmesg, output, source } => convert(&dmesg, output, source),
+        What::Replay { file, profile, config, json, source } => again(&file, profile, config.as_deref(), json, source),
     }
 }
 
@@ -154,13 +170,15 @@ fn function(word: &str) -> Result<(Option<u8>, u16), String> {
     found.ok_or_else(|| "allowed is pf0, pf0/0x8000 or 0x8000".to_owned())
 }
 
-/// Reads a trace or a log, and says what is missing in it.
-pub(super) fn open(path: &Path) -> Result<Trace, Failure> {
-    let trace = load(path).map_err(Failure::Usage)?;
-    for note in &trace.notes {
-        complain(&format!("{}: {note}", path.display()));
+impl Source {
+    /// Reads a trace or a log, and says what is missing in it.
+    pub(super) fn open(self, path: &Path) -> Result<Trace, Failure> {
+        let trace = load(path, self.partial).map_err(Failure::Usage)?;
+        for note in &trace.notes {
+            complain(&format!("{}: {note}", path.display()));
+        }
+        Ok(trace)
     }
-    Ok(trace)
 }
 
 /// Writes a file as a whole or not at all.
@@ -197,8 +215,7 @@ fn record(file: PathBuf, mut args: vm::Args) -> Done {
     vm::run(args)
 }
 
-fn show(path: &Path, filter: &Filter, as_json: bool) -> Done {
-    let trace = open(path)?;
+fn show(trace: &Trace, filter: &Filter, as_json: bool) -> Done {
     let shown = trace.entries.iter().filter(|e| filter.wants(e));
     let mut text = String::new();
     let mut first = true;
@@ -226,8 +243,8 @@ fn show(path: &Path, filter: &Filter, as_json: bool) -> Done {
     Ok(0)
 }
 
-fn compare(a: &Path, b: &Path, addresses: bool, as_json: bool) -> Done {
-    let (same, found) = diff(&open(a)?, &open(b)?, addresses);
+fn compare(a: &Trace, b: &Trace, addresses: bool, as_json: bool) -> Done {
+    let (same, found) = diff(a, b, addresses);
     if as_json {
         let value = json!({ "same": found.is_empty(), "commands_same": same, "differences": found });
         print(&format!("{value:#}\n"))?;
@@ -255,31 +272,26 @@ fn compare(a: &Path, b: &Path, addresses: bool, as_json: bool) -> Done {
     Ok(u8::from(!found.is_empty()))
 }
 
-fn convert(dmesg: &Path, output: Option<PathBuf>) -> Done {
-    let named = |e: String| Failure::Usage(format!("{}: {e}", dmesg.display()));
-    let log = std::fs::File::open(dmesg).map_err(|e| named(format!("cannot read it: {e}")))?;
-    let trace = import::read(std::io::BufReader::new(log)).map_err(named)?;
+fn convert(dmesg: &Path, output: Option<PathBuf>, source: Source) -> Done {
+    let trace = source.open(dmesg)?;
     let output = output.unwrap_or_else(|| {
         let mut name = dmesg.as_os_str().to_owned();
         name.push(".trace");
         name.into()
     });
-    for note in &trace.notes {
-        complain(&format!("{}: {note}", dmesg.display()));
-    }
     write_whole(&output, |mut to| file::write(&mut to, &trace))?;
     print(&format!("{} commands in {}\n", trace.commands().count(), output.display()))?;
     Ok(0)
 }
 
-fn again(path: &Path, name: Option<String>, made_of: Option<&Path>, as_json: bool) -> Done {
+fn again(path: &Path, name: Option<String>, made_of: Option<&Path>, as_json: bool, source: Source) -> Done {
     let made_of = made_of.map(|c| Config::load(Some(c))).transpose()?;
     let profile = match (&name, &made_of) {
         (Some(name), _) => named_profile(name)?,
         (None, Some(config)) => config.profile.clone(),
         (None, None) => named_profile(DEFAULT_PROFILE)?,
     };
-    let trace = open(path)?;
+    let trace = source.open(path)?;
     let theirs = trace.header.profile.as_deref();
     let profile = match (&name, &made_of, theirs) {
         (None, None, Some(theirs)) if theirs != profile.name => config::profile(theirs, None).unwrap_or_else(|_| {

@@ -5,7 +5,7 @@
 //! big-endian. A record is its length (4 bytes, of what follows), its kind (1),
 //! card (1), function (2), time in nanoseconds (8) and a body. Zeros at the end
 //! of a command's halves are not stored. A file that ends within a record (its
-//! writer was killed) is read up to there.
+//! writer was killed) is read up to there, and says so.
 
 use std::io::{self, Read, Write};
 
@@ -337,13 +337,13 @@ pub fn read(mut from: impl Read) -> Result<Trace, Problem> {
         let len = some(&mut from, 4).map_err(fail)?;
         let Some(len) = len.first_chunk::<4>().map(|b| u32::from_be_bytes(*b) as usize) else {
             if !len.is_empty() {
-                trace.notes.push(format!("the trace ends within a record, at byte {at}; what comes before is used"));
+                trace.cut = Some(format!("within the record at byte {at}"));
             }
             break;
         };
         let raw = if len <= MAX_RECORD { some(&mut from, len).map_err(fail)? } else { vec![] };
         if raw.len() < len && len <= MAX_RECORD {
-            trace.notes.push(format!("the trace ends within a record, at byte {at}; what comes before is used"));
+            trace.cut = Some(format!("within the record at byte {at}"));
             break;
         }
         let Some(entry) = Entry::decode(&raw) else {
@@ -408,7 +408,7 @@ mod tests {
                 Err(_) => assert!(len < header, "{len}"),
                 Ok(t) => {
                     assert!(t.entries.len() < 5 && t.entries == sample().entries[..t.entries.len()]);
-                    whole += usize::from(t.notes.is_empty());
+                    whole += usize::from(t.cut.is_none());
                 }
             }
         }

@@ -86,6 +86,7 @@ pub fn assign(log: Log) -> Result<Trace, Problem> {
     for (device, n) in unknown {
         t.notes.push(format!("{n} commands of {}: its activation is not in the log", log.devices[device]));
     }
+    t.cut = log.cut;
     if log.damaged > 0 {
         t.notes.push(format!("{} dumps are incomplete and left out", log.damaged));
     }

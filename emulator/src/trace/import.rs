@@ -11,6 +11,8 @@
 
 use std::io::BufRead;
 
+use sfnic_firmware_cmds::Opcode;
+
 use super::file::{Command, MAX_HALF};
 use super::{Problem, Trace, functions};
 
@@ -51,6 +53,8 @@ pub struct Log {
     pub orphans: usize,
     /// Rows that belong to no dump.
     pub stray: usize,
+    /// The dump that the log ends in the middle of.
+    pub cut: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +99,8 @@ struct Reader {
     open: Vec<Dump>,
     pending: Vec<Pending>,
     lines: usize,
+    /// This kernel marks the ends of dumps.
+    ends: bool,
 }
 
 /// Reads a log and says which function of which card each command is of.
@@ -112,6 +118,7 @@ pub fn read(from: impl BufRead) -> Result<Trace, Problem> {
 pub fn parse(mut from: impl BufRead) -> Result<Log, Problem> {
     let mut r = Reader::default();
     let mut line = vec![];
+    let mut torn = false;
     loop {
         line.clear();
         let n = read_line(&mut from, &mut line).map_err(|e| format!("cannot read it: {e}"))?;
@@ -119,8 +126,14 @@ pub fn parse(mut from: impl BufRead) -> Result<Log, Problem> {
             break;
         }
         r.lines += 1;
-        r.line(&String::from_utf8_lossy(&line));
+        let text = String::from_utf8_lossy(&line);
+        torn = n == line.len() && row(text.trim_end()).is_none();
+        r.line(&text);
     }
+    r.log.cut = r.open.iter().find(|d| r.cut(d, torn)).map(|d| {
+        let half = if d.input { "INPUT" } else { "OUTPUT" };
+        format!("within a dump of {}, {half}", Opcode(d.opcode))
+    });
     while !r.open.is_empty() {
         r.close(0);
     }
@@ -158,6 +171,11 @@ fn read_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<usi
 }
 
 impl Reader {
+    /// Whether a dump that is open where the log ends goes on behind that.
+    fn cut(&self, d: &Dump, torn: bool) -> bool {
+        torn || if d.data { self.ends } else { half(d).is_none() }
+    }
+
     fn line(&mut self, line: &str) {
         let line = line.trim_end();
         if let Some((slot, offset, words)) = row(line) {
@@ -165,6 +183,7 @@ impl Reader {
         } else if let Some(head) = head(line) {
             self.head(&head, line);
         } else if let Some((before, _)) = line.split_once("end dump") {
+            self.ends = true;
             let (device, slot) = (device(before), slot(before));
             let at = self.open.iter().position(|d| {
                 device.is_some_and(|name| self.log.devices.get(d.device).is_some_and(|n| n == name)) && d.slot == slot

@@ -38,6 +38,8 @@ pub struct Trace {
     pub entries: Vec<Entry>,
     /// What is missing, in words for the user.
     pub notes: Vec<String>,
+    /// Where the file was cut off, if it was.
+    pub cut: Option<String>,
 }
 
 impl Trace {
@@ -50,19 +52,26 @@ impl Trace {
     }
 }
 
-/// Reads a trace or a kernel's log, whichever it is.
+/// Reads a trace or a kernel's log, whichever it is; with `partial` also one that was cut off.
 ///
 /// # Errors
-/// It cannot be read, or is neither of the two.
-pub fn load(path: &Path) -> Result<Trace, Problem> {
+/// It cannot be read, is neither of the two, or was cut off.
+pub fn load(path: &Path, partial: bool) -> Result<Trace, Problem> {
     let fail = |e: std::io::Error| format!("{}: cannot read it: {e}", path.display());
     let mut file = File::open(path).map_err(fail)?;
     let mut magic = vec![];
     (&mut file).take(file::MAGIC.len() as u64).read_to_end(&mut magic).map_err(fail)?;
     file.rewind().map_err(fail)?;
     let name = |problem: Problem| format!("{}: {problem}", path.display());
-    if magic == file::MAGIC {
-        return file::read(BufReader::new(file)).map_err(name);
+    let is_trace = magic == file::MAGIC;
+    let from = BufReader::new(file);
+    let mut trace = if is_trace { file::read(from) } else { import::read(from) }.map_err(name)?;
+    if let Some(cut) = trace.cut.take() {
+        let what = if is_trace { "trace" } else { "log" };
+        if !partial {
+            return Err(name(format!("the {what} was cut off {cut}; --partial takes what comes before")));
+        }
+        trace.notes.push(format!("the {what} was cut off {cut}; what comes before is used"));
     }
-    import::read(BufReader::new(file)).map_err(name)
+    Ok(trace)
 }
