@@ -25,6 +25,7 @@ def matches(name, match, hits, misses, protocol="all", sender=x, to=y):
             both += yes[len(no):] + no[len(yes):]
             switched(ENDS, sender, both, {to: yes}, no)
             rule.counted(yes)
+            silence(ENDS)
         finally:
             clear(sender.rep)
 
@@ -113,6 +114,7 @@ with check("the first priority wins"):
     switched(ENDS, x, first + second, {y: second}, [])
     drop.counted(first)
     rest.counted(second)
+    silence(ENDS)
     drop.delete()
     switched(ENDS, x, first, {y: first}, [])
     rest.counted(first + second)
@@ -153,6 +155,7 @@ with check("chains"):
     two.counted(all_three)
 
 with check("software goes on in the chain where hardware had nothing"):
+    needs("tc_skb_ext_tc_enable", "NET_TC_SKB_EXT, by which tc learns of the chain")
     soft = Rule(x.rep, "ip_proto tcp", "action drop", "ip", chain=1, prio=2, skip="skip_hw")
     missed = numbered([T], 400)
     before = gate.hw()[0]

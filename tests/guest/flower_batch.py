@@ -9,7 +9,6 @@ SAMPLES = 40
 x, y, wire = two_sfs()
 ENDS = (x, y, wire)
 address = lambda i: f"10.{64 + (i >> 16)}.{i >> 8 & 0xFF}.{i & 0xFF}"
-before = ask("objects")
 
 
 def batch(lines):
@@ -19,24 +18,21 @@ def batch(lines):
     return time.monotonic() - start
 
 
-def kinds(objects):
-    """Counts by kind of all functions together."""
-    total = {}
-    for found in objects.values() if isinstance(objects, dict) else objects:
-        for kind, n in (found.items() if isinstance(found, dict) else found):
-            total[kind] = total.get(kind, 0) + n
-    return total
+def things():
+    """What PF0 has in the device, by kind."""
+    return ask("objects")["pf0/0x0"]
 
+
+before, memory = things(), [ask("memory")["anonymous"]]
 
 with check(f"{RULES} rules in one batch"):
     took = batch(f"filter add dev {x.rep} ingress prio 1 protocol ip handle {i + 1:#x} flower skip_sw dst_ip {address(i)} "
                  f"action mirred egress redirect dev {y.rep}" for i in range(RULES))
     say(f"{RULES / took:.0f} rules a second in")
     value("rules_in_a_second", round(RULES / took))
-
-with check("the device has them"):
-    now = ask("objects")
-    say(f"{before} {now}")
+    memory.append(ask("memory")["anonymous"])
+    now = things()
+    require(now["FlowEntry"] >= before["FlowEntry"] + RULES, f"the device has {now}, before it had {before}")
 
 with check("samples of them forward"):
     random.seed(5)
@@ -64,8 +60,14 @@ with check("all go, and nothing of them is left in the device"):
     clear(x.rep)
     say(f"{RULES / 2 / (time.monotonic() - start):.0f} rules a second out, all at once")
     switched(ENDS, x, sent, {}, sent)
-    # Bulks of counters stay with the driver for a while.
-    now = ask("objects")
-    say(f"{now}")
+    kinds = ("FlowEntry", "FlowGroup", "FlowTable", "ModifyHeader")
+    only = lambda o: {k: o.get(k, 0) for k in kinds}
+    until(lambda: only(things()) == only(before), f"the objects of before, {only(before)}, not {only(things())},", 60)
+    # The driver keeps a few bulks of counters for the next rule.
+    bulks = lambda o: o.get("FlowCounterBulk", 0)
+    until(lambda: bulks(things()) <= bulks(before) + 2, "the end of the counters", 60)
+    memory.append(ask("memory")["anonymous"])
+    say(f"KiB of the device before, with the rules, after: {memory}")
+    value("memory", memory)
 
 finish()

@@ -47,15 +47,15 @@ def two_sfs():
 
 
 class Rule:
-    """A flower filter at a representor's ingress."""
+    """A flower filter at a netdev's ingress."""
 
-    def __init__(self, at, match, action, protocol="all", prio=1, chain=0, skip="skip_sw"):
-        self.at, self.prio, self.chain = at, prio, chain
+    def __init__(self, at, match, action, protocol="all", prio=1, chain=0, skip="skip_sw", ns=None):
+        self.at, self.prio, self.chain, self.ns = at, prio, chain, ns
         self.words = f"{protocol} flower {match}"
-        run(f"tc filter add dev {at} ingress chain {chain} prio {prio} protocol {protocol} flower {skip} {match} {action}")
+        run(f"tc filter add dev {at} ingress chain {chain} prio {prio} protocol {protocol} flower {skip} {match} {action}", ns)
 
     def shown(self):
-        filters = json.loads(run(f"tc -s -j filter show dev {self.at} ingress chain {self.chain} prio {self.prio}"))
+        filters = json.loads(run(f"tc -s -j filter show dev {self.at} ingress chain {self.chain} prio {self.prio}", self.ns))
         found = [f["options"] for f in filters if "options" in f and "keys" in f["options"]]
         require(found, f"there is no filter at {self.at}, prio {self.prio}: {filters}")
         return found[-1]
@@ -76,30 +76,34 @@ class Rule:
         expected = (len(frames), sum(map(len, frames)))
         until(lambda: self.hw()[0] >= expected[0], f"{expected[0]} packets of {self.words}, not {self.hw()[0]},", 20)
         equal(self.hw(), expected, f"packets and bytes that {self.words} counted")
-        equal(self.action_stats(0)["packets"] - self.hw()[0], 0, f"packets of {self.words} in software")
+        equal(self.in_software(), 0, f"packets of {self.words} in software")
+
+    def in_software(self):
+        s = self.action_stats(0)
+        return s["packets"] - s.get("hw_packets", 0)
 
     def delete(self):
-        run(f"tc filter del dev {self.at} ingress chain {self.chain} prio {self.prio} protocol {self.words.split()[0]} flower", seconds=60)
+        run(f"tc filter del dev {self.at} ingress chain {self.chain} prio {self.prio} protocol {self.words.split()[0]} flower", self.ns)
 
 
-def clear(*reps):
+def clear(*devs, ns=None):
     """No filters."""
-    for rep in reps:
-        run(f"tc filter del dev {rep} ingress")
+    for dev in devs:
+        run(f"tc filter del dev {dev} ingress", ns)
 
 
-def refused(at, match, action, protocol="all", why="", chain=0):
+def refused(at, match, action, protocol="all", why="", chain=0, ns=None):
     """The kernel does not take the rule to hardware, but to software it does."""
     line = f"dev {at} ingress chain {chain} prio 9 protocol {protocol} flower"
-    r = attempt(f"tc filter add {line} skip_sw {match} {action}")
+    r = attempt(f"tc filter add {line} skip_sw {match} {action}", ns)
     require(r.status != 0, f"{protocol} {match} {action} was taken to hardware")
     if why:
         require(why in r.err, f"{protocol} {match} {action}: {r.err}")
-    run(f"tc filter add {line} {match} {action}")
-    shown = json.loads(run(f"tc -s -j filter show dev {at} ingress chain {chain} prio 9"))
+    run(f"tc filter add {line} {match} {action}", ns)
+    shown = json.loads(run(f"tc -s -j filter show dev {at} ingress chain {chain} prio 9", ns))
     o = next(f["options"] for f in shown if "keys" in f.get("options", {}))
     require(o.get("not_in_hw") and not o.get("in_hw"), f"{protocol} {match} {action}: {o}")
-    run(f"tc filter del dev {at} ingress chain {chain} prio 9")
+    run(f"tc filter del dev {at} ingress chain {chain} prio 9", ns)
 
 
 def switched(ends, sender, sent, expected, slow):
@@ -116,3 +120,10 @@ def switched(ends, sender, sent, expected, slow):
     for e in ends:
         if e is not sender:
             same(e.slow.take(), [], f"the representor {e.rep}")
+
+
+def silence(ends):
+    """Nobody has heard anything since."""
+    for e in ends:
+        same(e.ear.take(), [], e.dev)
+        same(e.slow.take(), [], f"the representor {e.rep}")
