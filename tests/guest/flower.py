@@ -155,7 +155,9 @@ with check("chains"):
     two.counted(all_three)
 
 with check("software goes on in the chain where hardware had nothing"):
-    needs("tc_skb_ext_tc_enable", "NET_TC_SKB_EXT, by which tc learns of the chain")
+    if KERNEL < (6, 12):
+        # Later ones offload tc only with it.
+        skip("6.1 is built without NET_TC_SKB_EXT, by which software learns of the chain")
     soft = Rule(x.rep, "ip_proto tcp", "action drop", "ip", chain=1, prio=2, skip="skip_hw")
     missed = numbered([T], 400)
     before = gate.hw()[0]
