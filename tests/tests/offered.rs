@@ -131,6 +131,17 @@ fn by_a_physical_function() -> anyhow::Result<()> {
         // What the kernel's bridge offload needs of the FDB.
         let bridge = [(Ft::push_vlan, 1), (Ft::pop_vlan, 1), (Ft::reformat_insert, 1), (Ft::reformat_remove, 1)];
         below(fdb, "FDB", &bridge);
+        // What tc's rules need of it beside that.
+        let tc = [
+            (Ft::push_vlan_2, 1),
+            (Ft::pop_vlan_2, 1),
+            (Ft::termination_table, 1),
+            (Ft::termination_table_raw_traffic, 1),
+            (Ft::ignore_flow_level, 1),
+        ];
+        below(fdb, "FDB", &tc);
+        // Bit 8 is ICMP, bit 9 ICMPv6.
+        at_least(caps, GENERAL, Mode::Current, &[(Gen::flex_parser_protocols, 0x300)]);
         tables(group.sub(FtEsw::flow_table_properties_esw_acl_ingress), "ingress ACL", 2, 8);
         let egress = group.sub(FtEsw::flow_table_properties_esw_acl_egress);
         below(egress, "egress ACL", &[(Ft::ft_support, 1), (Ft::flow_counter, 1)]);

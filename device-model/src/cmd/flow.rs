@@ -90,12 +90,14 @@ pub fn create_flow_table(
     if log_size > p.get(FlowTablePropLayout::log_max_ft_size) {
         return Err(Refusal::param(Syndrome::TABLE_SIZE));
     }
-    if c.is(FlowTableContext::sw_owner) || c.is(FlowTableContext::termination_table) {
+    let terminates = c.is(FlowTableContext::termination_table);
+    if c.is(FlowTableContext::sw_owner) || terminates && !p.is(FlowTablePropLayout::termination_table) {
         return Err(Refusal::param(Syndrome::TABLE_TYPE));
     }
     let mut flags = TableFlags::empty();
     flags.set(TableFlags::REFORMAT, c.is(FlowTableContext::reformat_en));
     flags.set(TableFlags::DECAP, c.is(FlowTableContext::decap_en));
+    flags.set(TableFlags::TERMINATION, terminates);
     // The driver's levels may lie beyond max_ft_level; any is taken.
     let spec = TableSpec {
         kind: own.kind,

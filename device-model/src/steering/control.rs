@@ -518,6 +518,10 @@ impl<T: Send + Sync + 'static> Steering<T> {
     }
 
     fn check_dest(&self, table: &Table<T>, ignore_level: bool, dest: &Dest<T>) -> Result<(), Refusal> {
+        let leaves = matches!(dest, Dest::Vport { .. } | Dest::Uplink { .. });
+        if table.flags.contains(TableFlags::TERMINATION) && !leaves {
+            return Err(Refusal::param(Syndrome::FTE_DESTINATION));
+        }
         let reachable = match dest {
             Dest::Table(at) => match self.target(*at) {
                 Some(t) if t.kind == table.kind && t.level <= table.level && !ignore_level => {

@@ -106,7 +106,7 @@ bitflags::bitflags! {
         const REFORMAT = 1;
         /// `decap_en`.
         const DECAP = 2;
-        /// `termination_table`.
+        /// `termination_table`: nothing follows its rules but vports.
         const TERMINATION = 4;
     }
 }

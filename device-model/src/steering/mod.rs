@@ -32,7 +32,7 @@ pub use counter::{CounterBulk, Counters, FlowCounter, Place};
 pub use domain::{Miss, Reader, TableFlags, TableRef, TableType, View};
 pub use object::{Action, Actions, Dest, FlowSource, Fte, ModifyHeader, PushVlan, Reformat, Used};
 pub use trace::{Metadata, NoTrace, Step, Trace, Why, why};
-pub use walk::{DropReason, Packet, Sink, Verdict};
+pub use walk::{DropReason, MAX_COPIES, MAX_HOPS, Packet, Sink, Verdict};
 
 #[cfg(test)]
 mod testing;

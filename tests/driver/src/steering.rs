@@ -90,6 +90,8 @@ pub struct Flow {
     pub vlan: u16,
     /// Tag that the completion shows.
     pub tag: u32,
+    /// Tables may be at any level.
+    pub any_level: bool,
 }
 
 impl Flow {
@@ -195,6 +197,7 @@ impl Function {
             i.set(SetFteIn::table_type, t.kind).set(SetFteIn::table_id, t.id).set(SetFteIn::flow_index, index);
             i.set(SetFteIn::other_vport, t.vport.is_some().into());
             i.set(SetFteIn::vport_number, t.vport.unwrap_or(0).into());
+            i.set(SetFteIn::ignore_flow_level, flow.any_level.into());
             let mut c = i.sub(SetFteIn::flow_context);
             flow.fill(&mut c, group);
             value(&mut c.sub(FlowContext::match_value));
@@ -211,6 +214,7 @@ impl Function {
             i.set(SetFteIn::table_type, t.kind).set(SetFteIn::table_id, t.id).set(SetFteIn::flow_index, index);
             i.set(SetFteIn::other_vport, t.vport.is_some().into());
             i.set(SetFteIn::vport_number, t.vport.unwrap_or(0).into());
+            i.set(SetFteIn::ignore_flow_level, flow.any_level.into());
             flow.fill(&mut i.sub(SetFteIn::flow_context), group);
         })
         .map(drop)
