@@ -8,6 +8,12 @@ PEER = "peer"
 SFS = 4
 
 
+# 7.3 waits for itself where the driver of a physical function leaves while one of its SFs is
+# attached: the SF's devlink wants the function's lock for its own end (`devl_rate_lock`), and
+# who holds it waits for just that.
+WAITS_FOR_ITSELF = KERNEL == (7, 3)
+
+
 class Fabric:
     """PF1 in a namespace; PF0's uplink and four SFs on a bridge, each SF in a namespace."""
 
@@ -33,6 +39,13 @@ class Fabric:
         for i, sf in enumerate(self.sfs):
             until(lambda: carrier(sf.dev, f"s{i}"), f"the carrier of SF {i}")
             equal(state_of(sf.handle), "active/attached", f"state of SF {i}")
+
+    def let_go(self):
+        """Before the function's driver leaves: the SFs go first where the kernel needs it."""
+        if WAITS_FOR_ITSELF:
+            for sf in self.sfs:
+                sf.deactivate()
+                until(lambda: state_of(sf.handle) == "inactive/detached", f"the end of {sf.aux}")
 
     def traffic(self, size=1 << 18):
         """All SFs at the same time, with the peer and with each other."""

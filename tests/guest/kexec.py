@@ -60,6 +60,7 @@ elif BOOT == 2:
         f = Fabric()
         f.traffic()
         f.flood()
+        f.let_go()
     with check("the next kernel is started while SFs carry traffic"):
         next_kernel(True)
 else:

@@ -19,6 +19,7 @@ if BOOT == 1:
     with check(f"{ROUNDS} times rmmod and modprobe with SFs under traffic"):
         for n in range(ROUNDS):
             f.flood()
+            f.let_go()
             run("modprobe -r mlx5_core")
             f.quiet()
             gone()
@@ -28,6 +29,7 @@ if BOOT == 1:
 
     with check("devlink dev reload with SFs under traffic"):
         f.flood()
+        f.let_go()
         for pci in PF:
             run(f"devlink dev reload pci/{pci}")
         f.quiet()
@@ -38,6 +40,7 @@ if BOOT == 1:
 
     with check("unbind, FLR, bind with SFs under traffic"):
         f.flood()
+        f.let_go()
         for pci in PF:
             write("/sys/bus/pci/drivers/mlx5_core/unbind", pci)
         f.quiet()
@@ -51,6 +54,7 @@ if BOOT == 1:
 
     with check("switchdev to legacy and back with SFs under traffic"):
         f.flood()
+        f.let_go()
         run("ip link del br0")
         switchdev(PF[0], "legacy")
         f.quiet()
@@ -67,6 +71,7 @@ if BOOT == 1:
         f.traffic()
 
     f.flood()
+    f.let_go()
     sys.stdout.flush()
     time.sleep(0.5)
     run("busybox reboot -f")

@@ -21,7 +21,8 @@ def udev(name):
 
 # Before 6.11 mlx5_ib makes XRC queues when it is loaded, which the device does not have; udevd
 # loads it for every function, and switchdev mode needs what it has loaded.
-if KERNEL < (6, 11):
+HAS_RDMA = KERNEL >= (6, 11)
+if not HAS_RDMA:
     os.makedirs("/etc/modprobe.d", exist_ok=True)
     with open("/etc/modprobe.d/mlx5_ib.conf", "w") as f:
         f.write("blacklist mlx5_ib\n")
@@ -45,6 +46,10 @@ with check("names of the uplink and of representors in switchdev mode"):
     switchdev(PF[0])
     run("udevadm settle --timeout=60", seconds=90)
     named(f"{BASE[0]}np0", "the uplink")
+    # Where mlx5_ib is on its way, the kernel makes no representor before it is there.
+    aux = "/sys/bus/auxiliary/devices"
+    rdma = [name for name in os.listdir(aux) if "rdma" in name and HAS_RDMA]
+    until(lambda: all(os.path.exists(f"{aux}/{name}/driver") for name in rdma), f"drivers of {rdma}")
     # A name has 15 characters: in this slot there is room for SF numbers of one digit.
     sfs = [Sf(PF[0], n, f"00:00:00:00:02:{n:02x}") for n in (8, 9)]
     run("udevadm settle --timeout=60", seconds=90)

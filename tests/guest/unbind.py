@@ -115,6 +115,10 @@ with check("every other auxiliary device"):
         kind = name.rsplit(".", 1)[0]
         if kind in ("mlx5_core.eth", "mlx5_core.sf", "mlx5_core.eth-rep"):
             continue
+        # Up to 6.x mlx5_ib puts its own page of doorbells where mlx5_core keeps its
+        # (`mlx5_ib_stage_uar_init`), which then is not there when that leaves.
+        if kind == "mlx5_core.rdma" and KERNEL < (7, 0):
+            continue
         stream = Stream("10.0.0.100", "s0", PEER)
         unbind(name, driver)
         time.sleep(0.3)
@@ -140,6 +144,7 @@ with check("Ethernet of the function that has the SFs"):
     bind(name, "mlx5_core.eth")
     until(lambda: netdev_of(PF[0]), "the function's netdev")
     stream.end()
+    f.let_go()
     run(f"devlink dev reload pci/{PF[0]}")
     run(f"ip -n {PEER} link set {netdev_in(PEER)} netns 1")
     f = Fabric()
