@@ -1,9 +1,9 @@
 //! What a script says of its checks: lines `ok NAME`, `not ok NAME: WHY`, `skip NAME: WHY`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What came of one check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "verdict", content = "why")]
 pub enum Verdict {
     /// As it should be.
@@ -15,7 +15,7 @@ pub enum Verdict {
 }
 
 /// One thing that a script checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// Its name.
     pub name: String,

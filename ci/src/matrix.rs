@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
 use crate::evidence::Evidence;
-use crate::suite::Suite;
+use crate::suite::{self, Suite};
 
 /// What came of a suite on a kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Everything is as it should be; single checks may be skipped.
@@ -33,7 +33,7 @@ impl Status {
 }
 
 /// A kernel of the matrix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     /// The line (`7.2`), or the name of the user's kernel.
     pub name: String,
@@ -42,7 +42,7 @@ pub struct Column {
 }
 
 /// A suite on a kernel.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cell {
     /// The column's name.
     pub kernel: String,
@@ -156,7 +156,7 @@ impl Cell {
 }
 
 /// All results.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Matrix {
     /// Kernels, in the order asked for.
     pub kernels: Vec<Column>,
@@ -167,7 +167,7 @@ pub struct Matrix {
 }
 
 /// A suite of the matrix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// Its name.
     pub name: String,
@@ -191,6 +191,25 @@ impl Matrix {
     pub fn new(kernels: Vec<Column>, suites: &[&Suite]) -> Matrix {
         let row = |s: &&Suite| Row { name: s.name.clone(), about: s.about.clone() };
         Matrix { kernels, suites: suites.iter().map(row).collect(), cells: vec![] }
+    }
+
+    /// Takes the results of another run; of what both have, the other's.
+    pub fn join(&mut self, other: Matrix) {
+        for column in other.kernels {
+            match self.kernels.iter_mut().find(|k| k.name == column.name) {
+                Some(known) => *known = column,
+                None => self.kernels.push(column),
+            }
+        }
+        for row in other.suites {
+            if !self.suites.iter().any(|s| s.name == row.name) {
+                self.suites.push(row);
+            }
+        }
+        let place = |s: &Row| suite::suites().iter().position(|known| known.name == s.name);
+        self.suites.sort_by_key(|s| place(s).unwrap_or(usize::MAX));
+        self.cells.retain(|c| !other.cells.iter().any(|o| (&o.kernel, &o.suite) == (&c.kernel, &c.suite)));
+        self.cells.extend(other.cells);
     }
 
     /// The result of a suite on a kernel.
@@ -268,6 +287,28 @@ pub(crate) mod tests {
         let skip = "skip: before 6.12: no such thing";
         assert_eq!(cells, ["pass: 1 checks, 1 skipped", "fail: 2 thing(s) wrong, 1 checks good", skip]);
         assert_eq!(m.reasons().len(), 2);
+    }
+
+    #[test]
+    fn runs_are_joined() {
+        let m = sample();
+        let part = |kernel: usize, suites: &[usize]| {
+            let kernels = vec![m.kernels[kernel].clone()];
+            let suites: Vec<Row> = suites.iter().map(|s| m.suites[*s].clone()).collect();
+            let mine = |c: &&Cell| c.kernel == kernels[0].name && suites.iter().any(|s| s.name == c.suite);
+            let cells = m.cells.iter().filter(mine).cloned().collect();
+            Matrix { kernels, suites, cells }
+        };
+        let mut joined = Matrix::default();
+        for (kernel, suites) in [(0, &[2, 1][..]), (1, &[0, 1, 2]), (0, &[0])] {
+            joined.join(part(kernel, suites));
+        }
+        assert_eq!((&joined.kernels, &joined.suites, joined.counts()), (&m.kernels, &m.suites, m.counts()));
+
+        let mut again = part(0, &[1]);
+        again.cells[0].status = Status::Pass;
+        joined.join(again);
+        assert_eq!((joined.cells.len(), joined.counts()), (6, Counts { pass: 4, fail: 1, skip: 1 }), "the later one");
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Suite {
     pub iommu: bool,
     /// The guest finds its kernel and its initrd in `/host/boot`.
     pub boot_files: bool,
+    /// The device manages its eswitch itself.
+    pub embedded: bool,
     /// The script runs the kernel's own tests: it needs a kernel that was built with them.
     pub kernel_tests: bool,
     /// Debian packages that the guest has besides.
@@ -181,6 +183,8 @@ struct Row {
     #[serde(default)]
     boot_files: bool,
     #[serde(default)]
+    embedded: bool,
+    #[serde(default)]
     kernel_tests: bool,
     #[serde(default)]
     with: Vec<String>,
@@ -241,6 +245,7 @@ fn parse(text: &str) -> Result<Vec<Suite>, TableError> {
             workers: row.workers.unwrap_or(defaults.workers),
             iommu: row.iommu,
             boot_files: row.boot_files,
+            embedded: row.embedded,
             kernel_tests: row.kernel_tests,
             with: row.with,
             qemu: row.qemu,

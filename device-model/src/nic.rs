@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use parking_lot::Mutex;
 use sfnic_firmware_cmds::entries::{Eqe, event};
 use sfnic_firmware_cmds::layout::ViewMut;
-use sfnic_firmware_cmds::layouts::{CmdHcaCap, CmdHcaCap2, ESwitchCap};
+use sfnic_firmware_cmds::layouts::{CmdHcaCap, ESwitchCap};
 use sfnic_firmware_cmds::profile::Profile;
 
 use crate::capture::Capture;
@@ -92,6 +92,8 @@ impl Default for CardConfig {
 pub struct Nic {
     /// What it is modelled on.
     pub profile: Profile,
+    /// What a new SF can do.
+    pub(crate) sf_caps: Caps,
     /// Its cards, by number of the physical function.
     pub cards: Vec<Card>,
     /// What drivers wanted and the model does not have.
@@ -160,9 +162,11 @@ impl Nic {
         let flows = Flows::default();
         let card = |(i, c)| Card::new(i, c, &profile, &flows, &faults);
         let cards = cards.into_iter().enumerate().map(card).collect();
+        let sf_caps = Caps::new(&profile.sf);
         let timer_khz = Caps::new(&profile.pf).general(CmdHcaCap::device_frequency_khz);
         Arc::new(Self {
             timer_khz,
+            sf_caps,
             profile,
             cards,
             unmodelled: Unmodelled::default(),
@@ -279,7 +283,7 @@ impl Nic {
         let index = id.wrapping_sub(ctl.sf_base);
         let vport = VportControl::new(id, [0; 6], DEFAULT_MTU, Admin::Auto);
         let vhca_id = card.vhca_id(Some(index));
-        let mut caps = Caps::new(&self.profile.sf);
+        let mut caps = self.sf_caps.clone();
         caps.fix(CmdHcaCap::vhca_id, vhca_id.into());
         let steering = Steering::with(Limits::default(), self.flows.changes.clone());
         let plane = FunctionPlane::new(id, vhca_id, vport.plane.clone(), card.dma.clone(), steering.reader());
@@ -306,11 +310,9 @@ impl Nic {
             f.enabled = false;
             f.iseg = Iseg::default();
             // What the driver enabled goes; what the manager allowed stays.
-            let eqs = f.caps.general2(CmdHcaCap2::max_num_eqs_24b);
-            f.caps = Caps::new(&self.profile.sf);
-            f.caps.fix(CmdHcaCap::vhca_id, f.vhca_id.into());
-            f.caps.fix2(CmdHcaCap2::max_num_eqs_24b, eqs);
+            f.caps.driver_left();
         }
+        self.refresh_vport_link(card, ctl, id);
         self.refresh_vport_link(card, ctl, id);
     }
 
@@ -366,14 +368,20 @@ impl Nic {
         }
     }
 
+    /// The manager takes an SF back: nothing of it reaches anybody from here on, also if its
+    /// driver does not let go of it.
+    pub(crate) fn sf_deactivated(&self, card: &Card, ctl: &mut Control, id: u16, after: State) {
+        match after {
+            State::Allocated => self.sf_detached(card, ctl, id),
+            _ => self.refresh_vport_link(card, ctl, id),
+        }
+    }
+
     /// The driver left and may come back: the next one finds the capabilities
     /// that the manager configured.
     fn sf_driver_left(&self, ctl: &mut Control, id: u16) {
         if let Some(f) = ctl.functions.get_mut(&id) {
-            let eqs = f.caps.general2(CmdHcaCap2::max_num_eqs_24b);
-            f.caps = Caps::new(&self.profile.sf);
-            f.caps.fix(CmdHcaCap::vhca_id, f.vhca_id.into());
-            f.caps.fix2(CmdHcaCap2::max_num_eqs_24b, eqs);
+            f.caps.driver_left();
         }
     }
 
@@ -381,7 +389,9 @@ impl Nic {
     /// and the function behind it.
     pub(crate) fn refresh_vport_link(&self, card: &Card, ctl: &mut Control, number: u16) {
         let port_up = card.port.is_up();
+        let closed = ctl.sf(number).is_some_and(|s| s.state == State::TeardownRequest);
         let Some(v) = ctl.vports.get_mut(&number) else { return };
+        v.closed = closed;
         let up = v.link(port_up);
         v.plane.link.store(up, Relaxed);
         self.flows.changed();

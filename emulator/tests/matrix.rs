@@ -39,6 +39,9 @@ fn mistakes_are_one_line_before_any_guest() {
         has(&refused(&[flag, "/nonexistent/file"]), &[flag, "/nonexistent/file", "can be written"]);
     }
     has(&refused(&["--keep", "/proc/x"]), &["--keep", "/proc/x"]);
+    has(&refused(&["--join", "/nonexistent/file"]), &["--join", "/nonexistent/file", "--json"]);
+    has(&refused(&["--join", "/etc/passwd"]), &["--join", "/etc/passwd", "--json"]);
+    has(&refused(&["--join", "a", "--kernels", "7.2"]), &["--join", "--kernels"]);
     has(&refused(&["--inject", "fail:NOTHING"]), &["--inject", "fail:CREATE_TIR"]);
 }
 
@@ -94,4 +97,11 @@ fn a_fault_turns_its_cell_red() {
     has(&said, &["CREATE_TIR(0x900)", "0x5f0010"]);
     has(&fs::read_to_string(&junit).expect("JUnit"), &["failures=\"1\"", "<failure message=", "CREATE_TIR(0x900)"]);
     has(&fs::read_to_string(&readme).expect("README"), &["| **fail** |"]);
+
+    // A table of both: the later one counts.
+    let file = path("bad.json");
+    fs::write(&file, &bad.stdout).expect("written");
+    let joined = matrix(&["--join", &file, "--tap"]);
+    assert_eq!(joined.status.code(), Some(1), "{}", String::from_utf8_lossy(&joined.stderr));
+    has(&String::from_utf8_lossy(&joined.stdout), &["TAP version", "not ok", "CREATE_TIR(0x900)"]);
 }

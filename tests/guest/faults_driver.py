@@ -7,8 +7,7 @@ from pair import A, B, FOUR, connect, traffic
 
 def reporter(pci, name):
     """A health reporter of a function."""
-    all = devlink(f"health show pci/{pci}")["health"][f"pci/{pci}"]
-    return next(r for r in all if r["reporter"] == name)
+    return devlink(f"health show pci/{pci} reporter {name}")["health"][f"pci/{pci}"][0]
 
 
 devs = connect()

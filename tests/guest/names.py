@@ -19,6 +19,13 @@ def udev(name):
     return dict(l[3:].split("=", 1) for l in lines if l.startswith("E: "))
 
 
+# Before 6.11 mlx5_ib makes XRC queues when it is loaded, which the device does not have; udevd
+# loads it for every function, and switchdev mode needs what it has loaded.
+if KERNEL < (6, 11):
+    os.makedirs("/etc/modprobe.d", exist_ok=True)
+    with open("/etc/modprobe.d/mlx5_ib.conf", "w") as f:
+        f.write("blacklist mlx5_ib\n")
+
 with check("systemd-udevd runs"):
     subprocess.run(["/usr/lib/systemd/systemd-udevd", "--daemon"], check=True)
     settle()

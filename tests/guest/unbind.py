@@ -131,6 +131,8 @@ with check("every other auxiliary device"):
 with check("Ethernet of the function that has the SFs"):
     # The representors go with it, the SFs stay; the kernel makes representors again when the
     # function is loaded again.
+    if KERNEL < (7, 0):
+        skip("this kernel destroys what its representors still use, and then does not get over it")
     name = eth_of(PF[0])
     stream = Stream("10.0.0.100", PEER, PEER)
     unbind(name, "mlx5_core.eth")

@@ -1,4 +1,4 @@
-//! Results as JSON: `summary`, `kernels`, `suites`, `cells`.
+//! Results as JSON: `summary`, `kernels`, `suites`, `cells`; written and read.
 
 use serde::Serialize;
 
@@ -17,6 +17,14 @@ pub fn json(matrix: &Matrix) -> String {
     serde_json::to_string_pretty(&whole).unwrap_or_default() + "\n"
 }
 
+/// Results that [`json`] wrote.
+///
+/// # Errors
+/// They are something else: what is wrong, and where.
+pub fn read(text: &str) -> Result<Matrix, String> {
+    serde_json::from_str(text).map_err(|e| e.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +40,13 @@ mod tests {
         assert_eq!(bad["checks"][1]["verdict"], "failed");
         assert_eq!(bad["checks"][1]["why"], "1 < 2 & 3");
         assert_eq!(value["cells"][2]["reason"], "before 6.12: no such thing");
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let text = json(&sample());
+        assert_eq!(json(&read(&text).expect("results")), text);
+        assert!(read("{}").is_err());
+        assert!(read(&text[..text.len() / 2]).is_err());
     }
 }

@@ -37,9 +37,7 @@ pub fn disable_hca(cx: &mut Cx<'_>, i: View<'_, DisableHcaIn>, _: &mut ViewMut<'
     if target != 0 {
         cx.require_manager()?;
         let (_, after) = cx.ctl.sf_transition(target, Cause::Deactivate)?;
-        if after == State::Allocated {
-            cx.nic.sf_detached(cx.card, cx.ctl, target);
-        }
+        cx.nic.sf_deactivated(cx.card, cx.ctl, target, after);
         return Ok(());
     }
     let fid = cx.fid;

@@ -103,13 +103,16 @@ pub fn dealloc_uar(cx: &mut Cx<'_>, i: View<'_, DeallocUarIn>, _: &mut ViewMut<'
 pub fn create_mkey(cx: &mut Cx<'_>, i: View<'_, CreateMkeyIn>, o: &mut ViewMut<'_, CreateMkeyOut>) -> Answer {
     const PHYSICAL: u32 = 0;
     const PAGES: u32 = 1;
+    const INDIRECT: u32 = 2;
     let uid = cx.uid;
     let c = i.sub(CreateMkeyIn::memory_key_mkey_entry);
-    if i.is(CreateMkeyIn::mkey_umem_valid) || i.is(CreateMkeyIn::pg_access) || c.is(Mkc::free) || c.is(Mkc::umr_en) {
+    if i.is(CreateMkeyIn::mkey_umem_valid) || i.is(CreateMkeyIn::pg_access) {
         return Err(Refusal::param(Syndrome::MKEY_MODE));
     }
     let mode = c.get(Mkc::access_mode_4_2) << Mkc::access_mode_1_0.width() | c.get(Mkc::access_mode_1_0);
+    // A free key waits for a send queue to give it memory (UMR), which none does here.
     let translation = match mode {
+        PAGES | INDIRECT if c.is(Mkc::free) => Translation::Free,
         PHYSICAL => Translation::Physical,
         PAGES => page_list(&i, &c)?,
         _ => return Err(Refusal::param(Syndrome::MKEY_MODE)),

@@ -25,21 +25,32 @@ pub enum Mode {
 
 type Block = Arc<[u8]>;
 
-/// The capability groups of one function.
+/// One group.
+#[derive(Debug, Clone)]
+struct Group {
+    /// What could be enabled.
+    max: Block,
+    /// What is in force.
+    current: Block,
+    /// What is in force for a driver that has set nothing yet.
+    found: Block,
+}
+
+/// The capability groups of one function. A copy costs nothing until one of both changes.
 #[derive(Debug, Clone)]
 pub struct Caps {
-    groups: BTreeMap<u16, (Block, Block)>,
+    groups: BTreeMap<u16, Group>,
 }
 
 impl Caps {
     /// The groups of a profile.
     pub fn new(p: &profile::Caps) -> Self {
-        let groups = p
-            .groups
-            .iter()
-            .map(|(id, (max, cur))| (*id, (Block::from(max.as_slice()), Block::from(cur.as_slice()))))
-            .collect();
-        Self { groups }
+        let group = |(id, (max, cur)): (&u16, &(Vec<u8>, Vec<u8>))| {
+            let found = Block::from(cur.as_slice());
+            let max = if max == cur { found.clone() } else { Block::from(max.as_slice()) };
+            (*id, Group { max, current: found.clone(), found })
+        };
+        Self { groups: p.groups.iter().map(group).collect() }
     }
 
     /// Sets a GENERAL field in both answers.
@@ -53,10 +64,28 @@ impl Caps {
     }
 
     pub(crate) fn fix_in<S: Layout>(&mut self, group: u16, f: Field<S>, value: u32) {
-        if let Some((max, cur)) = self.groups.get_mut(&group) {
-            for b in [max, cur] {
-                ViewMut::<S>::new(unshare(b)).set(f, value);
-            }
+        let Some(g) = self.groups.get_mut(&group) else { return };
+        let (max, current) = (g.max.clone(), g.current.clone());
+        ViewMut::<S>::new(unshare(&mut g.max)).set(f, value);
+        // What was one block stays one.
+        if Arc::ptr_eq(&current, &max) {
+            g.current = g.max.clone();
+        } else {
+            ViewMut::<S>::new(unshare(&mut g.current)).set(f, value);
+        }
+        if Arc::ptr_eq(&g.found, &max) {
+            g.found = g.max.clone();
+        } else if Arc::ptr_eq(&g.found, &current) {
+            g.found = g.current.clone();
+        } else {
+            ViewMut::<S>::new(unshare(&mut g.found)).set(f, value);
+        }
+    }
+
+    /// What a driver set is forgotten: the next one finds what the device and the manager made.
+    pub(crate) fn driver_left(&mut self) {
+        for g in self.groups.values_mut() {
+            g.current = g.found.clone();
         }
     }
 
@@ -67,8 +96,8 @@ impl Caps {
 
     /// A whole group, [`GROUP_SIZE`] bytes, where it is offered.
     pub fn group(&self, id: u16, mode: Mode) -> Option<&[u8]> {
-        let (max, cur) = self.groups.get(&id)?;
-        Some(if mode == Mode::Max { max } else { cur })
+        let g = self.groups.get(&id)?;
+        Some(if mode == Mode::Max { &g.max } else { &g.current })
     }
 
     /// A GENERAL field in force.
@@ -90,14 +119,15 @@ impl Caps {
     /// current; a field above its maximum is cut to the maximum.
     pub fn set(&mut self, id: u16, value: &[u8]) -> Result<(), Refusal> {
         let layout = profile::GROUPS.iter().find(|g| g.id == id);
-        let (Some(layout), Some((max, cur))) = (layout, self.groups.get_mut(&id)) else {
+        let (Some(layout), Some(g)) = (layout, self.groups.get_mut(&id)) else {
             return Err(Refusal::param(Syndrome::CAP_GROUP));
         };
         let mut next = vec![0; GROUP_SIZE];
         let n = value.len().min(GROUP_SIZE);
         next[..n].copy_from_slice(&value[..n]);
-        cut_to_max(&(layout.layout)(), 0, max, &mut next);
-        *cur = Block::from(next);
+        cut_to_max(&(layout.layout)(), 0, &g.max, &mut next);
+        let same = [&g.max, &g.found].into_iter().find(|b| ***b == next[..]);
+        g.current = same.cloned().unwrap_or_else(|| Block::from(next));
         Ok(())
     }
 
@@ -190,6 +220,21 @@ mod tests {
         assert_eq!(c.general(CmdHcaCap::dct), 0);
         assert_eq!(c.general(CmdHcaCap::log_max_cq), 16);
         assert!(c.set(0x3f, &[]).is_err());
+    }
+
+    #[test]
+    fn the_next_driver_finds_what_the_manager_made() {
+        let mut c = caps();
+        let found = c.group(GENERAL, Mode::Current).unwrap().to_vec();
+        let mut want = found.clone();
+        ViewMut::<CmdHcaCap>::new(&mut want).set(CmdHcaCap::vhca_state, 1);
+        c.set(GENERAL, &want).unwrap();
+        c.fix(CmdHcaCap::vhca_id, 5);
+        c.fix2(CmdHcaCap2::max_num_eqs_24b, 3);
+        assert_eq!((c.general(CmdHcaCap::vhca_state), c.general(CmdHcaCap::vhca_id)), (1, 5));
+        c.driver_left();
+        assert_eq!((c.general(CmdHcaCap::vhca_state), c.general(CmdHcaCap::vhca_id)), (0, 5));
+        assert_eq!(c.general2(CmdHcaCap2::max_num_eqs_24b), 3);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct VportControl {
     pub promisc: (bool, bool, bool),
     /// Administrative state.
     pub admin: Admin,
+    /// Its function is to detach: no frames pass, whatever the state above says.
+    pub closed: bool,
     /// Whether QUERY reports it so at present (what was last told).
     pub link_told: bool,
     /// Metadata registers to pass on (bit n: reg_c_n).
@@ -67,6 +69,7 @@ impl VportControl {
             vlans: vec![],
             promisc: (false, false, false),
             admin,
+            closed: false,
             link_told: false,
             reg_c_id: 0,
             policy: Policy::default(),
@@ -107,6 +110,7 @@ impl VportControl {
     /// Whether frames pass, given the physical port.
     pub const fn link(&self, port_up: bool) -> bool {
         match self.admin {
+            _ if self.closed => false,
             Admin::Down => false,
             Admin::Up => true,
             Admin::Auto => port_up,
@@ -133,6 +137,9 @@ mod tests {
         assert!(v.link(true) && !v.link(false));
         v.admin = Admin::Up;
         assert!(v.link(false));
+        v.closed = true;
+        assert!(!v.link(true));
+        v.closed = false;
         v.admin = Admin::Down;
         assert!(!v.link(true));
         assert_eq!(guid([0; 6]), 0);

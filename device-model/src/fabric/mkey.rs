@@ -12,6 +12,8 @@ pub const TERMINATE_LKEY: u32 = 0x100;
 pub enum Translation {
     /// The address is the IOVA; the whole space.
     Physical,
+    /// None yet (`mkc.free`): no address is within.
+    Free,
     /// A list of pages of `1 << log_page` bytes from address `start`.
     Pages {
         /// First address.
@@ -53,6 +55,7 @@ impl Mkey {
         }
         match &self.translation {
             Translation::Physical => each(addr, len),
+            Translation::Free => return Err(KeyFault),
             Translation::Pages { start, len: size, log_page, pages } => {
                 let limit = start.checked_add(*size).ok_or(KeyFault)?;
                 if addr < *start || end > limit {
@@ -94,5 +97,6 @@ mod tests {
         assert!(refused(&k, 0x1_1fff, 2, Access::Read));
         assert!(refused(&k, 0x1_0f00, 1, Access::Write));
         assert!(refused(&key(Translation::Physical), u64::MAX, 2, Access::Read));
+        assert!(refused(&key(Translation::Free), 0, 1, Access::Read));
     }
 }

@@ -5,7 +5,6 @@ use sfnic_firmware_cmds::layouts::CmdHcaCap2;
 use super::view::State;
 use super::{SliceError, detaching, missing};
 use crate::control::Control;
-use crate::control::caps::Caps;
 use crate::control::vhca::{self, Cause};
 use crate::control::vport::{Admin, guid};
 use crate::nic::{Card, Nic};
@@ -60,7 +59,7 @@ pub(super) fn apply(
 ) -> Result<(), SliceError> {
     let state = ctl.sf(id).ok_or_else(|| missing(index))?.state;
     check(card, index, state, change)?;
-    let most = Caps::new(&nic.profile.sf).general2(CmdHcaCap2::max_num_eqs_24b).saturating_sub(CONTROL_EQS);
+    let most = nic.sf_caps.general2(CmdHcaCap2::max_num_eqs_24b).saturating_sub(CONTROL_EQS);
     if let Some(n) = change.max_io_eqs
         && !(1..=most).contains(&n)
     {
@@ -94,9 +93,7 @@ pub(super) fn apply(
         }
         (Some(State::Inactive), State::Active) => {
             let (_, after) = ctl.sf_transition(id, Cause::Deactivate).map_err(|e| SliceError::State(e.to_string()))?;
-            if after == vhca::State::Allocated {
-                nic.sf_detached(card, ctl, id);
-            }
+            nic.sf_deactivated(card, ctl, id, after);
         }
         _ => {}
     }

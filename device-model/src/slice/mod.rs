@@ -214,7 +214,7 @@ impl Nic {
     fn slice_card(&self, pfnum: u32) -> Result<&Card, SliceError> {
         self.cards.get(pfnum as usize).ok_or_else(|| {
             let last = self.cards.len().saturating_sub(1);
-            SliceError::NotFound(format!("pfnum {pfnum} (allowed: 0 to {last})"))
+            SliceError::Invalid(format!("pfnum {pfnum} (allowed: 0 to {last})"))
         })
     }
 

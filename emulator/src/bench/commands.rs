@@ -24,10 +24,9 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let rig = Rig::loopback();
+/// Gives commands for so long; how many a second.
+pub(super) fn rate(rig: &Rig, limit: Duration) -> anyhow::Result<f64> {
     let pf = rig.pf(0).bring_up().context("the driver's bring-up")?;
-    let limit = Duration::from_secs(args.seconds.into());
     let start = Instant::now();
     let mut done = 0;
     while start.elapsed() < limit {
@@ -40,11 +39,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         }
         done += BATCH;
     }
-    let rate = done as f64 / start.elapsed().as_secs_f64();
+    Ok(done as f64 / start.elapsed().as_secs_f64())
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let rate = rate(&Rig::loopback(), Duration::from_secs(args.seconds.into()))?;
     if args.json {
         println!("{}", serde_json::json!({ "commands_per_second": rate.round(), "seconds": args.seconds }));
     } else {
-        println!("{:.0} commands a second", rate);
+        println!("{rate:.0} commands a second");
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod forward;
 mod lane;
 mod memory;
 mod rules;
+mod trace;
 
 use clap::Subcommand;
 
@@ -25,6 +26,7 @@ enum What {
     Commands(commands::Args),
     Rules(rules::Args),
     Memory(memory::Args),
+    Trace(trace::Args),
     Tap(TapBenchArgs),
 }
 
@@ -35,6 +37,7 @@ pub fn run(args: Args) -> anyhow::Result<i32> {
         What::Commands(args) => commands::run(&args).map(|()| 0),
         What::Rules(args) => rules::run(&args).map(|()| 0),
         What::Memory(args) => memory::run(&args).map(|()| 0),
+        What::Trace(args) => trace::run(&args).map(|()| 0),
         What::Tap(args) => crate::tapbench::run(args),
     }
 }

@@ -34,6 +34,7 @@ use crate::lab::{inject, turn};
   sfnic matrix --kernels ~/linux,7.2 --junit results.xml
   sfnic matrix --kernels /boot/vmlinuz-6.12 --modules /lib/modules/6.12
   sfnic matrix --markdown README.md                replaces the table between its marks
+  sfnic matrix --join 6.1.json,7.2.json --markdown README.md
 
 FILE of --markdown is new, or has the marks <!-- sfnic matrix: begin --> and
 <!-- sfnic matrix: end -->: what is between them is replaced.")]
@@ -55,6 +56,13 @@ pub(super) struct Args {
     /// List tests and kernels, and run nothing.
     #[arg(long)]
     list: bool,
+
+    /// Run nothing: make one table of the results of earlier runs, which --json printed.
+    ///
+    /// Of a test that several of them have, the last one counts.
+    #[arg(long, value_name = "FILE,…", value_delimiter = ',',
+          conflicts_with_all = ["kernels", "modules", "tests", "list", "jobs", "keep", "inject"])]
+    join: Vec<PathBuf>,
 
     /// Guests at a time, instead of as many as the machine carries.
     #[arg(long, value_name = "N", value_parser = value::jobs)]
@@ -133,6 +141,9 @@ pub(super) fn run(args: Args) -> Done {
     check_kernels(&named, args.modules.as_deref())?;
     let junit_file = args.junit.as_deref().map(|p| Output::new("--junit", p)).transpose()?;
     let markdown_file = args.markdown.as_deref().map(MarkdownFile::new).transpose()?;
+    if !args.join.is_empty() {
+        return finish(&args, &joined(&args.join)?, junit_file, markdown_file);
+    }
     if let Some(dir) = &args.keep {
         std::fs::create_dir_all(dir)
             .map_err(|e| Failure::Usage(format!("--keep = {dir:?}: allowed is a directory that can be made ({e})")))?;
@@ -156,18 +167,36 @@ pub(super) fn run(args: Args) -> Done {
             return Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX));
         }
     };
-    if let Some(file) = junit_file {
-        file.write(&junit::junit(&matrix))?;
+    finish(&args, &matrix, junit_file, markdown_file)
+}
+
+/// Writes and prints the results.
+fn finish(args: &Args, matrix: &Matrix, junit: Option<Output>, markdown: Option<MarkdownFile>) -> Done {
+    if let Some(file) = junit {
+        file.write(&junit::junit(matrix))?;
     }
-    if let Some(file) = markdown_file {
-        file.write(&matrix)?;
+    if let Some(file) = markdown {
+        file.write(matrix)?;
     }
     print(&match (args.json, args.tap) {
-        (true, _) => as_json::json(&matrix),
-        (_, true) => tap::tap(&matrix),
-        _ => table::table(&matrix, colours(&std::io::stdout())),
+        (true, _) => as_json::json(matrix),
+        (_, true) => tap::tap(matrix),
+        _ => table::table(matrix, colours(&std::io::stdout())),
     })?;
     Ok(u8::from(matrix.counts().fail > 0))
+}
+
+/// The results of earlier runs.
+fn joined(files: &[PathBuf]) -> Result<Matrix, Failure> {
+    let mut all = Matrix::default();
+    for file in files {
+        let wrong = |why: String| {
+            Failure::Usage(format!("--join = {file:?}: allowed is what `sfnic matrix --json` printed ({why})"))
+        };
+        let text = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+        all.join(as_json::read(&text).map_err(wrong)?);
+    }
+    Ok(all)
 }
 
 /// Whatever can be wrong with the names alone.

@@ -21,7 +21,10 @@ mod usage;
 mod value;
 mod vm;
 
+use std::cell::RefCell;
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::builder::Styles;
@@ -162,17 +165,7 @@ pub fn main() -> ExitCode {
     };
     let status = cli.command.failure_status();
     let done = start_log(cli.verbose).and_then(|()| cli.command.run());
-    ExitCode::from(match done {
-        Ok(status) => status,
-        Err(Failure::Usage(line)) => {
-            complain(&line);
-            STATUS_USAGE
-        }
-        Err(Failure::Other(e)) => {
-            complain(&format!("{e:#}"));
-            status
-        }
-    })
+    ExitCode::from(finish(status, done))
 }
 
 /// Logs to stderr, warnings and worse unless asked for more.
@@ -193,8 +186,55 @@ fn start_log(verbose: u8) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a command said and came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Said {
+    /// Its exit status.
+    pub status: u8,
+    /// What it printed.
+    pub out: String,
+    /// What it complained of.
+    pub err: String,
+}
+
+thread_local! {
+    /// Where this thread's output goes instead of stdout and stderr.
+    static SAID: RefCell<Option<Said>> = const { RefCell::new(None) };
+}
+
+/// Runs `sfnic ctl` with these words on a device, and tells what it would have printed.
+pub fn ctl_said(control: &Path, words: &[String]) -> Said {
+    let head = ["sfnic".into(), "ctl".into(), "--control".into(), control.into()];
+    let cli = match Cli::try_parse_from(head.into_iter().chain(words.iter().map(OsString::from))) {
+        Ok(cli) => cli,
+        Err(e) => return Said { status: STATUS_USAGE, err: e.to_string(), ..Said::default() },
+    };
+    SAID.set(Some(Said::default()));
+    let status = finish(cli.command.failure_status(), cli.command.run());
+    Said { status, ..SAID.take().unwrap_or_default() }
+}
+
+/// The status of a command that is done; why it is not 0 is said.
+fn finish(failed: u8, done: Done) -> u8 {
+    match done {
+        Ok(status) => status,
+        Err(Failure::Usage(line)) => {
+            complain(&line);
+            STATUS_USAGE
+        }
+        Err(Failure::Other(e)) => {
+            complain(&format!("{e:#}"));
+            failed
+        }
+    }
+}
+
 /// A line of ours on stderr.
 fn complain(line: &str) {
+    let kept = SAID.with_borrow_mut(|said| said.as_mut().map(|s| s.err += &format!("{line}\n")));
+    if kept.is_some() {
+        return;
+    }
     if colours(&std::io::stderr()) {
         eprintln!("\u{1b}[1;31msfnic:\u{1b}[0m {line}");
     } else {
@@ -209,6 +249,9 @@ fn colours(stream: &impl IsTerminal) -> bool {
 
 /// Writes to stdout. That the reader has gone is no failure.
 fn print(text: &str) -> anyhow::Result<()> {
+    if SAID.with_borrow_mut(|said| said.as_mut().map(|s| s.out += text)).is_some() {
+        return Ok(());
+    }
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(anyhow::Error::new(e).context("cannot write")),

@@ -33,6 +33,7 @@ fn about(body: &Body) -> Value {
     match body {
         Body::Mkey(m) => match &m.translation {
             Translation::Physical => json!({ "key": m.key, "pd": m.pd, "translation": "physical" }),
+            Translation::Free => json!({ "key": m.key, "pd": m.pd, "translation": "free" }),
             Translation::Pages { start, len, log_page, pages } => json!({
                 "key": m.key, "pd": m.pd, "translation": "pages", "start": start, "bytes": len,
                 "page_bytes": 1u64 << log_page.min(&63), "pages": pages.len(),

@@ -12,9 +12,15 @@ use serde_json::{Value, json};
 use sfnic_device_model::Nic;
 use sfnic_device_model::faults::Fault;
 
+use crate::cli;
+
 /// What a guest may ask: `memory`, `objects`, `faults`, `fault add FAULT` (its number, or why
-/// not), `fault del NUMBER`.
-pub fn answer(nic: &Nic, question: &str) -> Result<Value, serde_json::Error> {
+/// not), `fault del NUMBER`, `ctl [WORD, …]` (what `sfnic ctl` says, with its status).
+pub fn answer(nic: &Nic, control: &Path, question: &str) -> Result<Value, serde_json::Error> {
+    if let Some(words) = question.strip_prefix("ctl ") {
+        let words: Vec<String> = serde_json::from_str(words)?;
+        return serde_json::to_value(cli::ctl_said(control, &words));
+    }
     if let Some(text) = question.strip_prefix("fault add ") {
         let added = text.parse::<Fault>().and_then(|fault| nic.fault_add(fault));
         return Ok(added.map_or_else(Value::String, |id| json!(id)));

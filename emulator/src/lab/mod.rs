@@ -16,12 +16,14 @@ use std::time::Duration;
 use anyhow::Result;
 use parking_lot::Mutex;
 use sfnic_ci::{Evidence, Suite, scripts};
-use sfnic_device_model::nic::CardConfig;
+use sfnic_device_model::nic::{CardConfig, Manager};
 use sfnic_firmware_cmds::Opcode;
 use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::{Guest, Kit, KitOptions, Outcome, What};
 
 use crate::board::{Board, BoardConfig, WireKind};
+use crate::control::server::Server;
+use crate::control::{DEFAULT_HANDLE, Target};
 use crate::suite::data::Data;
 use crate::suite::{self, Job};
 use keys::Keys;
@@ -47,6 +49,8 @@ pub struct Lab {
     pub iommu: bool,
     /// The guest finds its kernel and its initrd in `/host/boot`.
     pub boot_files: bool,
+    /// The device manages its eswitch itself.
+    pub embedded: bool,
     /// The kernel's own tests, which the script runs, and where they are.
     pub tests: Option<(Job, PathBuf)>,
     /// More options for QEMU.
@@ -72,6 +76,7 @@ impl Default for Lab {
             timeout: Duration::from_secs(240),
             iommu: false,
             boot_files: false,
+            embedded: false,
             tests: None,
             qemu: vec![],
             env: vec![],
@@ -98,6 +103,7 @@ impl Lab {
             timeout: suite.timeout,
             iommu: suite.iommu,
             boot_files: suite.boot_files,
+            embedded: suite.embedded,
             qemu: suite.qemu.clone(),
             env: suite.env.clone().into_iter().collect(),
             ..Self::default()
@@ -109,9 +115,10 @@ impl Lab {
     /// # Errors
     /// The profile or a thread could not be had.
     pub fn board(&self) -> Result<Board> {
+        let manager = if self.embedded { Manager::Embedded } else { Manager::Host };
         let cards = (0..2u8).map(|i| {
             let mac = [0x52, 0x54, 0x00, 0x5f, 0x00, i];
-            CardConfig { mac, vectors: self.vectors, max_sfs: self.max_sfs, ..CardConfig::default() }
+            CardConfig { mac, vectors: self.vectors, max_sfs: self.max_sfs, manager, ..CardConfig::default() }
         });
         let board = Board::new(BoardConfig {
             profile: Profile::builtin("connectx6dx")?,
@@ -137,7 +144,8 @@ impl Lab {
         let board = self.board()?;
         let sockets: Vec<PathBuf> = (0..2).map(|i| dir.path().join(format!("pf{i}"))).collect();
         board.serve(&sockets)?;
-        Ok(Bench { lab: self, board, sockets, dir })
+        let control = Server::start(Target::new(board.nic.clone(), DEFAULT_HANDLE), &dir.path().join("control"), None)?;
+        Ok(Bench { lab: self, board, sockets, control, dir })
     }
 }
 
@@ -193,6 +201,7 @@ pub struct Bench {
     /// The device.
     pub board: Board,
     sockets: Vec<PathBuf>,
+    control: Server,
     dir: tempfile::TempDir,
 }
 
@@ -210,12 +219,13 @@ impl Bench {
         let monitor = self.dir.path().join("qmp");
         let monitor_option = Keys::option(&monitor);
         let keys = Mutex::new(None);
+        let control = self.control.path().to_owned();
         let answer = move |question: &str| match question {
             "keys" => {
                 keys.lock().get_or_insert_with(|| Keys::press(monitor.clone()));
                 serde_json::to_value(true)
             }
-            _ => ask::answer(&nic, question),
+            _ => ask::answer(&nic, &control, question),
         };
         let mut words = vec!["python3".to_owned(), format!("/host/{script}")];
         let mut env = self.lab.env.clone();
