@@ -129,6 +129,18 @@ def flush(*devs):
 
 # ---------------------------------------------------------------- frames
 
+_send_raw = send_raw
+
+
+def send_raw(dev, frames, ns=None):
+    """Sends frames as they are, in this order: one CPU has one send queue."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        _send_raw(dev, frames, ns)
+    finally:
+        os.sched_setaffinity(0, cpus)
+
 
 def checksum(data):
     """The Internet checksum."""
