@@ -241,6 +241,7 @@ impl Nic {
             v.forget_driver();
         }
         ctl.l2_table.clear();
+        card.fabric.tunnels.store(Arc::default());
         ctl.port_regs = Default::default();
         card.port.admin_up.store(false, Relaxed);
         card.port.mtu.store(crate::fabric::port::MAX_FRAME, Relaxed);
@@ -304,7 +305,7 @@ impl Nic {
 
     /// No driver is attached any more and none may attach: nothing of it stays.
     pub(crate) fn sf_detached(&self, card: &Card, ctl: &mut Control, id: u16) {
-        self.teardown_function(ctl, id);
+        self.teardown_function(card, ctl, id);
         if let Some(f) = ctl.functions.get_mut(&id) {
             f.enabled = false;
             f.iseg = Iseg::default();
@@ -317,7 +318,7 @@ impl Nic {
 
     /// An SF is gone: function, vport, objects, tables of its ports.
     pub(crate) fn sf_freed(&self, card: &Card, ctl: &mut Control, id: u16) {
-        self.teardown_function(ctl, id);
+        self.teardown_function(card, ctl, id);
         ctl.functions.remove(&id);
         card.fabric.vports.pin().remove(&id);
         ctl.vports.remove(&id);
@@ -329,12 +330,13 @@ impl Nic {
     }
 
     /// TEARDOWN_HCA: the function's objects are destroyed.
-    pub(crate) fn teardown_function(&self, ctl: &mut Control, id: u16) {
+    pub(crate) fn teardown_function(&self, card: &Card, ctl: &mut Control, id: u16) {
         let Some(f) = ctl.functions.get_mut(&id) else { return };
         f.plane.vport.function.store(None);
         f.clear_objects();
         if id == PF {
             ctl.l2_table.clear();
+            card.fabric.tunnels.store(Arc::default());
         }
         if let Some(v) = ctl.vports.get_mut(&id) {
             v.forget_driver();
@@ -344,7 +346,7 @@ impl Nic {
 
     /// The function's own DISABLE_HCA.
     pub(crate) fn disable_function(&self, card: &Card, ctl: &mut Control, id: u16) {
-        self.teardown_function(ctl, id);
+        self.teardown_function(card, ctl, id);
         let Some(f) = ctl.functions.get_mut(&id) else { return };
         f.enabled = false;
         f.issi = 0;

@@ -218,6 +218,10 @@ fn write_fields(block: &mut [u8], base: usize, layout: &Info, values: &Table) ->
                 let d = field.in_dword(u32::from_be_bytes(dword), *n as u32);
                 block[at..at + 4].copy_from_slice(&d.to_be_bytes());
             }
+            (Value::Integer(n), None) if f.width == 64 && *n >= 0 => {
+                let at = base + (f.bit / 8) as usize;
+                block[at..at + 8].copy_from_slice(&n.to_be_bytes());
+            }
             _ => return Err(ProfileError::Value { field: key.clone(), bits: f.width }),
         }
     }

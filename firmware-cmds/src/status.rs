@@ -179,6 +179,9 @@ syndromes! {
     0x5f_040e TABLE_MISS "the miss action or miss table is not allowed";
     0x5f_040f MATCH_CRITERIA "match criteria name a block that is not supported";
     0x5f_0410 MODIFY_COUNT "more header actions than the capability allows";
+    0x5f_0420 VXLAN_PORT "the VXLAN port is 0, not there, or one too many";
+    0x5f_0421 GENEVE_OPTION "the data of the Geneve option is longer than the capability allows";
+    0x5f_0422 OBJECT_TYPE "general objects of this type are not offered";
     // Sub-functions: 0x5f05xx
     0x5f_0500 SF_STATE "the SF is not in a state for this command";
     0x5f_0501 SF_TEARDOWN "the SF is being torn down and its driver has not detached";

@@ -471,33 +471,52 @@ pub fn query_flow_counter(
     Ok(())
 }
 
-/// ALLOC_PACKET_REFORMAT_CONTEXT: headers to insert or remove; tunnels are
-/// not advertised.
+/// ALLOC_PACKET_REFORMAT_CONTEXT: headers to put on, insert or remove, of the types and
+/// sizes that the capabilities name.
 pub fn alloc_packet_reformat(
     cx: &mut Cx<'_>,
     i: View<'_, AllocPacketReformatContextIn>,
     o: &mut ViewMut<'_, AllocPacketReformatContextOut>,
 ) -> Answer {
+    const ESWITCH: u16 = 0x09;
     let uid = cx.uid;
     let context = i.sub_open(AllocPacketReformatContextIn::packet_reformat_context);
+    let kind = context.get(PacketReformatContextIn::reformat_type);
     let action = packet::Reformat::decode(context)?;
     let f = cx.function()?;
-    let (size, offset) = match &action {
-        packet::Reformat::Insert { data, offset, .. } => (data.len(), *offset),
-        packet::Reformat::Remove { size, offset, .. } => (*size, *offset),
+    let esw = f.caps.of::<ESwitchCap>(ESWITCH);
+    let encap = esw.get(ESwitchCap::max_encap_header_size);
+    let offers = |cap| properties(f, TableType::Fdb).is_some_and(|p| p.is(cap));
+    // Longest data, and how far behind the anchor it may begin.
+    let (size, max_size, offset, max_offset) = match &action {
+        packet::Reformat::Insert { data, offset, .. } => {
+            let max = f.caps.general2(CmdHcaCap2::max_reformat_insert_size);
+            (data.len(), max, *offset, f.caps.general2(CmdHcaCap2::max_reformat_insert_offset))
+        }
+        packet::Reformat::Remove { size, offset, .. } => {
+            let max = f.caps.general2(CmdHcaCap2::max_reformat_remove_size);
+            (*size, max, *offset, f.caps.general2(CmdHcaCap2::max_reformat_remove_offset))
+        }
+        packet::Reformat::Encap { header, l2_to_l3: false } if offers(FlowTablePropLayout::reformat) => {
+            let offered = match kind {
+                packet::reformat::kind::L2_TO_VXLAN => esw.is(ESwitchCap::vxlan_encap_decap),
+                packet::reformat::kind::L2_TO_NVGRE => esw.is(ESwitchCap::nvgre_encap_decap),
+                _ => true,
+            };
+            (header.len(), if offered { encap } else { 0 }, 0, 0)
+        }
+        packet::Reformat::Encap { header, l2_to_l3: true } if offers(FlowTablePropLayout::reformat_l2_to_l3_tunnel) => {
+            (header.len(), encap, 0, 0)
+        }
+        packet::Reformat::DecapL3 { header } if offers(FlowTablePropLayout::reformat_l3_tunnel_to_l2) => {
+            (header.len(), encap, 0, 0)
+        }
         _ => return Err(Refusal::param(Syndrome::REFORMAT_TYPE)),
     };
-    let (max_size, max_offset) = match &action {
-        packet::Reformat::Insert { .. } => {
-            (CmdHcaCap2::max_reformat_insert_size, CmdHcaCap2::max_reformat_insert_offset)
-        }
-        _ => (CmdHcaCap2::max_reformat_remove_size, CmdHcaCap2::max_reformat_remove_offset),
-    };
-    if size > f.caps.general2(max_size) as usize || offset > f.caps.general2(max_offset) as usize {
+    if size > max_size as usize || offset > max_offset as usize {
         return Err(Refusal::param(Syndrome::REFORMAT_TYPE));
     }
-    const ESWITCH: u16 = 0x09;
-    let log = match f.caps.of::<ESwitchCap>(ESWITCH).get(ESwitchCap::log_max_packet_reformat_context) {
+    let log = match esw.get(ESwitchCap::log_max_packet_reformat_context) {
         0 => return Err(Refusal::param(Syndrome::REFORMAT_TYPE)),
         log => log.min(24),
     };

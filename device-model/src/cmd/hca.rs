@@ -66,7 +66,7 @@ pub fn teardown_hca(cx: &mut Cx<'_>, i: View<'_, TeardownHcaIn>, _: &mut ViewMut
         return Err(Refusal::param(Syndrome::OP_MOD));
     }
     let fid = cx.fid;
-    cx.nic.teardown_function(cx.ctl, fid);
+    cx.nic.teardown_function(cx.card, cx.ctl, fid);
     Ok(())
 }
 

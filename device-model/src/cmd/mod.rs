@@ -10,6 +10,7 @@ pub mod regs;
 pub mod sf;
 pub mod table;
 pub mod transport;
+pub mod tunnel;
 pub mod vport;
 
 mod ppcnt;

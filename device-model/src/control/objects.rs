@@ -31,6 +31,7 @@ pub enum Kind {
     FlowGroup,
     ModifyHeader,
     Reformat,
+    GeneveOption,
     Uctx,
 }
 
@@ -57,6 +58,7 @@ impl Kind {
             Kind::FlowGroup => "flow_group",
             Kind::ModifyHeader => "modify_header",
             Kind::Reformat => "reformat",
+            Kind::GeneveOption => "geneve_option",
             Kind::Uctx => "uctx",
         }
     }

@@ -23,6 +23,9 @@ use std::sync::Arc;
 /// A concurrent map, read by the packet path.
 pub type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
 
+use arc_swap::ArcSwap;
+
+use crate::packet::TunnelPorts;
 use crate::steering::Reader;
 use port::Port;
 use tir::Tir;
@@ -38,12 +41,14 @@ pub struct Fabric {
     pub vports: Map<u16, Arc<Vport>>,
     /// Tables of the eswitch manager: FDB and ACLs.
     pub eswitch: Reader<Tir>,
+    /// What the port's parser is told of tunnels.
+    pub tunnels: ArcSwap<TunnelPorts>,
 }
 
 impl Fabric {
     /// An eswitch without vports.
     pub fn new(card: usize, port: Arc<Port>, eswitch: Reader<Tir>) -> Self {
-        Self { card, port, vports: Map::default(), eswitch }
+        Self { card, port, vports: Map::default(), eswitch, tunnels: ArcSwap::default() }
     }
 }
 

@@ -468,6 +468,10 @@ impl<'n> Pipeline<'n> {
             return self.note(|| "dropped: longer than the port's MTU".into());
         }
         port.count_rx(frame.headers(), frame.len());
+        if frame.parse_as(**card.fabric.tunnels.load()) {
+            // What the sender's key did not hold.
+            self.learn(FlowRecord::spoil);
+        }
         self.nic.capture.see(card.index, UPLINK, Way::In, frame);
         self.learn(|r| {
             r.way.ports_in.push(card.index);

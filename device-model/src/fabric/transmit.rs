@@ -7,7 +7,7 @@ use crate::dma::Near;
 use crate::faults::Place;
 use crate::packet::checksum::{self, Fill};
 use crate::packet::frame::{HDR_CAP, MIN_LEN};
-use crate::packet::{Frame, Sender, lso};
+use crate::packet::{Frame, Sender, TunnelPorts, lso};
 use crate::queue::{Piece, TxResult, TxSink, TxWqe, WqeFault};
 use crate::unmodelled::Access;
 
@@ -30,6 +30,8 @@ pub struct Transmit<'a, 'n> {
     /// formed; used again and again.
     frames: Vec<Frame<'a>>,
     notes: Vec<Note>,
+    /// What the port's parser knows of tunnels.
+    tunnels: TunnelPorts,
 }
 
 impl<'a, 'n> Transmit<'a, 'n> {
@@ -39,7 +41,8 @@ impl<'a, 'n> Transmit<'a, 'n> {
         let nic = pipeline.nic;
         let watched = nic.explainer.is_on() || nic.capture.is_on() || nic.faults.at(Place::Frames);
         let cache = cache.filter(|_| !watched);
-        Self { pipeline, cache, from, near, frames: Vec::new(), notes: Vec::new() }
+        let tunnels = **from.card.fabric.tunnels.load();
+        Self { pipeline, cache, from, near, frames: Vec::new(), notes: Vec::new(), tunnels }
     }
 
     /// Forms the bytes of the next frame, of an LSO the whole message.
@@ -49,6 +52,7 @@ impl<'a, 'n> Transmit<'a, 'n> {
             self.frames.push(Frame::empty());
         }
         let f = &mut self.frames[n];
+        f.tunnel_ports = self.tunnels;
         gather(f, wqe, &self.near)?;
         Ok(f)
     }

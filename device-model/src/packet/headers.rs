@@ -102,6 +102,11 @@ prm! {
         0x00 [15:0]  protocol;
         0x04 [31:8]  vni;
     }
+    geneve_opt / GeneveOpt : 0x4 {
+        0x00 [31:16] class;
+        0x00 [15:8]  kind;
+        0x00 [4:0]   len;
+    }
     /// RFC 3032.
     mpls / Mpls : 0x4 {
         0x00 [31:0] entry;

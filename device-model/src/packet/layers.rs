@@ -136,20 +136,54 @@ impl Layers {
     }
 }
 
-/// UDP destination ports that mean VXLAN (ADD_VXLAN_UDP_DPORT); 0 is unused.
+/// An option that the parser looks for in Geneve headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GeneveOption {
+    /// Its class.
+    pub class: u16,
+    /// Its type.
+    pub kind: u8,
+    /// Its data in words of 4 bytes.
+    pub words: u8,
+}
+
+/// What the parser is told of tunnels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunnelPorts {
-    /// VXLAN ports.
-    pub vxlan: [u16; 4],
+    /// UDP destination ports that mean VXLAN (ADD_VXLAN_UDP_DPORT); 0 is unused.
+    pub vxlan: [u16; Self::PORTS],
+    /// `geneve_tlv_option_0`.
+    pub geneve: Option<GeneveOption>,
 }
 
 impl Default for TunnelPorts {
     fn default() -> Self {
-        Self { vxlan: [udp_port::VXLAN, 0, 0, 0] }
+        Self { vxlan: [udp_port::VXLAN, 0, 0, 0], geneve: None }
     }
 }
 
 impl TunnelPorts {
+    /// Ports that there is room for (capability `max_vxlan_udp_ports`).
+    pub const PORTS: usize = 4;
+
+    /// Adds a port of VXLAN; false where there is no room. One that is there
+    /// already stays.
+    #[must_use]
+    pub fn add(&mut self, port: u16) -> bool {
+        if self.is_vxlan(port) {
+            return true;
+        }
+        let free = self.vxlan.iter_mut().find(|p| **p == 0).filter(|_| port != 0);
+        free.map(|p| *p = port).is_some()
+    }
+
+    /// Takes a port of VXLAN out; false where it is not there.
+    #[must_use]
+    pub fn delete(&mut self, port: u16) -> bool {
+        let found = self.vxlan.iter_mut().find(|p| **p == port).filter(|_| port != 0);
+        found.map(|p| *p = 0).is_some()
+    }
+
     /// Whether the parser looks behind a UDP header with this destination port.
     #[inline]
     pub(crate) fn is_known(&self, port: u16) -> bool {

@@ -4,24 +4,17 @@
 
 use sfnic_firmware_cmds::View;
 use sfnic_firmware_cmds::layout::{Field, Layout};
-use sfnic_firmware_cmds::layouts::{
-    FteMatchSetLyr24 as Lyr, FteMatchSetMisc as Misc, FteMatchSetMisc2 as Misc2, FteMatchSetMisc3 as Misc3,
-    FteMatchSetMisc5 as Misc5,
-};
+use sfnic_firmware_cmds::layouts::{FteMatchSetLyr24 as Lyr, FteMatchSetMisc as Misc, FteMatchSetMisc3 as Misc3};
 
 use super::frame::{Frame, MIN_LEN};
-use super::headers::{
-    Bth, Esp, Geneve, Gre, Icmp, Ipv4, Ipv6, Ipv6Ext, Mpls, Tcp, Udp, VlanTag, Vxlan, ethertype, protocol, udp_port,
-};
-use super::key::{Block, INNER, MISC, MISC2, MISC3, MISC5, MatchKey, OUTER};
-use super::layers::{Fragment, L3, L4, Layers, Tunnel, TunnelPorts};
+use super::headers::{Esp, Icmp, Ipv4, Ipv6, Ipv6Ext, Tcp, Udp, VlanTag, ethertype, protocol};
+use super::key::{Block, INNER, MISC, MISC3, MatchKey, OUTER};
+use super::layers::{Fragment, L3, L4, Layers, TunnelPorts};
 
 /// VLAN tags that the match fields can hold.
 const MAX_TAGS: u8 = 2;
 /// IPv6 extension headers followed before giving up.
 const MAX_EXTENSIONS: usize = 8;
-/// MPLS entries followed to the bottom of the stack.
-const MAX_LABELS: usize = 8;
 
 /// `l4_type` and `l4_type_ext` (`MLX5_PACKET_L4_TYPE_*`).
 const L4_TYPE_TCP: u32 = 1;
@@ -47,7 +40,7 @@ impl Frame<'_> {
 
 /// Where the two stacks of headers differ in the match fields.
 #[derive(Clone, Copy)]
-struct Side {
+pub(super) struct Side {
     block: Block<Lyr>,
     second: [Field<Misc>; 5],
     flow_label: Field<Misc>,
@@ -73,7 +66,7 @@ impl Side {
         tcp_ack: Misc3::outer_tcp_ack_num,
         outer: true,
     };
-    const INNER: Self = Self {
+    pub(super) const INNER: Self = Self {
         block: INNER,
         second: [
             Misc::inner_second_cvlan_tag,
@@ -94,28 +87,28 @@ pub(crate) const fn is_vlan(ethertype: u16) -> bool {
     matches!(ethertype, ethertype::CVLAN | ethertype::SVLAN)
 }
 
-struct Parser<'a> {
-    h: &'a [u8],
-    len: usize,
-    key: &'a mut MatchKey,
-    ports: TunnelPorts,
+pub(super) struct Parser<'a> {
+    pub(super) h: &'a [u8],
+    pub(super) len: usize,
+    pub(super) key: &'a mut MatchKey,
+    pub(super) ports: TunnelPorts,
 }
 
 impl<'a> Parser<'a> {
     /// A header of `S` that lies in the buffer and ends before `end`.
-    fn view<S: Layout>(&self, at: usize, end: usize) -> Option<View<'a, S>> {
+    pub(super) fn view<S: Layout>(&self, at: usize, end: usize) -> Option<View<'a, S>> {
         let stop = at.checked_add(S::SIZE).filter(|s| *s <= end)?;
         Some(View::new(self.h.get(at..stop)?))
     }
 
-    fn be16(&self, at: usize) -> Option<u16> {
+    pub(super) fn be16(&self, at: usize) -> Option<u16> {
         Some(u16::from_be_bytes(*self.h.get(at..)?.first_chunk()?))
     }
-    fn be32(&self, at: usize) -> Option<u32> {
+    pub(super) fn be32(&self, at: usize) -> Option<u32> {
         Some(u32::from_be_bytes(*self.h.get(at..)?.first_chunk()?))
     }
 
-    fn ethernet(&mut self, at: usize, side: Side) -> Layers {
+    pub(super) fn ethernet(&mut self, at: usize, side: Side) -> Layers {
         let mut l = Layers { l2_off: at as u16, ..Layers::default() };
         let b = side.block;
         let Some(mac) = self.h.get(at..at + MIN_LEN) else { return l };
@@ -154,7 +147,7 @@ impl<'a> Parser<'a> {
     }
 
     /// The headers behind Ethernet, or behind a tunnel that carries IP.
-    fn network(&mut self, at: usize, mut l: Layers, side: Side) -> Layers {
+    pub(super) fn network(&mut self, at: usize, mut l: Layers, side: Side) -> Layers {
         l.l3_off = at as u16;
         l.l4_off = at as u16;
         l.l3_end = self.len as u32;
@@ -319,144 +312,13 @@ impl<'a> Parser<'a> {
             _ => {}
         }
     }
-
-    /// What lies behind the outer headers.
-    fn tunnel(&mut self, l: &Layers) -> (Tunnel, Option<Layers>) {
-        let (at, end) = (l.l4_end(), l.l3_end as usize);
-        let found = match (l.l3, l.l4, l.ip_protocol) {
-            (L3::None, ..) => {
-                if matches!(l.ethertype, ethertype::MPLS | ethertype::MPLS_MULTICAST)
-                    && let Some(v) = self.view::<Mpls>(usize::from(l.l3_off), self.len)
-                {
-                    self.key.set_sub(MISC2, Misc2::outer_first_mpls, v.get(Mpls::entry));
-                }
-                None
-            }
-            (_, L4::Udp, _) => self.udp_tunnel(at, end),
-            _ if l.fragment != Fragment::Whole => None,
-            (_, _, protocol::GRE) => self.gre(usize::from(l.l4_off), end),
-            (_, _, protocol::IPV4) => self.inner_ip(usize::from(l.l4_off), ethertype::IPV4).map(|i| (Tunnel::IpIp, i)),
-            (_, _, protocol::IPV6) => self.inner_ip(usize::from(l.l4_off), ethertype::IPV6).map(|i| (Tunnel::IpIp, i)),
-            _ => None,
-        };
-        found.map_or((Tunnel::None, None), |(t, i)| (t, Some(i)))
-    }
-
-    fn inner_ethernet(&mut self, at: usize) -> Option<Layers> {
-        (at + MIN_LEN <= self.h.len()).then(|| self.ethernet(at, Side::INNER))
-    }
-
-    fn inner_ip(&mut self, at: usize, ethertype: u16) -> Option<Layers> {
-        let l = self.network(at, Layers { l2_off: at as u16, ethertype, ..Layers::default() }, Side::INNER);
-        (l.l3 != L3::None).then_some(l)
-    }
-
-    fn inner_of(&mut self, at: usize, ethertype: u16) -> Option<Layers> {
-        match ethertype {
-            ethertype::TEB => self.inner_ethernet(at),
-            ethertype::IPV4 | ethertype::IPV6 => self.inner_ip(at, ethertype),
-            _ => None,
-        }
-    }
-
-    fn udp_tunnel(&mut self, at: usize, end: usize) -> Option<(Tunnel, Layers)> {
-        let port = self.key.get(OUTER, Lyr::udp_dport) as u16;
-        match port {
-            _ if self.ports.is_vxlan(port) => {
-                let v = self.view::<Vxlan>(at, end)?;
-                self.key.set(MISC, Misc::vxlan_vni, v.get(Vxlan::vni));
-                self.key.set(MISC5, Misc5::tunnel_header_0, v.get(Vxlan::word_0));
-                self.key.set(MISC5, Misc5::tunnel_header_1, v.get(Vxlan::word_1));
-                Some((Tunnel::Vxlan, self.inner_ethernet(at + Vxlan::SIZE)?))
-            }
-            udp_port::VXLAN_GPE => {
-                let v = self.view::<Vxlan>(at, end)?;
-                self.key.set(MISC3, Misc3::outer_vxlan_gpe_vni, v.get(Vxlan::vni));
-                self.key.set(MISC3, Misc3::outer_vxlan_gpe_flags, v.get(Vxlan::flags));
-                self.key.set(MISC3, Misc3::outer_vxlan_gpe_next_protocol, v.get(Vxlan::next_protocol));
-                let inside = match v.get(Vxlan::next_protocol) {
-                    1 => ethertype::IPV4,
-                    2 => ethertype::IPV6,
-                    3 => ethertype::TEB,
-                    _ => return None,
-                };
-                Some((Tunnel::VxlanGpe, self.inner_of(at + Vxlan::SIZE, inside)?))
-            }
-            udp_port::GENEVE => {
-                let v = self.view::<Geneve>(at, end)?;
-                let words = v.get(Geneve::opt_len);
-                self.key.set(MISC, Misc::geneve_vni, v.get(Geneve::vni));
-                self.key.set(MISC, Misc::geneve_oam, v.get(Geneve::oam));
-                self.key.set(MISC, Misc::geneve_opt_len, words);
-                self.key.set(MISC, Misc::geneve_protocol_type, v.get(Geneve::protocol));
-                let inside = at + Geneve::SIZE + words as usize * 4;
-                if v.get(Geneve::version) != 0 || inside > end {
-                    return None;
-                }
-                Some((Tunnel::Geneve, self.inner_of(inside, v.get(Geneve::protocol) as u16)?))
-            }
-            udp_port::ROCE => {
-                let v = self.view::<Bth>(at, end)?;
-                self.key.set(MISC, Misc::bth_opcode, v.get(Bth::opcode));
-                self.key.set(MISC, Misc::bth_dst_qp, v.get(Bth::dst_qp));
-                None
-            }
-            udp_port::MPLS => {
-                let v = self.view::<Mpls>(at, end)?;
-                self.key.set_sub(MISC2, Misc2::outer_first_mpls_over_udp, v.get(Mpls::entry));
-                Some((Tunnel::Mpls, self.behind_mpls(at, end)?))
-            }
-            _ => None,
-        }
-    }
-
-    /// IP behind a stack of MPLS labels, told by its version.
-    fn behind_mpls(&mut self, mut at: usize, end: usize) -> Option<Layers> {
-        for _ in 0..MAX_LABELS {
-            let bottom = self.view::<Mpls>(at, end)?.is(Mpls::bottom);
-            at += Mpls::SIZE;
-            if bottom {
-                return match self.view::<Ipv4>(at, end)?.get(Ipv4::version) {
-                    4 => self.inner_ip(at, ethertype::IPV4),
-                    6 => self.inner_ip(at, ethertype::IPV6),
-                    _ => None,
-                };
-            }
-        }
-        None
-    }
-
-    fn gre(&mut self, at: usize, end: usize) -> Option<(Tunnel, Layers)> {
-        let v = self.view::<Gre>(at, end)?;
-        let (c, k, s) = (v.get(Gre::checksum_present), v.get(Gre::key_present), v.get(Gre::sequence_present));
-        let proto = v.get(Gre::protocol) as u16;
-        self.key.set(MISC, Misc::gre_c_present, c);
-        self.key.set(MISC, Misc::gre_k_present, k);
-        self.key.set(MISC, Misc::gre_s_present, s);
-        self.key.set(MISC, Misc::gre_protocol, u32::from(proto));
-        if v.get(Gre::version) != 0 {
-            return None;
-        }
-        let mut inside = at + Gre::SIZE + 4 * c as usize;
-        if k == 1 {
-            let key = self.be32(inside).filter(|_| inside + 4 <= end)?;
-            self.key.set_word(MISC, Misc::gre_key, 0, key);
-            inside += 4;
-        }
-        inside += 4 * s as usize;
-        if proto == ethertype::MPLS && inside + 4 <= end {
-            let entry = self.be32(inside)?;
-            self.key.set_sub(MISC2, Misc2::outer_first_mpls_over_gre, entry);
-        }
-        if inside > end || self.be16(inside).is_none() {
-            return None;
-        }
-        Some((Tunnel::Gre, self.inner_of(inside, proto)?))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use sfnic_firmware_cmds::layouts::FteMatchSetMisc2 as Misc2;
+
+    use super::super::key::MISC2;
     use super::super::samples::{self, Ip, Proto};
     use super::*;
 
@@ -532,37 +394,6 @@ mod tests {
         raw[70..78].copy_from_slice(&[6, 0, 0, 9, 0, 0, 0, 1]);
         let f = parsed(&mut raw);
         assert_eq!((f.layers.l4, f.layers.fragment, f.layers.ip_protocol), (L4::None, Fragment::Later, 6));
-    }
-
-    #[test]
-    fn tunnels_show_their_inside() {
-        for (port, tunnel) in [(4789, Tunnel::Vxlan), (6081, Tunnel::Geneve)] {
-            let mut raw = samples::udp_tunnel(port, 0x00ab_cdef, &samples::frame(Ip::V6, Proto::Tcp, 5));
-            let f = parsed(&mut raw);
-            assert_eq!(f.tunnel, tunnel);
-            let vni = if port == 4789 { Misc::vxlan_vni } else { Misc::geneve_vni };
-            assert_eq!(f.key.get(MISC, vni), 0x00ab_cdef);
-            assert_eq!(f.key.get(INNER, Lyr::tcp_dport), 80);
-            assert_eq!(f.key.get(INNER, Lyr::ip_version), 6);
-            assert_eq!(f.key.get(OUTER, Lyr::udp_dport), u32::from(port));
-            assert_eq!(f.inner.unwrap().l2_off, 50);
-        }
-        let mut raw = samples::gre(0x6558, 0x0102_0304, &samples::frame(Ip::V4, Proto::Udp, 5));
-        let f = parsed(&mut raw);
-        assert_eq!((f.tunnel, f.key.word(MISC, Misc::gre_key, 0)), (Tunnel::Gre, 0x0102_0304));
-        assert_eq!((f.key.get(INNER, Lyr::udp_sport), f.key.get(MISC, Misc::gre_protocol)), (1234, 0x6558));
-    }
-
-    #[test]
-    fn a_vxlan_port_of_the_drivers_choice_counts() {
-        let mut raw = samples::udp_tunnel(4789, 7, &samples::frame(Ip::V4, Proto::Tcp, 5));
-        raw[36..38].copy_from_slice(&8472u16.to_be_bytes());
-        let mut f = Frame::from_bytes(&mut raw).unwrap();
-        f.parse();
-        assert_eq!(f.tunnel, Tunnel::None);
-        f.tunnel_ports.vxlan[1] = 8472;
-        f.parse();
-        assert_eq!(f.tunnel, Tunnel::Vxlan);
     }
 
     #[test]

@@ -11,14 +11,14 @@ use super::key::OUTER;
 use super::layers::{L3, L4, Tunnel};
 
 /// Types of a reformat context (`MLX5_REFORMAT_TYPE_*`).
-mod kind {
-    pub(super) const L2_TO_VXLAN: u32 = 0x0;
-    pub(super) const L2_TO_NVGRE: u32 = 0x1;
-    pub(super) const L2_TO_L2_TUNNEL: u32 = 0x2;
-    pub(super) const L3_TUNNEL_TO_L2: u32 = 0x3;
-    pub(super) const L2_TO_L3_TUNNEL: u32 = 0x4;
-    pub(super) const INSERT_HDR: u32 = 0xf;
-    pub(super) const REMOVE_HDR: u32 = 0x10;
+pub(crate) mod kind {
+    pub(crate) const L2_TO_VXLAN: u32 = 0x0;
+    pub(crate) const L2_TO_NVGRE: u32 = 0x1;
+    pub(crate) const L2_TO_L2_TUNNEL: u32 = 0x2;
+    pub(crate) const L3_TUNNEL_TO_L2: u32 = 0x3;
+    pub(crate) const L2_TO_L3_TUNNEL: u32 = 0x4;
+    pub(crate) const INSERT_HDR: u32 = 0xf;
+    pub(crate) const REMOVE_HDR: u32 = 0x10;
 }
 
 /// Longest header that is put on.

@@ -347,7 +347,7 @@ fn rules_of_a_termination_table_leave_the_eswitch() {
     let (end, other) = (s.create_table(end).unwrap(), s.create_table(spec(FDB, 2, 0)).unwrap());
     let group = s.create_group(FDB, end, (0, 0), 0, &MatchKey::default()).unwrap();
     let value = MatchKey::default();
-    let mut to = |s: &mut S, actions| s.create_fte(FDB, end, FteSpec { group, index: 0, value: &value, actions });
+    let to = |s: &mut S, actions| s.create_fte(FDB, end, FteSpec { group, index: 0, value: &value, actions });
     let on = to_table(&s, other);
     assert_eq!(syndrome(to(&mut s, on)), Syndrome::FTE_DESTINATION);
     to(&mut s, forward(Dest::Vport { num: 3, vhca_id: None, reformat: None })).unwrap();

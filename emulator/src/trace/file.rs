@@ -379,6 +379,7 @@ mod tests {
                 at(5, What::Reset),
             ],
             notes: vec![],
+            cut: None,
         }
     }
 

@@ -36,6 +36,7 @@ pub enum Kind {
     FlowGroup,
     ModifyHeader,
     Reformat,
+    GeneralObject,
 }
 
 /// Fields by name.
@@ -65,6 +66,7 @@ const NAMES: &[(&str, Kind)] = &[
     ("group_id", Kind::FlowGroup),
     ("modify_header_id", Kind::ModifyHeader),
     ("packet_reformat_id", Kind::Reformat),
+    ("obj_id", Kind::GeneralObject),
 ];
 
 /// Where a number means something: card, function, kind, and for tables their

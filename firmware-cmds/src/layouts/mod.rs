@@ -28,6 +28,7 @@ subjects! {
     seg
     sf
     transport
+    tunnel
     vport
 }
 

@@ -91,6 +91,18 @@ pub(super) fn template(row: &Row, book: &Book, s: &Setting, e: &mut impl Entropy
                 ViewMut::<PaosReg>::new(v.tail(AccessRegisterIn::register_data)).set(PaosReg::local_port, 1);
             });
         }
+        Opcode::ADD_VXLAN_UDP_DPORT | Opcode::DELETE_VXLAN_UDP_DPORT => {
+            set(&mut i, |v: &mut ViewMut<'_, AddVxlanUdpDportIn>| {
+                v.set(AddVxlanUdpDportIn::vxlan_udp_port, 1 + e.below(5) as u32);
+            });
+        }
+        Opcode::CREATE_GENERAL_OBJECT | Opcode::DESTROY_GENERAL_OBJECT => {
+            /// `MLX5_OBJ_TYPE_GENEVE_TLV_OPT`.
+            const GENEVE_TLV_OPT: u32 = 0xb;
+            set(&mut i, |v: &mut ViewMut<'_, GeneralObjInCmdHdr>| {
+                v.set(GeneralObjInCmdHdr::obj_type, GENEVE_TLV_OPT);
+            });
+        }
         Opcode::CREATE_MKEY => mkey(&mut i, s, e),
         Opcode::CREATE_EQ => set(&mut i, |v: &mut ViewMut<'_, CreateEqIn>| {
             v.sub(CreateEqIn::eq_context_entry).set(Eqc::log_eq_size, 4).set(Eqc::intr, (e.next() & 3) as u32);
@@ -213,12 +225,14 @@ fn reformat(i: &mut Vec<u8>, e: &mut impl Entropy) {
     const INSERT: u32 = 0xf;
     const REMOVE: u32 = 0x10;
     const MAC: u32 = 1;
-    i.resize(i.len() + 16, 0x81);
+    /// Any tunnel around a frame, and how long its headers are here.
+    const TUNNEL: (u32, u32) = (0x2, 50);
+    i.resize(i.len() + 64, 0x81);
+    let (kind, size) = *e.pick(&[(INSERT, 4), (REMOVE, 4), TUNNEL]);
     set(i, |v: &mut ViewMut<'_, AllocPacketReformatContextIn>| {
         let mut c = v.sub(AllocPacketReformatContextIn::packet_reformat_context);
-        c.set(PacketReformatContextIn::reformat_type, *e.pick(&[INSERT, REMOVE]));
+        c.set(PacketReformatContextIn::reformat_type, kind).set(PacketReformatContextIn::reformat_data_size, size);
         c.set(PacketReformatContextIn::reformat_param_0, MAC).set(PacketReformatContextIn::reformat_param_1, 12);
-        c.set(PacketReformatContextIn::reformat_data_size, 4);
     });
 }
 
