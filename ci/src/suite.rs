@@ -42,6 +42,8 @@ pub struct Suite {
     pub embedded: bool,
     /// The script runs the kernel's own tests: it needs a kernel that was built with them.
     pub kernel_tests: bool,
+    /// For kernels with tc offload; the script skips everything on others.
+    pub offload: bool,
     /// Debian packages that the guest has besides.
     pub with: Vec<String>,
     /// More options for QEMU.
@@ -187,6 +189,8 @@ struct Row {
     #[serde(default)]
     kernel_tests: bool,
     #[serde(default)]
+    offload: bool,
+    #[serde(default)]
     with: Vec<String>,
     #[serde(default)]
     qemu: Vec<String>,
@@ -247,6 +251,7 @@ fn parse(text: &str) -> Result<Vec<Suite>, TableError> {
             boot_files: row.boot_files,
             embedded: row.embedded,
             kernel_tests: row.kernel_tests,
+            offload: row.offload,
             with: row.with,
             qemu: row.qemu,
             env: row.env,
