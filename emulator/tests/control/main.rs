@@ -96,7 +96,7 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Option<Value>, u
         ("POST", "/v1/slices", "", Some(sf(9, 200)), 201),
         ("POST", "/v1/slices", "", Some(json!({ "flavour": "brick" })), 400),
         ("POST", "/v1/slices", "", Some(json!({ "flavour": "pcivf", "pfnum": 0 })), 403),
-        ("POST", "/v1/slices", "", Some(json!({ "flavour": "pcisf", "pfnum": 7, "sfnum": 1 })), 404),
+        ("POST", "/v1/slices", "", Some(json!({ "flavour": "pcisf", "pfnum": 7, "sfnum": 1 })), 422),
         ("POST", "/v1/slices", "", Some(sf(10, 200)), 409),
         ("POST", "/v1/slices", "", Some(sf(11, 3)), 422),
         ("GET", ONE, "/v1/slices/100", None, 200),
