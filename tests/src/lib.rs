@@ -63,7 +63,7 @@ mod tests {
             }
         }
         // The kernel's own tests take too long, and the default kernel has no tc offload:
-        // `sfnic matrix` has them, of which ci/test runs some.
+        // `sfnic matrix` has them.
         for suite in suite::suites().iter().filter(|s| !s.kernel_tests && !s.offload) {
             // `smoke` is what the test of the matrix itself runs.
             let name = &suite.name;
