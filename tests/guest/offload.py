@@ -58,8 +58,9 @@ class Switch:
         return seen
 
     @contextlib.contextmanager
-    def in_hardware(self, most=0):
-        """What happens inside is nothing that software sees, but for so many frames a netdev."""
+    def in_hardware(self, most=2):
+        """What happens inside is nothing that software sees, but for so many frames a netdev: a
+        question for a neighbour comes when it is due."""
         before = self.software()
         yield
         after = self.software()
