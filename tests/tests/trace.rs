@@ -83,9 +83,15 @@ fn mutations(log: &str) {
         let Some((slot, row)) = line.rsplit_once("cmd[").and_then(|(_, r)| r.split_once("]: ")) else { continue };
         if row.starts_with("dump command ") {
             let answer = row.ends_with("OUTPUT") && !counters.iter().any(|c| row.contains(c));
-            slots.insert(slot, (answer, !row.contains("command data")));
+            // Two functions may dump from slots of the same number: whose a row is, it does not say.
+            let open = slots.get(slot).map_or(0u32, |(_, _, open)| *open);
+            slots.insert(slot, (answer && open == 0, !row.contains("command data"), open + 1));
+        } else if row == "end dump"
+            && let Some(of) = slots.get_mut(slot)
+        {
+            *of = (false, of.1, of.2.saturating_sub(1));
         }
-        let Some((answer, whole)) = slots.get(slot).copied() else { continue };
+        let Some((answer, whole, _)) = slots.get(slot).copied() else { continue };
         let Some((offset, words)) = row.split_once(": ") else { continue };
         let offset = usize::from_str_radix(offset, 16).unwrap_or(1);
         let inline = if whole { offset == 0x20 } else { offset == 0 };
