@@ -54,6 +54,11 @@ impl Check {
     }
 }
 
+/// Whether a script had something to say and skipped all of it.
+pub fn all_skipped(checks: &[Check]) -> bool {
+    !checks.is_empty() && checks.iter().all(|c| c.skip().is_some())
+}
+
 /// The checks in a script's output.
 pub fn parse(stdout: &str) -> Vec<Check> {
     stdout.lines().filter_map(Check::parse).collect()

@@ -75,7 +75,7 @@ impl Evidence {
         let unmodelled = self.unmodelled.iter().filter(|(what, _)| !listed(what));
         faults.extend(unmodelled.map(|(what, n)| format!("not modelled, {n} times: {what}")));
         // A script that skipped everything has provoked nothing.
-        let skipped = !checks.is_empty() && checks.iter().all(|c| c.skip().is_some());
+        let skipped = check::all_skipped(&checks);
         let silent = expected.provokes.iter().filter(|text| !skipped && !self.dmesg.contains(*text));
         faults.extend(silent.map(|text| format!("the kernel did not say: {text}")));
         faults.extend(self.left.iter().map(|what| format!("left after the guest: {what}")));

@@ -313,7 +313,6 @@ impl Nic {
             f.caps.driver_left();
         }
         self.refresh_vport_link(card, ctl, id);
-        self.refresh_vport_link(card, ctl, id);
     }
 
     /// An SF is gone: function, vport, objects, tables of its ports.
@@ -363,7 +362,8 @@ impl Nic {
         } else if let Ok((_, after)) = ctl.sf_transition(id, Cause::Detach) {
             match after {
                 State::Allocated => self.sf_detached(card, ctl, id),
-                _ => self.sf_driver_left(ctl, id),
+                // The next driver finds what the manager configured.
+                _ => ctl.functions.get_mut(&id).into_iter().for_each(|f| f.caps.driver_left()),
             }
         }
     }
@@ -374,14 +374,6 @@ impl Nic {
         match after {
             State::Allocated => self.sf_detached(card, ctl, id),
             _ => self.refresh_vport_link(card, ctl, id),
-        }
-    }
-
-    /// The driver left and may come back: the next one finds the capabilities
-    /// that the manager configured.
-    fn sf_driver_left(&self, ctl: &mut Control, id: u16) {
-        if let Some(f) = ctl.functions.get_mut(&id) {
-            f.caps.driver_left();
         }
     }
 

@@ -43,23 +43,12 @@ def add(index, sfnum, mac):
 
 def auxiliary(sfnum):
     """The auxiliary device of an SF, if there is one."""
-    base = "/sys/bus/auxiliary/devices"
-    for name in os.listdir(base):
-        with contextlib.suppress(OSError):
-            if name.startswith("mlx5_core.sf.") and int(read(f"{base}/{name}/sfnum")) == sfnum:
-                return name
-    return None
-
-
-def netdev(sfnum):
-    with contextlib.suppress(OSError, TypeError):
-        return os.listdir("/sys/bus/auxiliary/devices/" + auxiliary(sfnum) + "/net")[0]
-    return None
+    return sf_auxiliary(PF[0], sfnum)
 
 
 def into(sfnum, ns, address):
     """The netdev of an SF, which its driver made by itself, in a namespace."""
-    dev = until(lambda: netdev(sfnum), f"the netdev of SF {sfnum}")
+    dev = until(lambda: auxiliary_netdev(auxiliary(sfnum)), f"the netdev of SF {sfnum}")
     run(f"ip link set {dev} netns {ns}")
     set_up(dev, address + "/24", ns=ns)
     until(lambda: carrier(dev, ns), f"the carrier of {dev}")

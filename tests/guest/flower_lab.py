@@ -4,8 +4,7 @@ cable; flower rules, and what becomes of frames under them."""
 from frames import *
 
 needs_sfs()
-if not kernel_has("mlx5e_tc_add_fdb_flow"):
-    skip_all(f"{os.uname().release} was built without tc offload in mlx5_core")
+needs_tc()
 
 
 class End:

@@ -91,6 +91,12 @@ def needs_sfs():
         skip_all("mlx5_core was built without CONFIG_MLX5_SF_MANAGER")
 
 
+def needs_tc():
+    """Skips everything on a kernel whose mlx5_core was built without tc's rules."""
+    if not kernel_has("mlx5e_configure_flower"):
+        skip_all("mlx5_core was built without CONFIG_MLX5_CLS_ACT")
+
+
 def say(text):
     """Remarks for whoever reads a failed run."""
     print(f"[{time.monotonic() - _began:7.2f}] {text}", file=sys.stderr, flush=True)
@@ -593,6 +599,26 @@ def switchdev(pf, mode="switchdev"):
     run(f"devlink dev eswitch set pci/{pf} mode {mode}")
 
 
+def sf_auxiliary(pf, sfnum):
+    """The auxiliary device of an SF, if there is one."""
+    for name in os.listdir("/sys/bus/auxiliary/devices"):
+        if not name.startswith("mlx5_core.sf."):
+            continue
+        at = f"/sys/bus/auxiliary/devices/{name}"
+        with contextlib.suppress(OSError):
+            same_pf = os.path.realpath(at).split("/")[-2] == pf
+            if same_pf and int(read(f"{at}/sfnum")) == sfnum:
+                return name
+    return None
+
+
+def auxiliary_netdev(aux):
+    """The netdev of an auxiliary device, if there is one."""
+    with contextlib.suppress(OSError):
+        return os.listdir(f"/sys/bus/auxiliary/devices/{aux}/net")[0]
+    return None
+
+
 class Sf:
     """A sub-function, from `devlink port add` on."""
 
@@ -621,15 +647,7 @@ class Sf:
         self.aux = until(self._aux, f"the auxiliary device of SF {self.sfnum}")
 
     def _aux(self):
-        for name in os.listdir("/sys/bus/auxiliary/devices"):
-            if not name.startswith("mlx5_core.sf."):
-                continue
-            at = f"/sys/bus/auxiliary/devices/{name}"
-            with contextlib.suppress(OSError):
-                same_pf = os.path.realpath(at).split("/")[-2] == self.pf
-                if same_pf and int(read(f"{at}/sfnum")) == self.sfnum:
-                    return name
-        return None
+        return sf_auxiliary(self.pf, self.sfnum)
 
     def start(self):
         """Its Ethernet device, which a light probe leaves out."""
@@ -640,9 +658,7 @@ class Sf:
         self.dev = until(self._dev, f"the netdev of {self.aux}")
 
     def _dev(self):
-        with contextlib.suppress(OSError):
-            return os.listdir(f"/sys/bus/auxiliary/devices/{self.aux}/net")[0]
-        return None
+        return auxiliary_netdev(self.aux)
 
     def into(self, ns, *addresses, mtu=None):
         """Its netdev in a namespace, up, with addresses."""

@@ -4,10 +4,10 @@ the far end of the cable; rules of tc with their hardware counters; frames byte 
 import gzip
 
 from lab import *
+from frames import checksum
 
 needs_sfs()
-if not kernel_has("mlx5e_configure_flower"):
-    skip_all("mlx5_core was built without CONFIG_MLX5_CLS_ACT")
+needs_tc()
 
 PEER = "peer"
 
@@ -141,15 +141,6 @@ def send_raw(dev, frames, ns=None):
         _send_raw(dev, frames, ns)
     finally:
         os.sched_setaffinity(0, cpus)
-
-
-def checksum(data):
-    """The Internet checksum."""
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def mac_bytes(mac):

@@ -65,20 +65,16 @@ impl Caps {
 
     pub(crate) fn fix_in<S: Layout>(&mut self, group: u16, f: Field<S>, value: u32) {
         let Some(g) = self.groups.get_mut(&group) else { return };
-        let (max, current) = (g.max.clone(), g.current.clone());
-        ViewMut::<S>::new(unshare(&mut g.max)).set(f, value);
         // What was one block stays one.
-        if Arc::ptr_eq(&current, &max) {
-            g.current = g.max.clone();
-        } else {
-            ViewMut::<S>::new(unshare(&mut g.current)).set(f, value);
-        }
-        if Arc::ptr_eq(&g.found, &max) {
-            g.found = g.max.clone();
-        } else if Arc::ptr_eq(&g.found, &current) {
-            g.found = g.current.clone();
-        } else {
-            ViewMut::<S>::new(unshare(&mut g.found)).set(f, value);
+        let mut done: Vec<(Block, Block)> = vec![];
+        for block in [&mut g.max, &mut g.current, &mut g.found] {
+            if let Some((_, new)) = done.iter().find(|(old, _)| Arc::ptr_eq(old, block)) {
+                *block = new.clone();
+                continue;
+            }
+            let old = block.clone();
+            ViewMut::<S>::new(unshare(block)).set(f, value);
+            done.push((old, block.clone()));
         }
     }
 

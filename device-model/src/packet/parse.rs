@@ -319,14 +319,8 @@ mod tests {
     use sfnic_firmware_cmds::layouts::FteMatchSetMisc2 as Misc2;
 
     use super::super::key::MISC2;
-    use super::super::samples::{self, Ip, Proto};
+    use super::super::samples::{self, Ip, Proto, parsed};
     use super::*;
-
-    fn parsed(raw: &mut [u8]) -> Frame<'_> {
-        let mut f = Frame::from_bytes(raw).unwrap();
-        f.parse();
-        f
-    }
 
     #[test]
     fn a_plain_tcp_frame_fills_its_fields() {

@@ -190,14 +190,8 @@ impl Parser<'_> {
 mod tests {
     use super::super::key::INNER;
     use super::super::layers::GeneveOption;
-    use super::super::samples::{self, Ip, Proto};
+    use super::super::samples::{self, Ip, Proto, parsed};
     use super::*;
-
-    fn parsed(raw: &mut [u8]) -> Frame<'_> {
-        let mut f = Frame::from_bytes(raw).unwrap();
-        f.parse();
-        f
-    }
 
     #[test]
     fn tunnels_show_their_inside() {

@@ -1,6 +1,7 @@
 //! Frames for tests.
 
 use super::checksum::sum;
+use super::frame::Frame;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ip {
@@ -12,6 +13,13 @@ pub(crate) enum Ip {
 pub(crate) enum Proto {
     Tcp,
     Udp,
+}
+
+/// A frame of these bytes, parsed.
+pub(crate) fn parsed(raw: &mut [u8]) -> Frame<'_> {
+    let mut f = Frame::from_bytes(raw).unwrap();
+    f.parse();
+    f
 }
 
 fn put(b: &mut [u8], at: usize, v: u16) {

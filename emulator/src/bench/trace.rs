@@ -10,6 +10,7 @@ use sfnic_test_driver::Rig;
 
 use super::commands;
 use crate::lab::Lab;
+use crate::tapbench::median;
 use crate::trace::file::Header;
 use crate::trace::record::{Outcome, Recording};
 
@@ -47,17 +48,7 @@ struct Both {
 impl Both {
     /// Medians, without and with.
     fn medians(&self) -> (f64, f64) {
-        (median(&self.off), median(&self.on))
-    }
-}
-
-fn median(all: &[f64]) -> f64 {
-    let mut sorted = all.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+        (median(&self.off).unwrap_or(f64::NAN), median(&self.on).unwrap_or(f64::NAN))
     }
 }
 

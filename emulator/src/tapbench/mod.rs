@@ -7,6 +7,8 @@
 mod host;
 mod report;
 
+pub(crate) use report::median;
+
 use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;

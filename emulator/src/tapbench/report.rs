@@ -136,7 +136,8 @@ pub(super) fn read(text: &str, nics: &[&str], sizes: &[u32]) -> Result<Vec<NicRe
     Ok(all)
 }
 
-fn median(values: &[f64]) -> Option<f64> {
+/// The middle one, or what is between the two in the middle.
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;
