@@ -5,7 +5,7 @@ from lab import *
 
 
 def settle():
-    run("udevadm trigger --action=add --subsystem-match=net")
+    run("udevadm trigger --action=add --subsystem-match=net --subsystem-match=auxiliary")
     run("udevadm settle --timeout=60", seconds=90)
 
 
@@ -42,13 +42,20 @@ with check("names of the functions"):
         equal(port, f"p{i}", "phys_port_name")
         named(f"{BASE[i]}np{i}", pci)
 
+def rdma():
+    """Waits for mlx5_ib at both functions. Before and while it is on its way to a function in
+    switchdev mode, the kernel makes no representors there, and 6.12 does not make up for it."""
+    devices = "/sys/class/infiniband"
+    if HAS_RDMA:
+        until(lambda: os.path.isdir(devices) and len(os.listdir(devices)) == len(PF), "both RDMA devices")
+
+
 with check("names of the uplink and of representors in switchdev mode"):
+    rdma()
     switchdev(PF[0])
     run("udevadm settle --timeout=60", seconds=90)
     named(f"{BASE[0]}np0", "the uplink")
-    # While mlx5_ib is on its way to a function, the kernel makes no representors of that.
-    if HAS_RDMA:
-        until(lambda: len(os.listdir("/sys/class/infiniband")) == len(PF), "both RDMA devices")
+    rdma()
     # A name has 15 characters: in this slot there is room for SF numbers of one digit.
     sfs = [Sf(PF[0], n, f"00:00:00:00:02:{n:02x}") for n in (8, 9)]
     run("udevadm settle --timeout=60", seconds=90)

@@ -19,8 +19,7 @@ def sleep_once(state, rehearse="none", mode=None):
     if mode:
         write("/sys/power/mem_sleep", mode)
     write("/sys/power/pm_test", rehearse)
-    # Keys are pressed all the time: in a rehearsal they would keep the machine awake, and 7.3 does
-    # not get over one that comes while it writes files out.
+    # Keys are pressed all the time: in a rehearsal they would keep the machine awake.
     write(KEYBOARD, "enabled" if rehearse == "none" else "disabled")
     before = read("/sys/power/suspend_stats/success")
     for left in reversed(range(10)):
@@ -46,6 +45,11 @@ def ways():
     # from, and this machine boots without one.
     yield "freeze", "none", None
 
+
+# The kernel asks whether the host is at the other end of a port before it gives room for the
+# answer (`virtcons_restore`), and whoever writes to the port then waits forever: this test too.
+if KERNEL >= (7, 3):
+    skip_all("Linux 7.3 loses its virtio console when it sleeps, and with it what this would say")
 
 ask("keys")
 # The shared folder does not outlast sleep: its driver has nothing for it.
