@@ -7,6 +7,7 @@
 //!   back its output, its exit status and the kernel log.
 
 pub mod kit;
+mod process;
 pub mod vm;
 
 pub use kit::{Kit, KitOptions};

@@ -7,6 +7,8 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
+use crate::process::ask_to_end_with_parent;
+
 /// Runs a program to its end and gives its standard output.
 pub(crate) fn output(command: &mut Command, what: &str) -> Result<String> {
     let mut text = String::new();
@@ -24,6 +26,8 @@ pub(crate) fn output(command: &mut Command, what: &str) -> Result<String> {
 pub(crate) fn lines(command: &mut Command, what: &str, mut line: impl FnMut(&str)) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     tracing::debug!(?command, "run");
+    // Else a compiler goes on for minutes after the one that asked for it is gone.
+    ask_to_end_with_parent(command);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -91,6 +95,25 @@ pub(crate) fn require(programs: &[(&str, &str)]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_ends_with_who_asked_for_it() {
+        let (told, pid) = std::sync::mpsc::channel();
+        let asking = thread::spawn(move || {
+            let mut command = Command::new("sh");
+            command.args(["-c", "echo $$; exec sleep 600"]);
+            ask_to_end_with_parent(&mut command);
+            let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+            let mut first = String::new();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+            told.send((first, child)).unwrap();
+        });
+        let (first, mut child) = pid.recv().unwrap();
+        assert_eq!(first.trim(), child.id().to_string());
+        asking.join().unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15));
+    }
 
     #[test]
     fn a_failure_is_one_line_with_its_reason() {

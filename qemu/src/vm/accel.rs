@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::cpio::Cpio;
-use super::process;
 use super::streams::contains;
 use crate::kit::Kit;
+use crate::process;
 
 /// How the guest's CPUs are made.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,6 @@ mod accel;
 pub mod cmdline;
 pub(crate) mod cpio;
 mod job;
-mod process;
 mod runner;
 mod signals;
 mod streams;

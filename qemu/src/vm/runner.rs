@@ -14,8 +14,9 @@ use anyhow::{Context, Result, bail};
 use super::cmdline::{Machine, Streams};
 use super::signals::Signals;
 use super::streams::{KernelLog, PANIC, UntilToken, contains, panic_reason, tail};
-use super::{Accel, Guest, Outcome, STATUS_FAILURE, What, accel, job, process, tty};
+use super::{Accel, Guest, Outcome, STATUS_FAILURE, What, accel, job, tty};
 use crate::kit::Kit;
+use crate::process;
 
 /// A guest that shows no sign of life within this time never will.
 const BOOT_TIME: Duration = Duration::from_secs(180);

@@ -25,13 +25,21 @@ pub(crate) fn path_of(file: &impl AsFd) -> String {
 /// The program gets a process group of its own (a terminal's Ctrl-C is ours to handle), is
 /// killed when the calling thread ends, and inherits these files, which the caller keeps
 /// open until the program runs.
-#[allow(unsafe_code)]
 pub(crate) fn tie_to_parent(command: &mut Command, files: &[&dyn AsFd]) {
-    let parent = rustix::process::getpid();
-    let files: Vec<RawFd> = files.iter().map(|f| f.as_fd().as_raw_fd()).collect();
     command.process_group(0);
+    ends_with_parent(command, Signal::KILL, files.iter().map(|f| f.as_fd().as_raw_fd()).collect());
+}
+
+/// The program is asked to end when the calling thread ends, whatever ended that.
+pub(crate) fn ask_to_end_with_parent(command: &mut Command) {
+    ends_with_parent(command, Signal::TERM, vec![]);
+}
+
+#[allow(unsafe_code)]
+fn ends_with_parent(command: &mut Command, signal: Signal, files: Vec<RawFd>) {
+    let parent = rustix::process::getpid();
     let prepare = move || -> std::io::Result<()> {
-        set_parent_process_death_signal(Some(Signal::KILL))?;
+        set_parent_process_death_signal(Some(signal))?;
         if getppid() != Some(parent) {
             return Err(std::io::Error::other("the parent ended"));
         }
