@@ -38,6 +38,7 @@ pub const ALLOWED: &[(&str, &str)] = &[
         "Kernel compiled without mitigations",
         "a whole kernel of ours has none to leave off, which the command line asks of every kernel",
     ),
+    ("RCU lockdep checking is enabled", "a kernel that looks for faults says that it does"),
     ("reboot: Power down", "older kernels say their last words as emergencies"),
     ("reboot: Restarting system", "older kernels say their last words as emergencies"),
 ];
@@ -68,6 +69,7 @@ const BAD: &[&str] = &[
     "AER: Corr",
     "AER: Uncorr",
     "AER: Multiple",
+    "suspected memory leaks",
     "records lost",
     "Kernel panic",
 ];
@@ -113,6 +115,7 @@ mod tests {
             "<6>[    1.000000] mlx5_core 0000:01:00.0 eth0: TX timeout detected",
             "<3>[    1.000000] INFO: task devlink:1 blocked for more than 120 seconds.",
             "<4>[    0.000000] sfnic: 3 records lost",
+            "<6>[    9.000000] kmemleak: 2 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
             "<12>[    1.000000] mlx5_core: facility and level are one number",
         ] {
             assert_eq!(faults(line).len(), 1, "{line}");
@@ -126,6 +129,7 @@ mod tests {
             "<4>[    0.600000] mtrr: your CPUs had inconsistent fixed MTRR settings",
             "<4>[    1.000000] mlx5_core 0000:01:00.0: E-Switch: MPFS/FDB active",
             "<6>[    1.000000] mlx5_core 0000:01:00.0 eth0: Link down",
+            "<6>[    0.000000] rcu: \\x09RCU lockdep checking is enabled.",
             "no line of the kernel",
         ] {
             assert_eq!(faults(line), Vec::<String>::new());

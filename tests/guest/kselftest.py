@@ -22,8 +22,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TREE = "/tmp/linux"
 TESTS = f"{TREE}/tools/testing/selftests"
 REMOTE = "remote"
-LOCAL = {"4": "192.0.2.1", "6": "2001:db8:1::1"}
-FAR = {"4": "192.0.2.2", "6": "2001:db8:1::2"}
+# Other networks than those that the tests give to insides of tunnels.
+LOCAL = {"4": "198.51.100.1", "6": "2001:db8:1::1"}
+FAR = {"4": "198.51.100.2", "6": "2001:db8:1::2"}
 RETRIES = int(os.environ.get("SUITE_RETRIES", "0"))
 # Patterns of cases whose end is known: no second try helps them.
 KNOWN = os.environ.get("SUITE_KNOWN", "").split()

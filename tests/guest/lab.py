@@ -20,6 +20,8 @@ import traceback
 
 PF = [os.environ.get("SFNIC_PF0", ""), os.environ.get("SFNIC_PF1", "")]
 BOOT = int(os.environ.get("SFNIC_BOOT", "1"))
+# How many times longer than elsewhere everything may take, with a kernel that checks itself.
+PATIENCE = float(os.environ.get("SFNIC_PATIENCE", "1"))
 
 # ---------------------------------------------------------------- checks
 
@@ -126,7 +128,7 @@ def until(condition, what, seconds=60):
     """Waits until a condition holds, and returns what it returned. The time is only there to
     end what hangs: a busy machine may take long. A condition that finds something wrong does
     not hold yet."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     while True:
         why = ""
         try:
@@ -164,7 +166,7 @@ def attempt(command, ns=None, seconds=300, text=None):
     words = shlex.split(command) if isinstance(command, str) else list(command)
     with inside(ns):
         try:
-            p = subprocess.run(words, input=text, capture_output=True, text=True, timeout=seconds)
+            p = subprocess.run(words, input=text, capture_output=True, text=True, timeout=seconds * PATIENCE)
         except subprocess.TimeoutExpired:
             raise Wrong(f"{shlex.join(words)} did not end within {seconds} s") from None
     return Result(p.returncode, p.stdout, p.stderr)
@@ -299,7 +301,7 @@ def set_up(dev, *addresses, ns=None, mtu=None):
 
 def ping(to, size=56, count=2, ns=None, more="", lost_ok=False):
     """Echo requests, whose data ping compares itself. Returns how many were answered."""
-    r = attempt(f"ping -n -s {size} -c {count} -i 0.02 -W 10 {more} {to}", ns)
+    r = attempt(f"ping -n -s {size} -c {count} -i 0.02 -W {10 * PATIENCE:.0f} {more} {to}", ns)
     received = next((int(l.split(",")[1].split()[0]) for l in r.out.splitlines() if "received" in l), None)
     require(received is not None, f"ping {to}: {r.err.strip() or r.out.strip()}")
     require("wrong data" not in r.out, f"ping {to} of {size}: {r.out}")
@@ -321,7 +323,7 @@ def new_socket(kind, address, ns=None):
     """A socket belongs to the namespace that it was made in, whoever uses it."""
     with inside(ns):
         s = socket.socket(family_of(address), kind)
-    s.settimeout(60)
+    s.settimeout(60 * PATIENCE)
     return s
 
 
@@ -337,11 +339,11 @@ def tcp(to, size, src=None, dst=None, seconds=120):
     listener.bind((to, next(_ports)))
     listener.listen(1)
     client = new_socket(socket.SOCK_STREAM, to, src)
-    client.settimeout(seconds)
+    client.settimeout(seconds * PATIENCE)
     start = time.monotonic()
     client.connect(listener.getsockname()[:2])
     server, _ = listener.accept()
-    server.settimeout(seconds)
+    server.settimeout(seconds * PATIENCE)
     problem = []
 
     def send():
@@ -376,7 +378,7 @@ def udp(to, sizes, src=None, dst=None, tries=1):
     """Sends datagrams one by one and compares each."""
     a, b = new_socket(socket.SOCK_DGRAM, to, src), new_socket(socket.SOCK_DGRAM, to, dst)
     for s in (a, b):
-        s.settimeout(20)
+        s.settimeout(20 * PATIENCE)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     b.bind((to, next(_ports)))
@@ -408,7 +410,7 @@ def all_of(jobs, what, seconds=240):
     threads = [threading.Thread(target=one, args=(j,), daemon=True) for j in jobs]
     for t in threads:
         t.start()
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     for t in threads:
         t.join(max(0, end - time.monotonic()))
     alive = sum(t.is_alive() for t in threads)
@@ -478,7 +480,7 @@ class Capture:
     def frames(self):
         time.sleep(0.3)
         self.process.terminate()
-        _, err = self.process.communicate(timeout=10)
+        _, err = self.process.communicate(timeout=10 * PATIENCE)
         dropped = next((int(l.split()[0]) for l in err.splitlines() if "dropped by kernel" in l), 0)
         equal(dropped, 0, "frames that tcpdump missed")
         with open(self.file, "rb") as f:

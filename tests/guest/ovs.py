@@ -48,20 +48,21 @@ def begin():
     subprocess.run([program("ovs-vswitchd"), "--pidfile", "--detach", "--log-file"], **detached)
 
 
-def all_offloaded(src, dst):
-    """IPv4 flows of both directions are in hardware, and none of the two is in software."""
+def all_offloaded(src, dst, traffic):
+    """IPv4 flows of both directions are in hardware, and none of the two is in software, once
+    there was enough traffic: what goes idle before it is in hardware is given up."""
     def there():
+        traffic()
         macs = (src, dst)
         mine = lambda kind: [f for f in flows(kind) if "eth_type(0x0800)" in f and all(m in f for m in macs) and packets(f) > 0]
         return len(mine("offloaded")) >= 2 and not mine("non-offloaded")
-    until(there, f"flows between {src} and {dst} in hardware", 30)
+    until(there, f"flows between {src} and {dst} in hardware")
 
 
 def bypass(address, src, dst, srcmac, dstmac):
     """Traffic between two ends: after its first packets hardware has it all."""
     # A frame may be on its way through software while its flow goes to hardware.
-    ping(address, ns=src, more="-i 0.2 -W 2", count=5, lost_ok=True)
-    all_offloaded(srcmac, dstmac)
+    all_offloaded(srcmac, dstmac, lambda: ping(address, ns=src, more="-i 0.2 -W 2", count=5, lost_ok=True))
     # Unasked ARP, and what revalidates a flow, may come.
     with net.in_hardware(most=30):
         tcp(address, 4 << 20, src, dst)
@@ -107,7 +108,8 @@ with check("an OpenFlow rule that changes takes effect"):
     run("ovs-ofctl add-flow br0 priority=100,udp,tp_dst=7,actions=drop")
     until(lambda: not comes(), "the rule")
     # In hardware, that is: software sees none of what is dropped.
-    until(lambda: any("actions:drop" in f and "udp" in f for f in flows()), "the rule in hardware")
+    dropped = lambda: any("actions:drop" in f and "udp" in f for f in flows())
+    until(lambda: not comes() and dropped(), "the rule in hardware")
     with net.in_hardware(most=2):
         for _ in range(50):
             a.sendto(b"x", (ADDRESSES["b"], 7))

@@ -84,6 +84,7 @@ for n in range(3):
         unreachable("10.0.0.2", "s3")
         if KEEPS_IRQS:
             sf.deactivate()
+            until(lambda: state_of(sf.handle) == "inactive/detached", "the state of the SF")
             sf.activate()
         else:
             bind(sf.aux, "mlx5_core.sf")

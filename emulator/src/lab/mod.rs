@@ -229,6 +229,7 @@ impl Bench {
         };
         let mut words = vec!["python3".to_owned(), format!("/host/{script}")];
         let mut env = self.lab.env.clone();
+        env.push(("SFNIC_PATIENCE".to_owned(), kit.timeout_factor().to_string()));
         let mut mem = Guest::new().mem;
         if let Some((job, tests)) = &self.lab.tests {
             job.supply(tests, &share)?;

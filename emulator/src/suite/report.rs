@@ -147,7 +147,8 @@ fn verdict(raw: Raw, program: &Program, data: &Data) -> Case {
     let known = data.known(&raw.name);
     let as_known = |result| known.filter(|k| k.result == result).map(|k| (Verdict::Known, k.why.clone()));
     let (verdict, why) = match (raw.passed, raw.skipped) {
-        (_, true) => as_known(KnownResult::Skip).unwrap_or_else(|| {
+        // What is known to fail may find that it cannot be tried at all.
+        (_, true) => as_known(KnownResult::Skip).or_else(|| as_known(KnownResult::Fail)).unwrap_or_else(|| {
             let verdict = if program.basic { Verdict::Fail } else { Verdict::Skip };
             (verdict, format!("skipped: {}", raw.why))
         }),

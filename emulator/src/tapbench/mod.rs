@@ -203,8 +203,7 @@ fn guest(args: &TapBenchArgs, kit: &Kit) -> Result<String> {
 
 /// A device of one physical function whose port is a TAP interface.
 fn board(workers: u32) -> Result<Board> {
-    let mut config = Config::default();
-    config.workers = workers as usize;
+    let mut config = Config { workers: workers as usize, ..Config::default() };
     config.pfs.truncate(1);
     for pf in &mut config.pfs {
         pf.wire = WireKind::Tap(CANDIDATES[0].tap.to_owned());

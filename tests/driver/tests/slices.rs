@@ -95,9 +95,9 @@ fn a_reset_of_the_host_ends_detaching_and_nothing_else() {
         add(&rig, n as u32, index).unwrap();
     }
     let pf = host(&rig);
-    for n in 0..2 {
-        set(&rig, indexes[n], State::Active).unwrap();
-        rig.sf(0, n as u16).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
+    for (n, index) in (0..2).zip(indexes) {
+        set(&rig, index, State::Active).unwrap();
+        rig.sf(0, n).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
     }
     set(&rig, 100, State::Inactive).unwrap();
     assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
