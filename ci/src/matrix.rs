@@ -185,6 +185,31 @@ pub struct Counts {
     pub skip: usize,
 }
 
+/// Why something was skipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason<'a> {
+    /// The suite.
+    pub suite: &'a str,
+    /// The reason.
+    pub why: &'a str,
+    /// On which kernels.
+    pub kernels: Vec<&'a str>,
+    /// What was skipped of it; nothing if it was all of it.
+    pub checks: Vec<&'a str>,
+}
+
+impl std::fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} on {}", self.suite, self.kernels.join(", "))?;
+        match &self.checks[..] {
+            [] => {}
+            [one] => write!(f, ", {one:?}")?,
+            some => write!(f, ", {} checks", some.len())?,
+        }
+        write!(f, ": {}", self.why)
+    }
+}
+
 impl Matrix {
     /// Without results yet.
     pub fn new(kernels: Vec<Column>, suites: &[&Suite]) -> Matrix {
@@ -232,18 +257,26 @@ impl Matrix {
         Duration::from_secs_f64(self.cells.iter().map(|c| c.seconds).sum())
     }
 
-    /// Every reason of a skip, and what it is for: `(kernel, what, reason)`.
-    pub fn reasons(&self) -> Vec<(&str, String, &str)> {
-        let mut reasons = vec![];
-        for kernel in &self.kernels {
-            for cell in self.of(&kernel.name) {
-                if let Some(reason) = &cell.reason {
-                    reasons.push((kernel.name.as_str(), cell.suite.clone(), reason.as_str()));
+    /// Every reason of a skip, once a suite, in the order of the suites.
+    pub fn reasons(&self) -> Vec<Reason<'_>> {
+        let mut reasons: Vec<Reason<'_>> = vec![];
+        let cells = self.suites.iter().flat_map(|s| self.kernels.iter().filter_map(|k| self.cell(&k.name, &s.name)));
+        for cell in cells {
+            let whole = cell.reason.iter().map(|why| (None, why.as_str()));
+            let checks = cell.skips().map(|(check, why)| (Some(check), why));
+            for (check, why) in whole.chain(checks) {
+                let at = reasons.iter().position(|r| r.suite == cell.suite && r.why == why);
+                let at = at.unwrap_or_else(|| {
+                    reasons.push(Reason { suite: &cell.suite, why, kernels: vec![], checks: vec![] });
+                    reasons.len() - 1
+                });
+                let reason = &mut reasons[at];
+                if !reason.kernels.contains(&cell.kernel.as_str()) {
+                    reason.kernels.push(&cell.kernel);
                 }
-                reasons.extend(
-                    cell.skips()
-                        .map(|(check, reason)| (kernel.name.as_str(), format!("{}, {check:?}", cell.suite), reason)),
-                );
+                if let Some(check) = check.filter(|c| !reason.checks.contains(c)) {
+                    reason.checks.push(check);
+                }
             }
         }
         reasons
