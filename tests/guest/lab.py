@@ -614,6 +614,12 @@ def sf_auxiliary(pf, sfnum):
     return None
 
 
+def netdevs_inside(ns, pci):
+    """The netdevs of a function that are in a namespace: what a kernel adds to each namespace by
+    itself is none of its."""
+    return [l["ifname"] for l in json.loads(run("ip -j -d link", ns)) if l.get("parentdev") == pci]
+
+
 def auxiliary_netdev(aux):
     """The netdev of an auxiliary device, if there is one."""
     with contextlib.suppress(OSError):

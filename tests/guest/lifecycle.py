@@ -122,7 +122,7 @@ if BOOT == 1:
     with check("FLR of one function leaves the other alone"):
         driver(PF[1], "unbind")
         write(f"/sys/bus/pci/devices/{PF[1]}/reset", "1")
-        names = [l["ifname"] for l in json.loads(run("ip -j -d link", A)) if l.get("parentdev") == PF[0]]
+        names = netdevs_inside(A, PF[0])
         equal(len(names), 1, "netdevs of the other function")
         until(lambda: not carrier(names[0], A), "loss of carrier")
         counters(names[0], A)

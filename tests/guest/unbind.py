@@ -39,11 +39,6 @@ def eth_of(parent):
     return next(n for n in names if os.path.basename(os.path.dirname(path_of(n))) == parent)
 
 
-def netdev_in(ns):
-    """The one netdev in a namespace."""
-    return next(l["ifname"] for l in json.loads(run("ip -j link show", ns=ns)) if l["ifname"] != "lo")
-
-
 # Before Linux 6.11 mlx5_ib makes queue pairs when it attaches, which are not there yet.
 RDMA = KERNEL >= (6, 11)
 if RDMA:
@@ -147,7 +142,7 @@ with check("Ethernet of the function that has the SFs"):
     stream.end()
     f.let_go()
     run(f"devlink dev reload pci/{PF[0]}")
-    run(f"ip -n {PEER} link set {netdev_in(PEER)} netns 1")
+    run(f"ip -n {PEER} link set {netdevs_inside(PEER, PF[1])[0]} netns 1")
     f = Fabric()
     f.traffic()
 
