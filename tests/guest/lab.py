@@ -284,7 +284,10 @@ def link_of(dev, ns=None):
 
 
 def carrier(dev, ns=None):
-    return "LOWER_UP" in link_of(dev, ns)["flags"]
+    """Whether there is a carrier and the kernel has taken note: until then, up to a second after
+    the driver said so, it drops what is sent."""
+    link = link_of(dev, ns)
+    return "LOWER_UP" in link["flags"] and link["operstate"] in ("UP", "UNKNOWN")
 
 
 def set_up(dev, *addresses, ns=None, mtu=None):
