@@ -194,7 +194,8 @@ fn events_change_places_and_none_is_lost() {
     set(false);
     assert_eq!((told(), rig.nic.run_due(9)), (vec![], Some(30_000_000)));
     rig.clock.advance(30_000_000);
-    assert_eq!((rig.nic.run_due(9), told()), (None, vec![down]), "no other one came");
+    rig.nic.run_due(9);
+    assert_eq!(told(), [down], "no other one came");
     set(true);
     assert_eq!(told(), [up]);
     rig.nic.fault_del(id);
@@ -205,7 +206,7 @@ fn events_change_places_and_none_is_lost() {
         set(up);
     }
     assert_eq!(told(), [down, down]);
-    ids.map(|id| rig.nic.fault_del(id));
+    assert!(ids.into_iter().all(|id| rig.nic.fault_del(id)));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Slices: the eswitch is managed from outside, and the host's driver sees what comes of it.
 
+use std::sync::atomic::Ordering;
+
 use proptest::prelude::*;
 use sfnic_device_model::CardConfig;
 use sfnic_device_model::control::vhca::{self, TRANSITIONS};
@@ -156,7 +158,8 @@ fn a_host_that_never_detaches_holds_its_slice_until_it_is_reset() {
         assert!(why.contains("detaching") && why.lines().count() == 1, "{why}");
     }
     assert!(rig.sf(0, 0).enable().unwrap_err().because(Syndrome::SF_TEARDOWN));
-    assert!(!rig.card_at(0).fabric.vports.pin()[&ids[0]].link.load(std::sync::atomic::Ordering::Relaxed));
+    let passes = |id| rig.card_at(0).fabric.vports.pin().get(&id).unwrap().link.load(Ordering::Relaxed);
+    assert!(!passes(ids[0]), "frames of the slice");
     rig.reset(0);
     assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
     set(&rig, 100, State::Active).unwrap();
