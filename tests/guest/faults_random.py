@@ -159,8 +159,6 @@ with check("a reload of the driver brings it back"):
     left = {f: {k: n for k, n in kinds.items() if n} for f, kinds in ask("objects").items()}
     equal({f: kinds for f, kinds in left.items() if kinds}, {}, "objects without a driver")
     run("modprobe mlx5_core")
-    for n in (0, 1):
-        until(lambda: os.path.isdir(f"/sys/bus/pci/devices/{PF[n]}/net"), f"a netdev of {PF[n]}")
     connect()
     for _ in range(3):
         traffic()

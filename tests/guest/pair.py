@@ -13,7 +13,8 @@ for ns in (A, B):
 
 def join(n):
     """The netdev of a function in its namespace, with an address."""
-    dev = until(lambda: netdev_of(PF[n]), f"a netdev of {PF[n]}")
+    until(lambda: os.path.isdir(f"/sys/bus/pci/devices/{PF[n]}/net"), f"a netdev of {PF[n]}")
+    dev = netdev_of(PF[n])
     ns = (A, B)[n]
     run(f"ip link set {dev} netns {ns}")
     set_up(dev, FOUR % (n + 1) + "/24", ns=ns)
@@ -43,8 +44,6 @@ def reload():
     """The driver goes and comes back, and so do both netdevs."""
     run("modprobe -r mlx5_ib mlx5_core")
     run("modprobe mlx5_core")
-    for pci in PF:
-        until(lambda: os.path.isdir(f"/sys/bus/pci/devices/{pci}/net"), f"a netdev of {pci}")
     return connect()
 
 
