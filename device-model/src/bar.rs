@@ -106,7 +106,8 @@ impl Nic {
         match f.iseg.write(at, value) {
             IsegWrite::Done => {}
             IsegWrite::Doorbell(bits) => cmdq::doorbell(self, card, &mut ctl, function, bits),
-            IsegWrite::Disable => self.disable_function(card, &mut ctl, function),
+            IsegWrite::FirmwareReset if function == PF => self.firmware_reset(card, &mut ctl),
+            IsegWrite::Disable | IsegWrite::FirmwareReset => self.disable_function(card, &mut ctl, function),
             IsegWrite::Unmodelled => {
                 self.unmodelled.record(card.index, function, Access::WindowWrite(at as u32));
             }

@@ -35,6 +35,10 @@ pub(crate) enum Deed {
     Frame { card: usize, way: Way, bytes: Vec<u8> },
     /// A link that flaps changes.
     Flap { id: u32 },
+    /// An event that was held back is written, if it still is.
+    Event { card: usize, function: u16, eqn: u8 },
+    /// A fault resets its cards.
+    Reset { id: u32 },
 }
 
 struct Entry {
@@ -126,6 +130,8 @@ impl Nic {
             match self.later.next(now) {
                 Err(next) => return next,
                 Ok(Deed::Flap { id }) => self.flap(id),
+                Ok(Deed::Event { card, function, eqn }) => self.release_event(card, function, eqn),
+                Ok(Deed::Reset { id }) => self.reset_by(id),
                 Ok(Deed::Command { card, function, slot, queue }) => {
                     let Some(card) = self.cards.get(card) else { continue };
                     let mut ctl = card.control.lock();

@@ -1,13 +1,10 @@
-//! The device: its cards, what they are made of, and the life cycle of their
-//! functions.
+//! The device: its cards and what they are made of.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
-use sfnic_firmware_cmds::entries::{Eqe, event};
-use sfnic_firmware_cmds::layout::ViewMut;
 use sfnic_firmware_cmds::layouts::{CmdHcaCap, ESwitchCap};
 use sfnic_firmware_cmds::profile::Profile;
 
@@ -16,12 +13,11 @@ use crate::control::caps::Caps;
 use crate::control::function::{CommandStats, Function, FunctionKind};
 use crate::control::iseg::Iseg;
 use crate::control::objects::Objects;
-use crate::control::sf::{SfSlot, event_data};
-use crate::control::vhca::{Cause, Observer, State};
+use crate::control::sf::SfSlot;
 use crate::control::vport::{Admin, VportControl, guid};
 use crate::control::{After, Control, PF};
 use crate::dma::Dma;
-use crate::events::{Events, Happening};
+use crate::events::Events;
 use crate::explain::Explainer;
 use crate::fabric::Fabric;
 use crate::fabric::flows::Flows;
@@ -35,7 +31,7 @@ use crate::later::Later;
 use crate::pci::{Config, MSIX_MAX};
 use crate::slice::Slices;
 use crate::steering::{Counters, Limits, Steering};
-use crate::trace::{Noise, Record, Recorder, Trace};
+use crate::trace::{Noise, Recorder, Trace};
 use crate::unmodelled::Unmodelled;
 use crate::work::WorkQueue;
 use crate::world::{Clock, Waker};
@@ -105,7 +101,7 @@ pub struct Nic {
     /// What it does wrong on purpose.
     pub faults: Arc<Faults>,
     /// What it has to do at a later time.
-    pub later: Later,
+    pub later: Arc<Later>,
     /// What happens to it.
     pub events: Arc<Events>,
     /// Send queues that have work.
@@ -158,7 +154,8 @@ impl Nic {
     /// Builds a device.
     pub fn new(profile: Profile, cards: Vec<CardConfig>, clock: Arc<dyn Clock>, waker: Arc<dyn Waker>) -> Arc<Self> {
         let events = Arc::new(Events::new(clock.clone()));
-        let faults = Arc::new(Faults::new(events.clone()));
+        let later = Arc::new(Later::default());
+        let faults = Arc::new(Faults::new(events.clone(), clock.clone(), later.clone()));
         let flows = Flows::default();
         let card = |(i, c)| Card::new(i, c, &profile, &flows, &faults);
         let cards = cards.into_iter().enumerate().map(card).collect();
@@ -173,7 +170,7 @@ impl Nic {
             explainer: Explainer::default(),
             capture: Capture::default(),
             faults,
-            later: Later::default(),
+            later,
             events,
             work: WorkQueue::new(waker),
             flows,
@@ -209,195 +206,6 @@ impl Nic {
     /// The internal timer now: what time stamps of completions count.
     pub fn ticks(&self) -> u64 {
         (u128::from(self.clock.now_ns()) * u128::from(self.timer_khz) / 1_000_000) as u64
-    }
-
-    /// Brings a card to the state after power-on: what DEVICE_RESET and a
-    /// function level reset do. Sub-functions go with their physical function.
-    pub fn reset(&self, card: &Card) {
-        let mut ctl = card.control.lock();
-        self.trace.record(card.index, PF, &Record::Reset);
-        self.events.push(Happening::Reset { pf: card.index });
-        self.reset_locked(card, &mut ctl);
-        drop(ctl);
-        card.pci.lock().reset();
-        self.update_links();
-    }
-
-    fn reset_locked(&self, card: &Card, ctl: &mut Control) {
-        self.host_gone(card, ctl);
-        if let Some(f) = ctl.functions.get_mut(&PF) {
-            f.plane.vport.function.store(None);
-            f.clear_objects();
-            f.enabled = false;
-            f.issi = 0;
-            f.iseg = Iseg::default();
-            f.caps = card.pf_caps(&self.profile);
-        }
-        for v in ctl.vports.values_mut() {
-            v.reg_c_id = 0;
-            v.publish_reg_c();
-            v.mtu = DEFAULT_MTU;
-            v.min_inline = 0;
-            v.forget_driver();
-        }
-        ctl.l2_table.clear();
-        card.fabric.tunnels.store(Arc::default());
-        ctl.port_regs = Default::default();
-        card.port.admin_up.store(false, Relaxed);
-        card.port.mtu.store(crate::fabric::port::MAX_FRAME, Relaxed);
-        self.flows.changed();
-    }
-
-    /// The physical function was reset: SFs of its own go with it, slices that
-    /// somebody else manages lose their drivers.
-    fn host_gone(&self, card: &Card, ctl: &mut Control) {
-        if card.config.manager == Manager::Host {
-            return self.free_all_sfs(card, ctl);
-        }
-        let ids: Vec<u16> = ctl.functions.keys().copied().filter(|id| *id != PF).collect();
-        for id in ids {
-            if ctl.sf_transition(id, Cause::HostReset).is_ok() {
-                self.sf_detached(card, ctl, id);
-            }
-        }
-        for s in &mut ctl.sfs {
-            s.observer = Observer::new(s.state);
-        }
-    }
-
-    fn free_all_sfs(&self, card: &Card, ctl: &mut Control) {
-        let ids: Vec<u16> = ctl.functions.keys().copied().filter(|id| *id != PF).collect();
-        for id in ids {
-            // Every state has this transition; a slot without function has none to make.
-            if ctl.sf_transition(id, Cause::PfReset).is_ok() {
-                self.sf_freed(card, ctl, id);
-            }
-        }
-        for s in &mut ctl.sfs {
-            s.observer = Observer::new(s.state);
-        }
-    }
-
-    /// A new SF: its function and its vport exist from here on.
-    pub(crate) fn sf_allocated(&self, card: &Card, ctl: &mut Control, id: u16) {
-        let index = id.wrapping_sub(ctl.sf_base);
-        let vport = VportControl::new(id, [0; 6], DEFAULT_MTU, Admin::Auto);
-        let vhca_id = card.vhca_id(Some(index));
-        let mut caps = self.sf_caps.clone();
-        caps.fix(CmdHcaCap::vhca_id, vhca_id.into());
-        let steering = Steering::with(Limits::default(), self.flows.changes.clone());
-        let plane = FunctionPlane::new(id, vhca_id, vport.plane.clone(), card.dma.clone(), steering.reader());
-        card.fabric.vports.pin().insert(id, vport.plane.clone());
-        ctl.vports.insert(id, vport);
-        ctl.functions.insert(id, Function::new(id, FunctionKind::Sf, vhca_id, caps, plane, steering));
-        if let Some(s) = ctl.sf_mut(id) {
-            s.sw_function_id = 0;
-            s.generation = s.generation.wrapping_add(1);
-        }
-    }
-
-    /// The manager activated an SF: its window answers from here on.
-    pub(crate) fn sf_activated(&self, _: &Card, ctl: &mut Control, id: u16) {
-        if let Some(f) = ctl.functions.get_mut(&id) {
-            f.iseg = Iseg::default();
-        }
-    }
-
-    /// No driver is attached any more and none may attach: nothing of it stays.
-    pub(crate) fn sf_detached(&self, card: &Card, ctl: &mut Control, id: u16) {
-        self.teardown_function(card, ctl, id);
-        if let Some(f) = ctl.functions.get_mut(&id) {
-            f.enabled = false;
-            f.iseg = Iseg::default();
-            // What the driver enabled goes; what the manager allowed stays.
-            f.caps.driver_left();
-        }
-        self.refresh_vport_link(card, ctl, id);
-    }
-
-    /// An SF is gone: function, vport, objects, tables of its ports.
-    pub(crate) fn sf_freed(&self, card: &Card, ctl: &mut Control, id: u16) {
-        self.teardown_function(card, ctl, id);
-        ctl.functions.remove(&id);
-        card.fabric.vports.pin().remove(&id);
-        ctl.vports.remove(&id);
-        self.flows.changed();
-        if let Some(s) = ctl.sf_mut(id) {
-            s.sw_function_id = 0;
-            s.slice = None;
-        }
-    }
-
-    /// TEARDOWN_HCA: the function's objects are destroyed.
-    pub(crate) fn teardown_function(&self, card: &Card, ctl: &mut Control, id: u16) {
-        let Some(f) = ctl.functions.get_mut(&id) else { return };
-        f.plane.vport.function.store(None);
-        f.clear_objects();
-        if id == PF {
-            ctl.l2_table.clear();
-            card.fabric.tunnels.store(Arc::default());
-        }
-        if let Some(v) = ctl.vports.get_mut(&id) {
-            v.forget_driver();
-        }
-        self.flows.changed();
-    }
-
-    /// The function's own DISABLE_HCA.
-    pub(crate) fn disable_function(&self, card: &Card, ctl: &mut Control, id: u16) {
-        self.teardown_function(card, ctl, id);
-        let Some(f) = ctl.functions.get_mut(&id) else { return };
-        f.enabled = false;
-        f.issi = 0;
-        if id == PF {
-            // Without a driver there is no manager: its SFs cannot live on.
-            if card.config.manager == Manager::Host {
-                self.free_all_sfs(card, ctl);
-            }
-            if let Some(f) = ctl.functions.get_mut(&PF) {
-                f.caps = card.pf_caps(&self.profile);
-            }
-            card.port.admin_up.store(false, Relaxed);
-            ctl.after.push(After::PortChanged);
-        } else if let Ok((_, after)) = ctl.sf_transition(id, Cause::Detach) {
-            match after {
-                State::Allocated => self.sf_detached(card, ctl, id),
-                // The next driver finds what the manager configured.
-                _ => ctl.functions.get_mut(&id).into_iter().for_each(|f| f.caps.driver_left()),
-            }
-        }
-    }
-
-    /// The manager takes an SF back: nothing of it reaches anybody from here on, also if its
-    /// driver does not let go of it.
-    pub(crate) fn sf_deactivated(&self, card: &Card, ctl: &mut Control, id: u16, after: State) {
-        match after {
-            State::Allocated => self.sf_detached(card, ctl, id),
-            _ => self.refresh_vport_link(card, ctl, id),
-        }
-    }
-
-    /// Whether a vport's frames pass may have changed: tells the packet path
-    /// and the function behind it.
-    pub(crate) fn refresh_vport_link(&self, card: &Card, ctl: &mut Control, number: u16) {
-        let port_up = card.port.is_up();
-        let closed = ctl.sf(number).is_some_and(|s| s.state == State::TeardownRequest);
-        let Some(v) = ctl.vports.get_mut(&number) else { return };
-        v.closed = closed;
-        let up = v.link(port_up);
-        v.plane.link.store(up, Relaxed);
-        self.flows.changed();
-        if std::mem::replace(&mut v.link_told, up) == up {
-            return;
-        }
-        let port = ctl.port_name(number);
-        self.events.push(Happening::Link { pf: card.index, vport: number, port, up });
-        if let Some(f) = ctl.functions.get(&number).filter(|f| f.initialised) {
-            let mut eqe = [0; 64];
-            ViewMut::<Eqe>::new(&mut eqe).set(Eqe::port, 1);
-            let sub = if up { event::PORT_ACTIVE } else { event::PORT_DOWN };
-            f.notify(event::PORT_CHANGE, sub, &event_data(&eqe));
-        }
     }
 
     /// Works out the carrier of every port, and tells whoever it changes for.
@@ -497,6 +305,7 @@ impl Card {
             control: Mutex::new(Control {
                 pf: index,
                 events: faults.events().clone(),
+                faults: faults.clone(),
                 ledger: Default::default(),
                 functions: BTreeMap::new(),
                 sfs: vec![SfSlot::default(); config.max_sfs.into()],
@@ -561,7 +370,7 @@ impl Card {
 }
 
 /// MTU of a vport before anybody sets it, in bytes.
-const DEFAULT_MTU: u32 = 1500;
+pub(crate) const DEFAULT_MTU: u32 = 1500;
 
 /// Bytes of BAR 0: the physical function's own window.
 pub const BAR0_SIZE: u64 = 1 << 22;

@@ -134,8 +134,7 @@ if BOOT == 1:
         tcp("10.0.0.5", 1 << 19, "s4", "s5")
 
     with check("a slice that the host does not let go of is detaching, and nothing of it works"):
-        # The host does not hear that it should.
-        number = ask("fault add lose event VHCA_STATE_CHANGE")
+        number = ask("fault add hold detach pf=0 sfnum=5")
         require(isinstance(number, int), number)
         set_slice(101, "state", "inactive")
         time.sleep(2)
@@ -145,6 +144,12 @@ if BOOT == 1:
         require("detach" in ctl("slice", "del", f"{DEV}/101", status=1), "why it cannot be deleted")
         unreachable("10.0.0.5", "s4")
         unreachable("10.0.0.4", "s5")
+        # Its driver leaves of its own accord, and the device does not hear of it.
+        aux = auxiliary(5)
+        write("/sys/bus/auxiliary/drivers/mlx5_core.sf/unbind", aux)
+        require(auxiliary_netdev(aux) is None, "its driver is still there")
+        equal(state(101), "inactive/detaching", "the slice that its driver left")
+        require("detaching" in set_slice(101, "state", "active", status=1), "why it cannot be activated")
         ping("10.0.0.100", 1000, ns="s4")
 
     with check("slices in every state before the host dies"):

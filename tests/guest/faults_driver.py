@@ -2,13 +2,7 @@
 says it is ill: what the driver makes of it, and that everything works afterwards."""
 
 from lab import *
-from pair import A, B, FOUR, connect, traffic
-
-
-def reporter(pci, name):
-    """A health reporter of a function."""
-    return devlink(f"health show pci/{pci} reporter {name}")["health"][f"pci/{pci}"][0]
-
+from pair import A, B, connect, reload, reporter, traffic
 
 devs = connect()
 with check("traffic before any fault"):
@@ -52,11 +46,7 @@ with check("a function that says it is ill is reported"):
 
 with check("everything works after all of them"):
     equal(ask("faults"), [], "faults that are left")
-    run("modprobe -r mlx5_ib mlx5_core")
-    run("modprobe mlx5_core")
-    for pci in PF:
-        until(lambda: os.path.isdir(f"/sys/bus/pci/devices/{pci}/net"), f"a netdev of {pci}")
-    devs = connect()
+    reload()
     traffic()
 
 finish()

@@ -1,10 +1,8 @@
 """Interrupts and events that are lost: the driver finds out what hangs, repairs it, and says
 so in its health reporters."""
 
-import re
-
 from lab import *
-from pair import A, B, FOUR, connect, traffic
+from pair import A, B, FOUR, connect, traffic, vectors
 
 devs = connect()
 
@@ -17,16 +15,6 @@ def tx_reporter():
     mine = [r for handle, rs in all.items() if PF[0] in place(handle) for r in rs if r["reporter"] == "tx"]
     require(mine, f"no tx reporter among {all}")
     return mine[0]
-
-
-def vectors(pci, kind):
-    """The interrupt vectors of a function that are for `kind`, "async" or "comp": which of them
-    is which has changed between kernels."""
-    lines = [line for line in read("/proc/interrupts").splitlines() if f"mlx5_{kind}" in line and pci in line]
-    # Its number among all of the machine (before 6.2) has the vector in the low bits.
-    found = [int(re.search(r"(\d+)-edge", line)[1]) & 0x7FF for line in lines]
-    require(found, f"no {kind} interrupt of {pci}")
-    return found
 
 
 def crowd():

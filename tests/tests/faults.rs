@@ -14,3 +14,18 @@ fn of_commands_objects_and_health() {
 fn of_interrupts_and_events() {
     sfnic_tests::run("faults-recovery");
 }
+
+#[test]
+fn of_completions_and_the_order_of_events() {
+    sfnic_tests::run("faults-events");
+}
+
+#[test]
+fn of_whole_functions() {
+    sfnic_tests::run("faults-fatal");
+}
+
+#[test]
+fn by_chance() {
+    sfnic_tests::run("faults-random");
+}

@@ -22,15 +22,31 @@ pub enum IsegWrite {
     Doorbell(u32),
     /// The driver switches the function's interface off.
     Disable,
+    /// The driver wants the firmware to begin again.
+    FirmwareReset,
     /// The register cannot be written, or is not modelled.
     Unmodelled,
 }
 
+/// `nic_interface`: nobody has a command queue here. A driver that has one
+/// takes this for a fatal error (`MLX5_SENSOR_NIC_DISABLED`): the function was
+/// reset behind its back.
+const DISABLED: u32 = 1;
+/// `nic_interface`, written: the firmware is to begin again.
+const SW_RESET: u32 = 7;
+
 /// The registers that the driver writes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Iseg {
     addr_h: u32,
     addr_l: u32,
+}
+
+impl Default for Iseg {
+    /// Before a driver.
+    fn default() -> Self {
+        Self { addr_h: 0, addr_l: InitSeg::nic_interface.in_dword(0, DISABLED) }
+    }
 }
 
 impl Iseg {
@@ -62,7 +78,7 @@ impl Iseg {
                 InitSeg::log_cmdq_stride.in_dword(d, LOG_CMDQ_STRIDE)
             }
             _ if at(InitSeg::command_doorbell_vector) => 0,
-            _ if at(InitSeg::initializing) => 0,
+            _ if at(InitSeg::initializing) => InitSeg::fw_reset_supported.in_dword(0, 1),
             _ if at(InitSeg::health_fw_ver) => {
                 (u32::from(firmware[0]) << 24) | (u32::from(firmware[1]) << 16) | u32::from(firmware[2])
             }
@@ -86,6 +102,7 @@ impl Iseg {
             self.addr_l = value;
             match InitSeg::nic_interface.of_dword(value) {
                 0 => IsegWrite::Done,
+                SW_RESET => IsegWrite::FirmwareReset,
                 _ => IsegWrite::Disable,
             }
         } else if at(InitSeg::command_doorbell_vector) {

@@ -24,6 +24,7 @@ use vport::VportControl;
 
 use crate::events::Events;
 use crate::fabric::vport::UPLINK;
+use crate::faults::Faults;
 use crate::ledger::Ledger;
 
 /// What commands of one card work on.
@@ -33,6 +34,8 @@ pub struct Control {
     pub pf: usize,
     /// Who hears what happens.
     pub events: Arc<Events>,
+    /// What is done wrong on purpose.
+    pub faults: Arc<Faults>,
     /// What became of commands.
     pub ledger: Ledger,
     /// Functions by id; the PF is 0.

@@ -36,7 +36,9 @@ impl Control {
         slot.state = after;
         let (sfnum, index) = (slot.sw_function_id, slot.slice);
         if before != after {
-            if slot.observer.changed() {
+            // A host that is to hold on does not hear that it should let go.
+            let told = after != State::TeardownRequest || !self.faults.holds_detach(self.pf, id, sfnum);
+            if told && self.sf_mut(id).is_some_and(|s| s.observer.changed()) {
                 self.vhca_event(id);
             }
             let (state, opstate) = slice::State::of(after);
@@ -60,6 +62,30 @@ impl Control {
     pub fn sf_arm(&mut self, id: u16) {
         let due = self.sf_mut(id).is_some_and(|s| s.observer.arm(s.state));
         if due {
+            self.vhca_event(id);
+        }
+    }
+
+    /// Whether a fault keeps us from hearing that an SF that was taken back is
+    /// detached.
+    pub(crate) fn holds_detach(&self, id: u16) -> bool {
+        let waits = self.sf(id).filter(|s| s.state == State::TeardownRequest);
+        waits.is_some_and(|s| self.faults.holds_detach(self.pf, id, s.sw_function_id))
+    }
+
+    /// The SFs that were taken back and that no fault keeps from being detached.
+    pub(crate) fn waiting_for_detach(&self) -> Vec<u16> {
+        let ids = self.functions.keys().copied();
+        let waits = |id: &u16| {
+            let waits = self.sf(*id).filter(|s| s.state == State::TeardownRequest);
+            waits.is_some_and(|s| !self.faults.is_detach_held(self.pf, *id, s.sw_function_id))
+        };
+        ids.filter(waits).collect()
+    }
+
+    /// The physical function hears of a change that it has not heard of.
+    pub(crate) fn sf_remind(&mut self, id: u16) {
+        if self.sf_mut(id).is_some_and(|s| s.observer.remind(s.state)) {
             self.vhca_event(id);
         }
     }

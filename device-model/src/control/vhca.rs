@@ -117,6 +117,11 @@ impl Observer {
     pub const fn changed(&mut self) -> bool {
         std::mem::replace(&mut self.armed, false)
     }
+    /// True when an event is due for a change that was kept from it.
+    #[must_use]
+    pub fn remind(&mut self, state: State) -> bool {
+        self.seen != state && self.changed()
+    }
     /// Whether an event is still owed to the next change.
     pub const fn is_armed(&self) -> bool {
         self.armed

@@ -4,6 +4,8 @@
 //! fail CREATE_CQ nth=3 status=NO_RESOURCES syndrome=0x123456
 //! delay any ms=200 p=0.1 seed=7
 //! lose event COMMAND every=10 pf=0
+//! reorder event any p=0.1 seed=3
+//! hold detach pf=0 sfnum=4
 //! drop frames pf=1 way=in p=0.05 seed=1
 //! flap link pf=0 down=500 up=1000 times=3
 //! ```
@@ -15,6 +17,7 @@ use sfnic_firmware_cmds::entries::event;
 use sfnic_firmware_cmds::{Opcode, Refusal, Status, Syndrome};
 
 use crate::capture::Way;
+use crate::slice::MAX_SFNUM;
 
 /// What is done wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,6 +34,9 @@ pub enum What {
     LoseEvent,
     /// An event is written twice.
     DuplicateEvent,
+    /// An event changes places with the next one of its queue; alone, it is
+    /// written so many nanoseconds later.
+    ReorderEvent(u64),
     /// A completion is not written to its queue.
     LoseCompletion,
     /// An interrupt is not raised.
@@ -56,9 +62,15 @@ pub enum What {
     DelayFrame(u64),
     /// No access to guest memory succeeds.
     LoseDma,
-    /// The function does not answer on its bus: reads are ones, writes are lost,
-    /// and it reaches no memory.
+    /// The function is gone from its bus: reads are ones, writes are lost, and
+    /// it reaches no memory. When it comes back it has been reset.
     LosePcie,
+    /// The function is reset behind its driver's back, so many nanoseconds from
+    /// now.
+    Reset(u64),
+    /// The host holds on to an SF that is taken back: it does not hear of it,
+    /// and if its driver detaches all the same, we do not.
+    HoldDetach,
     /// A port's carrier goes and comes back.
     FlapLink {
         /// How long it is gone, in nanoseconds; until the fault is taken out
@@ -94,8 +106,8 @@ pub struct Fault {
     pub what: What,
     /// To commands of this opcode alone.
     pub opcode: Option<Opcode>,
-    /// To this one alone: type of an event, number of a completion queue or a
-    /// vector.
+    /// To this one alone: type of an event, number of a completion queue, a
+    /// vector or an SF (`sfnum`).
     pub number: Option<u32>,
     /// To frames that go this way alone.
     pub way: Option<Way>,
@@ -147,9 +159,13 @@ const EVENTS: &[(&str, u8)] = &[
 ];
 
 /// What begins a fault, for whoever wrote something else.
-pub const FORMS: &str = "fail COMMAND, delay COMMAND ms=N, lose command NAME, lose|duplicate event TYPE, \
+pub const FORMS: &str = "fail COMMAND, delay COMMAND ms=N, lose command NAME, lose|duplicate|reorder event TYPE, \
      lose completion, lose interrupt, lose dma, lose pcie, stop health, set health syndrome=N, drop|corrupt|delay frames, flap link, \
-     exhaust KIND";
+     exhaust KIND, hold detach, reset";
+
+/// How long an event that is to change places waits for the next one, if not
+/// said, in nanoseconds.
+const REORDER: u64 = 100_000_000;
 
 /// Longest time that can be named, in milliseconds: an hour.
 const MOST_MS: u64 = 3_600_000;
@@ -317,6 +333,10 @@ impl FromStr for Fault {
             ("lose", Some("command")) => f.opcode = opcode(w.plain.next())?,
             ("lose", Some("event")) => (f.what, f.number) = (What::LoseEvent, event(w.plain.next())?),
             ("duplicate", Some("event")) => (f.what, f.number) = (What::DuplicateEvent, event(w.plain.next())?),
+            ("reorder", Some("event")) => {
+                f.number = event(w.plain.next())?;
+                f.what = What::ReorderEvent(w.time("ms")?.unwrap_or(REORDER));
+            }
             ("lose", Some("completion")) => {
                 f.what = What::LoseCompletion;
                 f.number = w.number("cq", 0, 0xff_ffff)?.map(|n| n as u32);
@@ -357,6 +377,14 @@ impl FromStr for Fault {
                 let (down, up) = (w.time("down")?, w.time("up")?.unwrap_or(1_000_000_000));
                 f.times = w.number("times", 1, u64::MAX)?.unwrap_or(1);
                 f.what = What::FlapLink { down, up };
+                (occasions, functions) = (false, false);
+            }
+            ("hold", Some("detach")) => {
+                (f.what, occasions) = (What::HoldDetach, false);
+                f.number = w.number("sfnum", 0, MAX_SFNUM.into())?.map(|n| n as u32);
+            }
+            ("reset", None) => {
+                f.what = What::Reset(w.time("after")?.unwrap_or_default());
                 (occasions, functions) = (false, false);
             }
             ("exhaust", kind) => {
@@ -413,7 +441,14 @@ mod tests {
         assert_eq!(fault("lose command NOP").opcode, Some(Opcode::NOP));
         assert_eq!(fault("lose event COMMAND every=10").number, Some(event::COMMAND.into()));
         assert_eq!(fault("duplicate event any").what, What::DuplicateEvent);
+        let f = fault("reorder event COMPLETION every=2 ms=5");
+        assert_eq!((f.what, f.number), (What::ReorderEvent(5_000_000), Some(event::COMPLETION.into())));
+        assert_eq!(fault("reorder event any").what, What::ReorderEvent(100_000_000));
         assert_eq!(fault("lose completion cq=5").number, Some(5));
+        let f = fault("hold detach pf=1 sfnum=4");
+        assert_eq!((f.what, f.pf, f.number), (What::HoldDetach, Some(1), Some(4)));
+        assert_eq!(fault("hold detach function=0x8000").function, Some(0x8000));
+        assert_eq!((fault("reset").what, fault("reset pf=0 after=50").what), (What::Reset(0), What::Reset(50_000_000)));
         assert_eq!(fault("lose interrupt vector=1 pf=0").number, Some(1));
         assert_eq!((fault("lose dma pf=0").what, fault("lose pcie").what), (What::LoseDma, What::LosePcie));
         assert_eq!(fault("stop health pf=0").what, What::StopHealth);
@@ -451,6 +486,13 @@ mod tests {
             ("set health", &["syndrome=N is missing"]),
             ("lose pcie function=1", &["function=: not for this fault"]),
             ("stop health nth=1", &["nth=: not for this fault"]),
+            ("reorder event", &["an event is missing", "COMPLETION"]),
+            ("reorder event any ms=0", &["ms = \"0\"", "1 to 3600000"]),
+            ("hold detach sfnum=65536", &["sfnum = \"65536\"", "0 to 65535"]),
+            ("hold detach nth=1", &["nth=: not for this fault"]),
+            ("hold breath", &["\"hold breath\"", "hold detach"]),
+            ("reset function=0x8000", &["function=: not for this fault"]),
+            ("reset now", &["\"reset now\"", "reset"]),
             ("drop frames way=up", &["way = \"up\"", "in or out"]),
             ("exhaust patience", &["exhaust = \"patience\"", "mkey"]),
         ] {

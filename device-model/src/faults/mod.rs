@@ -7,6 +7,8 @@
 
 pub mod language;
 
+use std::cell::Cell;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -19,9 +21,10 @@ pub use language::{Fault, What, When};
 
 use crate::capture::Way;
 use crate::events::{Events, FaultAction, Happening};
-use crate::later::Deed;
+use crate::later::{Deed, Later};
 use crate::nic::Nic;
 use crate::trace::mix;
+use crate::world::Clock;
 
 /// Most faults at a time.
 const MOST: usize = 256;
@@ -48,6 +51,8 @@ pub enum Place {
     Dma = 128,
     /// The bus.
     Pcie = 256,
+    /// The life of functions.
+    Function = 512,
 }
 
 /// A fault as it is in force.
@@ -69,7 +74,8 @@ struct InForce {
     fault: Fault,
     occasions: u64,
     struck: u64,
-    /// Of a link: whether it is down now. Of the health counter: where it stands.
+    /// Of a link: whether it is down now. Of the health counter: where it
+    /// stands. Of the health buffer: whether a reset cleared it.
     state: u32,
 }
 
@@ -80,11 +86,18 @@ struct List {
 }
 
 /// What a device does wrong.
-#[derive(Debug)]
 pub struct Faults {
     places: AtomicU32,
     list: Mutex<List>,
     events: Arc<Events>,
+    clock: Arc<dyn Clock>,
+    later: Arc<Later>,
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.list.lock().all).finish()
+    }
 }
 
 /// An occasion for a fault.
@@ -103,6 +116,8 @@ pub(crate) enum EventFate {
     Written,
     Lost,
     WrittenTwice,
+    /// Until the next one, or its time, comes.
+    HeldBack,
 }
 
 /// What becomes of a frame on a wire.
@@ -127,7 +142,7 @@ impl What {
     const fn place(&self) -> Place {
         match self {
             What::FailCommand(_) | What::DelayCommand(_) | What::LoseCommand | What::Exhaust(_) => Place::Command,
-            What::LoseEvent | What::DuplicateEvent => Place::Event,
+            What::LoseEvent | What::DuplicateEvent | What::ReorderEvent(_) => Place::Event,
             What::LoseCompletion => Place::Completion,
             What::LoseInterrupt => Place::Interrupt,
             What::StopHealth | What::Health { .. } => Place::Health,
@@ -135,6 +150,7 @@ impl What {
             What::FlapLink { .. } => Place::Link,
             What::LoseDma => Place::Dma,
             What::LosePcie => Place::Pcie,
+            What::HoldDetach | What::Reset(_) => Place::Function,
         }
     }
 }
@@ -174,8 +190,13 @@ impl InForce {
 
 impl Faults {
     /// None so far.
-    pub fn new(events: Arc<Events>) -> Self {
-        Self { places: AtomicU32::new(0), list: Mutex::default(), events }
+    pub fn new(events: Arc<Events>, clock: Arc<dyn Clock>, later: Arc<Later>) -> Self {
+        Self { places: AtomicU32::new(0), list: Mutex::default(), events, clock, later }
+    }
+
+    /// Something is to be done in so many nanoseconds.
+    fn put_off(&self, ns: u64, deed: Deed) {
+        self.later.put(self.clock.now_ns().saturating_add(ns), deed);
     }
 
     /// Where what happens is told.
@@ -285,6 +306,7 @@ impl Faults {
                     }
                     dword = f.state;
                 }
+                What::Health { .. } if f.state != 0 => continue,
                 What::Health { syndrome, extended, .. } if is(InitSeg::health_synd) => {
                     dword = InitSeg::health_synd.in_dword(dword, syndrome.into());
                     dword = InitSeg::health_ext_synd.in_dword(dword, extended.into());
@@ -302,6 +324,14 @@ impl Faults {
             f.struck += 1;
         }
         dword
+    }
+
+    /// A reset of the firmware cleared what a card's health buffer asked one for.
+    pub(crate) fn cured(&self, pf: usize) {
+        let asks = |f: &&mut InForce| {
+            matches!(f.fault.what, What::Health { rfr: true, .. }) && f.fault.pf.is_none_or(|p| p == pf)
+        };
+        self.list.lock().all.iter_mut().filter(asks).for_each(|f| f.state = 1);
     }
 
     /// What becomes of a frame that passes a port's wire.
@@ -323,6 +353,21 @@ impl Faults {
         self.strike(&o, lost, || format!("vector {vector} of pf{pf}")).is_some()
     }
 
+    /// Whether the host holds on to an SF now that it is taken back, or lets go
+    /// of it.
+    pub(crate) fn holds_detach(&self, pf: usize, function: u16, sfnum: u32) -> bool {
+        let o = Occasion { pf, function: Some(function), opcode: None, number: Some(sfnum), way: None };
+        let holds = |f: &InForce| (f.fault.what == What::HoldDetach).then_some(());
+        self.at(Place::Function) && self.strike(&o, holds, || format!("sf {sfnum} of pf{pf}")).is_some()
+    }
+
+    /// Whether [`Self::holds_detach`] would say so.
+    pub(crate) fn is_detach_held(&self, pf: usize, function: u16, sfnum: u32) -> bool {
+        let o = Occasion { pf, function: Some(function), opcode: None, number: Some(sfnum), way: None };
+        let holds = |f: &InForce| f.fault.what == What::HoldDetach && f.matches(&o);
+        self.at(Place::Function) && self.list.lock().all.iter().any(holds)
+    }
+
     /// Whether a port has no carrier whatever its far end says.
     pub(crate) fn link_down(&self, pf: usize) -> bool {
         let of = |f: &&InForce| f.fault.what.place() == Place::Link && f.fault.pf.is_none_or(|p| p == pf);
@@ -338,6 +383,16 @@ impl Faults {
     #[inline]
     pub fn is_gone(&self, pf: usize) -> bool {
         self.at(Place::Pcie) && self.holds(Place::Pcie, pf)
+    }
+
+    /// The cards that a fault resets now: one, or all of them (`None`).
+    fn resets(&self, id: u32) -> Option<Option<usize>> {
+        let mut list = self.list.lock();
+        let f = list.all.iter_mut().find(|f| f.id == id)?;
+        f.occasions += 1;
+        f.struck += 1;
+        self.tell(f, FaultAction::Struck, String::new());
+        Some(f.fault.pf)
     }
 
     /// A link that flaps changes now. When it does the next time, if it does.
@@ -373,18 +428,29 @@ impl Site {
         Occasion { pf: self.pf, function: Some(self.function), opcode: None, number: Some(number), way: None }
     }
 
-    /// What becomes of an event of this type.
-    pub(crate) fn event(&self, kind: u8) -> EventFate {
+    /// What becomes of an event of this type. `second`: another one of its queue
+    /// is held back and comes behind it.
+    #[inline]
+    pub(crate) fn event(&self, eqn: u8, kind: u8, second: bool) -> EventFate {
         if !self.faults.at(Place::Event) {
             return EventFate::Written;
         }
+        let held = Cell::new(0);
         let fate = |f: &InForce| match f.fault.what {
             What::LoseEvent => Some(EventFate::Lost),
             What::DuplicateEvent => Some(EventFate::WrittenTwice),
+            What::ReorderEvent(ns) if !second => {
+                held.set(ns);
+                Some(EventFate::HeldBack)
+            }
             _ => None,
         };
         let whom = || format!("event {kind:#04x} of pf{}/{:#x}", self.pf, self.function);
-        self.faults.strike(&self.occasion(kind.into()), fate, whom).unwrap_or(EventFate::Written)
+        let fate = self.faults.strike(&self.occasion(kind.into()), fate, whom).unwrap_or(EventFate::Written);
+        if fate == EventFate::HeldBack {
+            self.faults.put_off(held.get(), Deed::Event { card: self.pf, function: self.function, eqn });
+        }
+        fate
     }
 
     /// Whether a completion of this queue is lost.
@@ -409,7 +475,7 @@ impl Nic {
             let last = self.cards.len().saturating_sub(1);
             return Err(format!("pf = \"{pf}\": allowed is 0 to {last}"));
         }
-        let link = fault.what.place() == Place::Link;
+        let what = fault.what;
         let id = {
             let mut list = self.faults.list.lock();
             if list.all.len() >= MOST {
@@ -422,8 +488,13 @@ impl Nic {
             self.faults.publish(&list);
             list.last
         };
-        if link {
-            self.flap(id);
+        match what {
+            What::FlapLink { .. } => self.flap(id),
+            What::Reset(0) => self.reset_by(id),
+            What::Reset(ns) => self.faults.put_off(ns, Deed::Reset { id }),
+            // A link that goes down resets what is behind it.
+            What::LosePcie => self.reset_by(id),
+            _ => {}
         }
         self.cut_memory();
         // Frames whose way is known take it no more.
@@ -443,9 +514,42 @@ impl Nic {
         if let Some(f) = &removed {
             self.faults.tell(f, FaultAction::Deleted, String::new());
             self.cut_memory();
+            match f.fault.what {
+                What::ReorderEvent(_) => self.release_events(),
+                What::HoldDetach => self.release_detach(),
+                _ => {}
+            }
             self.update_links();
         }
         removed.is_some()
+    }
+
+    /// A fault resets its cards.
+    pub(crate) fn reset_by(&self, id: u32) {
+        let Some(pf) = self.faults.resets(id) else { return };
+        for card in self.cards.iter().filter(|c| pf.is_none_or(|pf| pf == c.index)) {
+            self.reset_behind(card);
+        }
+    }
+
+    /// The event that a queue holds back is written.
+    pub(crate) fn release_event(&self, card: usize, function: u16, eqn: u8) {
+        let Some(card) = self.cards.get(card) else { return };
+        let vports = card.fabric.vports.pin();
+        let Some(plane) = vports.get(&function).and_then(|v| v.function.load_full()) else { return };
+        if let Some(eq) = plane.eqs.pin().get(&u32::from(eqn)) {
+            eq.queue.release(&card.dma.load());
+        }
+    }
+
+    /// The events that any queue holds back are written.
+    fn release_events(&self) {
+        for card in &self.cards {
+            for vport in card.fabric.vports.pin().values() {
+                let Some(plane) = vport.function.load_full() else { continue };
+                plane.eqs.pin().values().for_each(|eq| eq.queue.release(&card.dma.load()));
+            }
+        }
     }
 
     /// Cuts cards off from guest memory that are to be, and connects others.
@@ -459,7 +563,7 @@ impl Nic {
     /// A link that flaps goes down or comes back, and will again.
     pub(crate) fn flap(&self, id: u32) {
         if let Some(ns) = self.faults.flap(id) {
-            self.later.put(self.clock.now_ns().saturating_add(ns), Deed::Flap { id });
+            self.faults.put_off(ns, Deed::Flap { id });
         }
         self.update_links();
     }

@@ -44,7 +44,7 @@ pub struct EqSnapshot {
     pub armed: bool,
     /// The queue's memory could not be reached; it is dead.
     pub error: bool,
-    /// Events waiting for room.
+    /// Events waiting for room, or held back by a fault.
     pub held: usize,
     /// Times that the queue was found full.
     pub overruns: u64,
@@ -52,11 +52,19 @@ pub struct EqSnapshot {
     pub lost: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Event {
     kind: u8,
     sub_type: u8,
     data: [u8; EVENT_DATA],
+}
+
+/// What is to be written.
+#[derive(Debug, Clone)]
+enum Due {
+    /// The event of a completion queue, by its number.
+    Completion(u32),
+    Other(Event),
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +75,8 @@ struct Inner {
     armed: bool,
     error: bool,
     held: VecDeque<Event>,
+    /// An event that a fault lets the next one overtake.
+    back: Option<Due>,
     /// Completion queues whose event waits for room; one event each is enough.
     held_cqns: BTreeSet<u32>,
 }
@@ -128,10 +138,6 @@ impl Eq {
         Self { site: Some(site), ..self }
     }
 
-    fn fate(&self, kind: u8) -> EventFate {
-        self.site.as_ref().map_or(EventFate::Written, |s| s.event(kind))
-    }
-
     /// Number of the queue.
     pub fn eqn(&self) -> u8 {
         self.eqn
@@ -145,55 +151,70 @@ impl Eq {
     /// Posts an event (`entries::event`); `data` is the entry from byte 0x20
     /// on. Raises the interrupt where the queue is armed.
     pub fn post(&self, mem: &Memory, kind: u8, sub_type: u8, data: [u8; EVENT_DATA]) {
-        match self.fate(kind) {
-            EventFate::Written => {}
-            EventFate::Lost => return,
-            EventFate::WrittenTwice => self.post_now(mem, kind, sub_type, data),
-        }
-        self.post_now(mem, kind, sub_type, data);
-    }
-
-    fn post_now(&self, mem: &Memory, kind: u8, sub_type: u8, data: [u8; EVENT_DATA]) {
-        self.with(|q| {
-            if q.error {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-            } else if self.has_room(q) && q.held.is_empty() {
-                self.write(q, mem, &Event { kind, sub_type, data });
-            } else {
-                self.overruns.fetch_add(1, Ordering::Relaxed);
-                if q.held.len() < MAX_HELD {
-                    q.held.push_back(Event { kind, sub_type, data });
-                } else {
-                    self.lost.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            false
-        });
+        self.come(mem, kind, Due::Other(Event { kind, sub_type, data }));
     }
 
     /// Posts the completion event of a completion queue. While the ring is
     /// full, events of the same queue merge.
     pub fn post_completion(&self, mem: &Memory, cqn: u32) {
-        match self.fate(event::COMPLETION) {
-            EventFate::Written => {}
-            EventFate::Lost => return,
-            EventFate::WrittenTwice => self.post_completion_now(mem, cqn),
-        }
-        self.post_completion_now(mem, cqn);
+        self.come(mem, event::COMPLETION, Due::Completion(cqn));
     }
 
-    fn post_completion_now(&self, mem: &Memory, cqn: u32) {
+    /// An event comes; faults may strike it. One that is held back is written
+    /// behind the next one.
+    fn come(&self, mem: &Memory, kind: u8, due: Due) {
         self.with(|q| {
-            if q.error {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-            } else if self.has_room(q) && q.held.is_empty() {
-                self.write(q, mem, &completion(cqn));
-            } else {
-                self.overruns.fetch_add(1, Ordering::Relaxed);
-                q.held_cqns.insert(cqn);
+            // Under the lock: a fault that is taken out finds what it held back.
+            let fate = self.site.as_ref().map_or(EventFate::Written, |s| s.event(self.eqn, kind, q.back.is_some()));
+            match fate {
+                EventFate::Written => {}
+                EventFate::Lost => return false,
+                EventFate::HeldBack => {
+                    q.back = Some(due);
+                    return false;
+                }
+                EventFate::WrittenTwice => self.put(q, mem, due.clone()),
+            }
+            self.put(q, mem, due);
+            if let Some(back) = q.back.take() {
+                self.put(q, mem, back);
             }
             false
         });
+    }
+
+    /// Writes the event that is held back, if one is.
+    pub(crate) fn release(&self, mem: &Memory) {
+        self.with(|q| {
+            if let Some(back) = q.back.take() {
+                self.put(q, mem, back);
+            }
+            false
+        });
+    }
+
+    /// Writes an event, or keeps it until there is room.
+    fn put(&self, q: &mut Inner, mem: &Memory, due: Due) {
+        if q.error {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        } else if self.has_room(q) && q.held.is_empty() {
+            let event = match due {
+                Due::Completion(cqn) => completion(cqn),
+                Due::Other(event) => event,
+            };
+            self.write(q, mem, &event);
+        } else {
+            self.overruns.fetch_add(1, Ordering::Relaxed);
+            match due {
+                Due::Completion(cqn) => {
+                    q.held_cqns.insert(cqn);
+                }
+                Due::Other(event) if q.held.len() < MAX_HELD => q.held.push_back(event),
+                Due::Other(_) => {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     /// Doorbell 0x40: the driver has read up to `ci` (24 bits) and wants an
@@ -216,7 +237,11 @@ impl Eq {
 
     /// Forgets the events of a completion queue that is destroyed.
     pub fn forget(&self, cqn: u32) {
-        self.inner.lock().held_cqns.remove(&cqn);
+        let mut q = self.inner.lock();
+        q.held_cqns.remove(&cqn);
+        if matches!(q.back, Some(Due::Completion(back)) if back == cqn) {
+            q.back = None;
+        }
     }
 
     /// Ends the queue: nothing is written from here on.
@@ -226,6 +251,7 @@ impl Eq {
         q.armed = false;
         q.held.clear();
         q.held_cqns.clear();
+        q.back = None;
     }
 
     /// The queue's counters.
@@ -236,7 +262,7 @@ impl Eq {
             consumer: q.consumer,
             armed: q.armed,
             error: q.error,
-            held: q.held.len() + q.held_cqns.len(),
+            held: q.held.len() + q.held_cqns.len() + usize::from(q.back.is_some()),
             overruns: self.overruns.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
         }

@@ -93,8 +93,9 @@ impl Lab {
         Self::default()
     }
 
-    /// What a suite wants.
+    /// What a suite wants. `SFNIC_SEED` is the seed of what it does by chance.
     pub fn of(suite: &Suite) -> Self {
+        let seed = std::env::var("SFNIC_SEED").ok().map(|seed| ("SEED".to_owned(), seed));
         Self {
             vectors: suite.vectors,
             max_sfs: suite.max_sfs,
@@ -105,7 +106,7 @@ impl Lab {
             boot_files: suite.boot_files,
             embedded: suite.embedded,
             qemu: suite.qemu.clone(),
-            env: suite.env.clone().into_iter().collect(),
+            env: suite.env.clone().into_iter().chain(seed).collect(),
             ..Self::default()
         }
     }

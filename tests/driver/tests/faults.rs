@@ -3,7 +3,7 @@
 
 use sfnic_device_model::events::{FaultAction, Happening};
 use sfnic_device_model::fabric::port::Far;
-use sfnic_firmware_cmds::entries::event;
+use sfnic_firmware_cmds::entries::{Eqe, event};
 use sfnic_firmware_cmds::layouts::{NopIn, NopOut};
 use sfnic_firmware_cmds::{Opcode, Status, Syndrome};
 use sfnic_test_driver::{CmdError, Function, Netdev, NetdevConfig, Rig, frames};
@@ -160,6 +160,68 @@ fn events_are_lost_or_come_twice() {
     assert_eq!(count(false), 2 * plain);
     rig.nic.fault_del(twice);
     assert_eq!(count(true), plain);
+}
+
+#[test]
+fn events_change_places_and_none_is_lost() {
+    let rig = Rig::cable();
+    let pf = rig.pf(0).bring_up().unwrap();
+    let other = rig.pf(1).bring_up().unwrap();
+    let uar = pf.alloc_uar().unwrap();
+    let mut eq = pf.create_eq(uar, 0, 6, 1 << event::PORT_CHANGE).unwrap();
+    pf.set_port(true).unwrap();
+    other.set_port(false).unwrap();
+    let mut told = || std::iter::from_fn(|| eq.poll()).map(|e| e.view().get(Eqe::sub_type) as u8).collect::<Vec<u8>>();
+    let set = |up: bool| other.set_port(up).unwrap();
+    let (up, down) = (event::PORT_ACTIVE, event::PORT_DOWN);
+    told();
+    set(true);
+    set(false);
+    assert_eq!(told(), [up, down]);
+
+    let id = add(&rig, "reorder event PORT_CHANGE pf=0");
+    set(true);
+    assert_eq!(told(), []);
+    set(false);
+    assert_eq!(told(), [down, up]);
+    assert_eq!(struck(&rig, id), 1, "one exchange, one strike");
+    set(true);
+    assert_eq!(told(), []);
+    rig.nic.fault_del(id);
+    assert_eq!(told(), [up], "the fault is gone");
+
+    let id = add(&rig, "reorder event any ms=30 times=1");
+    set(false);
+    assert_eq!((told(), rig.nic.run_due(9)), (vec![], Some(30_000_000)));
+    rig.clock.advance(30_000_000);
+    rig.nic.run_due(9);
+    assert_eq!(told(), [down], "no other one came");
+    set(true);
+    assert_eq!(told(), [up]);
+    rig.nic.fault_del(id);
+
+    // One that is lost overtakes nothing.
+    let ids = [add(&rig, "reorder event any nth=1"), add(&rig, "lose event any nth=1")];
+    for up in [false, true, false] {
+        set(up);
+    }
+    assert_eq!(told(), [down, down]);
+    assert!(ids.into_iter().all(|id| rig.nic.fault_del(id)));
+}
+
+#[test]
+fn completions_that_change_places_do_no_harm() {
+    let rig = Rig::cable();
+    let (mut a, mut b) = pair(&rig);
+    let id = add(&rig, "reorder event COMPLETION p=0.5 seed=3");
+    for _ in 0..20 {
+        send(&rig, &mut a, &b, 1);
+        assert_eq!(b.receive().len(), 1);
+    }
+    rig.clock.advance(100_000_000);
+    rig.nic.run_due(9);
+    assert!(rig.nic.fault_del(id));
+    sane(&rig, a, b);
 }
 
 #[test]
@@ -341,8 +403,80 @@ fn a_function_that_is_gone_reads_as_ones() {
     assert_eq!((gone.window.read32(0x230), nop(&gone)), (u32::MAX, Err(CmdError::NoAnswer)));
     assert_ne!(there.window.read32(0x230), u32::MAX);
     rig.nic.fault_del(id);
+    // A link that comes back has reset what is behind it.
+    assert!(rig.objects(0, 0).is_empty() && !rig.objects(1, 0).is_empty());
+    assert_eq!(nic_interface(&gone), DISABLED);
     drop((a, b));
-    rig.reset(0);
+    rig.reset(1);
+    let (a, b) = pair(&rig);
+    sane(&rig, a, b);
+}
+
+const DISABLED: u32 = 1;
+
+/// How the init segment says that the function is used.
+fn nic_interface(f: &Function) -> u32 {
+    f.window.read32(0x14) >> 8 & 7
+}
+
+#[test]
+fn a_function_is_reset_under_its_driver() {
+    let rig = Rig::cable();
+    let (a, b) = pair(&rig);
+    let (reset, other) = (rig.pf(0), rig.pf(1));
+    // What the guest's kernel set of configuration space stays: it did not ask for this.
+    rig.card_at(0).pci.lock().write(4, &[6, 4]);
+    assert_eq!(nic_interface(&reset), 0);
+    let id = add(&rig, "reset pf=0");
+    assert_eq!((struck(&rig, id), nic_interface(&reset), nic_interface(&other)), (1, DISABLED, 0));
+    assert!(rig.objects(0, 0).is_empty() && !rig.objects(1, 0).is_empty());
+    assert_eq!(nop(&a.function), Err(CmdError::NoAnswer));
+    assert!(!rig.card_at(1).port.is_up(), "its end of the cable is down");
+    let mut command = [0; 2];
+    rig.card_at(0).pci.lock().read(4, &mut command);
+    assert_eq!(command, [6, 4]);
+    rig.nic.fault_del(id);
+
+    drop((a, b));
+    rig.reset(1);
+    let (a, b) = pair(&rig);
+    let id = add(&rig, "reset after=50");
+    assert!(!rig.objects(0, 0).is_empty());
+    rig.clock.advance(50_000_000);
+    rig.nic.run_due(9);
+    assert_eq!((struck(&rig, id), nic_interface(&reset), nic_interface(&other)), (1, DISABLED, DISABLED));
+    rig.nic.fault_del(id);
+    // One that was taken out resets nothing.
+    let id = add(&rig, "reset after=50");
+    rig.nic.fault_del(id);
+    drop((a, b));
+    let (a, b) = pair(&rig);
+    rig.clock.advance(50_000_000);
+    rig.nic.run_due(9);
+    sane(&rig, a, b);
+}
+
+#[test]
+fn a_firmware_that_asks_for_a_reset_is_well_after_it() {
+    const CMDQ: u64 = 0x14;
+    const RFR: u64 = 0x238;
+    let rig = Rig::cable();
+    let (a, b) = pair(&rig);
+    let (ill, other) = (rig.pf(0), rig.pf(1));
+    assert_eq!(ill.window.read32(0x1fc), 1 << 30, "it can be reset, and is not initializing");
+    let other_ills = add(&rig, "set health syndrome=1");
+    let id = add(&rig, "set health syndrome=7 rfr=1");
+    assert_ne!(ill.window.read32(RFR), 0);
+    ill.window.write32(CMDQ, (ill.window.read32(CMDQ) & !0xfff) | 7 << 8);
+    assert_eq!((ill.window.read32(RFR), nic_interface(&ill)), (0, DISABLED));
+    assert!(rig.objects(0, 0).is_empty() && !rig.objects(1, 0).is_empty());
+    assert_ne!(ill.window.read32(RFR + 4), 0, "the other fault asks for no reset");
+    assert!(!rig.card_at(1).port.is_up());
+    // Both functions have the fault, and it is one.
+    assert_eq!((other.window.read32(RFR), nic_interface(&other)), (0, 0));
+    rig.nic.fault_del(id);
+    rig.nic.fault_del(other_ills);
+    drop((a, b));
     rig.reset(1);
     let (a, b) = pair(&rig);
     sane(&rig, a, b);

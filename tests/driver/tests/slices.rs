@@ -1,5 +1,7 @@
 //! Slices: the eswitch is managed from outside, and the host's driver sees what comes of it.
 
+use std::sync::atomic::Ordering;
+
 use proptest::prelude::*;
 use sfnic_device_model::CardConfig;
 use sfnic_device_model::control::vhca::{self, TRANSITIONS};
@@ -11,7 +13,7 @@ use sfnic_firmware_cmds::layout::{View, ViewMut};
 use sfnic_firmware_cmds::layouts::{CmdHcaCap, QueryVhcaStateOut, VhcaStateContext};
 use sfnic_firmware_cmds::{Status, Syndrome};
 use sfnic_test_driver::function::GENERAL;
-use sfnic_test_driver::{CmdError, Function, NetdevConfig, Rig};
+use sfnic_test_driver::{CmdError, Eq, Function, NetdevConfig, Rig};
 
 const MAC: [u8; 6] = [0, 0, 0, 0, 0x88, 0x88];
 
@@ -118,6 +120,72 @@ fn a_reset_of_the_host_ends_detaching_and_nothing_else() {
     assert_eq!(states(&rig, 101), (State::Active, OpState::Attached));
     set(&rig, 100, State::Active).unwrap();
     rig.sf(0, 0).bring_up().unwrap();
+}
+
+/// How many events tell of changes of SFs.
+fn changes(eq: &mut Eq) -> usize {
+    std::iter::from_fn(|| eq.poll()).filter(|e| e.kind() == event::VHCA_STATE_CHANGE).count()
+}
+
+#[test]
+fn a_host_that_never_detaches_holds_its_slice_until_it_is_reset() {
+    let rig = rig();
+    let pf = host(&rig);
+    let uar = pf.alloc_uar().unwrap();
+    let mut eq = pf.create_eq(uar, 0, 6, 1 << event::VHCA_STATE_CHANGE).unwrap();
+    let ids = [rig.sf_id(0, 0), rig.sf_id(0, 1)];
+    for n in 0..2 {
+        add(&rig, 4 + n, 100 + n).unwrap();
+        set(&rig, 100 + n, State::Active).unwrap();
+        rig.sf(0, n as u16).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
+        assert_eq!(pf.vhca_state(ids[n as usize]).unwrap(), Some(vhca::State::InUse));
+        pf.vhca_arm(ids[n as usize]).unwrap();
+    }
+    let hold = |text: &str| rig.nic.fault_add(text.parse().unwrap()).unwrap();
+    let fault = hold("hold detach pf=0 sfnum=4");
+    for index in [100, 101] {
+        set(&rig, index, State::Inactive).unwrap();
+    }
+    assert_eq!(changes(&mut eq), 1, "of the other one");
+    // The driver leaves all the same, and nobody hears of it.
+    for n in 0..2 {
+        rig.sf(0, n).disable().unwrap();
+    }
+    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
+    assert_eq!(states(&rig, 101), (State::Inactive, OpState::Detached));
+    for refused in [set(&rig, 100, State::Active), rig.nic.slice_del(100)] {
+        let why = refused.unwrap_err().to_string();
+        assert!(why.contains("detaching") && why.lines().count() == 1, "{why}");
+    }
+    assert!(rig.sf(0, 0).enable().unwrap_err().because(Syndrome::SF_TEARDOWN));
+    let passes = |id| rig.card_at(0).fabric.vports.pin().get(&id).unwrap().link.load(Ordering::Relaxed);
+    assert!(!passes(ids[0]), "frames of the slice");
+    rig.reset(0);
+    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
+    set(&rig, 100, State::Active).unwrap();
+
+    // Without the reset: what was not heard is made up for when the fault is gone.
+    let pf = host(&rig);
+    let uar = pf.alloc_uar().unwrap();
+    let mut eq = pf.create_eq(uar, 0, 6, 1 << event::VHCA_STATE_CHANGE).unwrap();
+    set(&rig, 101, State::Active).unwrap();
+    for n in 0..2 {
+        rig.sf(0, n).bring_up().unwrap();
+        pf.vhca_state(ids[usize::from(n)]).unwrap();
+        pf.vhca_arm(ids[usize::from(n)]).unwrap();
+        set(&rig, 100 + u32::from(n), State::Inactive).unwrap();
+    }
+    assert_eq!(changes(&mut eq), 1, "the fault names one of them");
+    let second = hold("hold detach");
+    rig.sf(0, 1).disable().unwrap();
+    rig.nic.fault_del(fault);
+    assert_eq!(changes(&mut eq), 0, "the second one holds both");
+    rig.nic.fault_del(second);
+    assert_eq!(changes(&mut eq), 1, "that SF 0 is taken back");
+    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
+    assert_eq!(states(&rig, 101), (State::Inactive, OpState::Detached));
+    rig.sf(0, 0).disable().unwrap();
+    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
 }
 
 #[test]

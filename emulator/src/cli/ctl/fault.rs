@@ -45,12 +45,22 @@ const LANGUAGE: &str = "\u{1b}[1;4mFaults:\u{1b}[0m
   lose command COMMAND|any                      neither executed nor answered
   exhaust KIND [limit=N]                        no more objects: cq, tir, flow_rule, sf, …
   lose|duplicate event TYPE|any                 COMMAND, PORT_CHANGE, COMPLETION, …
+  reorder event TYPE|any [ms=N]                 written behind the next one of its queue;
+                                                alone, after 100 ms or so many
   lose completion [cq=N]
   lose interrupt [vector=N]
   lose dma                                      no access to guest memory succeeds
-  lose pcie                                     reads are ones, writes are lost
+  lose pcie                                     reads are ones, writes are lost; a
+                                                function that comes back has been reset
+  reset [after=MS]                              a function level reset that no driver
+                                                asked for; its driver has to notice
+  hold detach [sfnum=N]                         the host holds on to an SF that is taken
+                                                back: it stays detaching until its PF is
+                                                reset or the fault is taken out
   stop health                                   the health counter stands still
   set health syndrome=N [ext=N] [severity=N] [rfr=1]
+                                                rfr: the firmware asks for a reset; the
+                                                one that the driver makes clears it
   drop|corrupt frames [way=in|out]              on the wire of a port
   delay frames ms=N [way=in|out]
   flap link [down=MS] [up=MS] [times=N]         without down: until it is taken out
