@@ -36,8 +36,8 @@ for i, (sf, ns) in enumerate(zip(sfs, "xy")):
     run(f"ip route add default via 10.{i + 1}.0.1", ns)
 x, y = sfs
 write("/proc/sys/net/ipv4/ip_forward", "1")
-ping(Y, ns="x")
-ping("10.2.0.2", 1400, ns="x")
+# Only when all is up do frames count.
+until(lambda: ping(Y, 1400, ns="x", lost_ok=True) == 2, "an answer through the router")
 
 
 class Drop:
