@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use sfnic_device_model::fabric::port::Far;
-use sfnic_test_driver::frames::Flow4;
 use sfnic_test_driver::{Function, Netdev, NetdevConfig, Rig};
 
 use super::flows;
@@ -101,7 +100,7 @@ pub(super) struct Lane<'a> {
 impl<'a> Lane<'a> {
     pub(super) fn new(mut pair: Pair, worker: usize, size: u32, flows: u32, sequence: &'a [u32]) -> Self {
         let payload = vec![0x5a; size as usize - 42];
-        let frame = Flow4::new(pair.to.mac, pair.from.mac).udp(&payload);
+        let frame = flows::flow(0, &pair.names()).udp(&payload);
         let tuple = |n| {
             let f = flows::flow(n, &pair.names());
             let ports = f.port.map(u16::to_be_bytes);

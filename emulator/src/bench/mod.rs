@@ -6,6 +6,7 @@ mod flows;
 mod forward;
 mod lane;
 mod memory;
+mod offload;
 mod rules;
 mod trace;
 
@@ -28,6 +29,7 @@ enum What {
     Memory(memory::Args),
     Trace(trace::Args),
     Tap(TapBenchArgs),
+    Offload(offload::Args),
 }
 
 /// Runs the benchmark and prints its figures.
@@ -39,6 +41,7 @@ pub fn run(args: Args) -> anyhow::Result<i32> {
         What::Memory(args) => memory::run(&args).map(|()| 0),
         What::Trace(args) => trace::run(&args).map(|()| 0),
         What::Tap(args) => crate::tapbench::run(args),
+        What::Offload(args) => offload::run(&args).map(|()| 0),
     }
 }
 
