@@ -15,6 +15,7 @@ pub mod faults;
 pub mod irq;
 pub mod later;
 pub mod ledger;
+pub mod listen;
 pub mod nic;
 pub mod packet;
 pub mod pci;

@@ -32,6 +32,7 @@ use crate::fabric::vport::UPLINK;
 use crate::faults::Faults;
 use crate::irq::IrqLine;
 use crate::later::Later;
+use crate::listen::Commands;
 use crate::pci::{Config, MSIX_MAX};
 use crate::slice::Slices;
 use crate::steering::{Counters, Limits, Steering};
@@ -108,6 +109,8 @@ pub struct Nic {
     pub later: Later,
     /// What happens to it.
     pub events: Arc<Events>,
+    /// Commands, while somebody listens to them.
+    pub commands: Arc<Commands>,
     /// Send queues that have work.
     pub work: WorkQueue,
     /// What workers know of flows.
@@ -175,6 +178,7 @@ impl Nic {
             faults,
             later: Later::default(),
             events,
+            commands: Arc::default(),
             work: WorkQueue::new(waker),
             flows,
             counters: Arc::default(),
