@@ -22,8 +22,10 @@ let streams = new AbortController();
 /** Draws again soon: something happened. */
 let soon = 0;
 function refresh() {
-  clearTimeout(soon);
-  soon = setTimeout(() => wake(), 60);
+  soon ||= setTimeout(() => {
+    soon = 0;
+    wake();
+  }, 150);
 }
 
 const asleep = () => held || locked || document.hidden;
