@@ -15,6 +15,7 @@ use crate::dma::{DmaAccess, Memory};
 use crate::events::Happening;
 use crate::faults::CommandFate;
 use crate::later::Deed;
+use crate::listen::Place;
 use crate::nic::{Card, Nic};
 use crate::trace::Record;
 
@@ -75,9 +76,15 @@ fn run_slot(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, slot: u32, held
         }
     }
     let (mut input, mut output) = (vec![], vec![]);
+    let begun = nic.commands.heard().then(|| nic.clock.now_ns());
     let delivery = deliver(nic, card, ctl, fid, &mem, &mut entry, &mut input, &mut output);
     let record = Record::Command { slot: slot as u8, delivery: delivery as u8, input: &input, output: &output };
     nic.trace.record(card.index, fid, &record);
+    if let Some(time_ns) = begun {
+        let duration_ns = nic.clock.now_ns().saturating_sub(time_ns);
+        let at = Place { time_ns, duration_ns, pf: card.index, function: fid, slot: slot as u8, delivery };
+        nic.commands.push(at, &input, &output);
+    }
     if let Some(f) = ctl.functions.get_mut(&fid) {
         match delivery {
             Delivery::Ok => f.stats.executed += 1,

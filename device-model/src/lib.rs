@@ -16,6 +16,7 @@ pub mod irq;
 pub mod later;
 pub mod ledger;
 mod life;
+pub mod listen;
 pub mod nic;
 pub mod packet;
 pub mod pci;

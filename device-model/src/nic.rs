@@ -28,6 +28,7 @@ use crate::fabric::vport::UPLINK;
 use crate::faults::Faults;
 use crate::irq::IrqLine;
 use crate::later::Later;
+use crate::listen::Commands;
 use crate::pci::{Config, MSIX_MAX};
 use crate::slice::Slices;
 use crate::steering::{Counters, Limits, Steering};
@@ -104,6 +105,8 @@ pub struct Nic {
     pub later: Arc<Later>,
     /// What happens to it.
     pub events: Arc<Events>,
+    /// Commands, while somebody listens to them.
+    pub commands: Arc<Commands>,
     /// Send queues that have work.
     pub work: WorkQueue,
     /// What workers know of flows.
@@ -172,6 +175,7 @@ impl Nic {
             faults,
             later,
             events,
+            commands: Arc::default(),
             work: WorkQueue::new(waker),
             flows,
             counters: Arc::default(),

@@ -15,7 +15,7 @@ use crate::board::Board;
 use crate::capture::Spec;
 use crate::config::Config;
 use crate::control::server::{Server, Tcp};
-use crate::control::{TOKEN_VARIABLE, Target, place};
+use crate::control::{TOKEN_VARIABLE, Target, dashboard, place};
 use crate::inspect;
 use crate::trace::file::{Card, Header};
 use crate::trace::record::Recording;
@@ -147,8 +147,9 @@ pub(super) struct Control {
     #[arg(long = "control", value_name = "PATH")]
     path: Option<PathBuf>,
 
-    /// Offer the control plane on TCP too, to who knows the token: that in SFNIC_TOKEN, or
-    /// one that is made and printed. Port 0 is one that is free.
+    /// Offer the control plane and the dashboard (a page for a browser) on TCP too, to who
+    /// knows the token: that in SFNIC_TOKEN, or one that is made and printed, with the
+    /// page's link. Port 0 is one that is free.
     #[arg(long = "control-tcp", value_name = "IP:PORT", value_parser = value::address)]
     tcp: Option<SocketAddr>,
 
@@ -163,30 +164,33 @@ impl Control {
         Control { required: true, ..self }
     }
 
-    /// The port on TCP, if one is wanted.
-    fn tcp(&self) -> Result<Option<Tcp>> {
+    /// The port on TCP, if one is wanted, and whether its token was made here.
+    fn tcp(&self) -> Result<Option<(Tcp, bool)>> {
         let Some(address) = self.tcp else { return Ok(None) };
-        let token = match std::env::var(TOKEN_VARIABLE) {
-            Ok(token) if !token.is_empty() => token,
+        let (token, made) = match std::env::var(TOKEN_VARIABLE) {
+            Ok(token) if !token.is_empty() => (token, false),
             _ => {
                 let mut bytes = [0; 16];
                 let mut random = std::fs::File::open("/dev/urandom").context("no random numbers")?;
                 std::io::Read::read_exact(&mut random, &mut bytes).context("no random numbers")?;
                 let token: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
                 eprintln!("sfnic: {TOKEN_VARIABLE}={token}");
-                token
+                (token, true)
             }
         };
-        Ok(Some(Tcp { address, token }))
+        Ok(Some((Tcp { address, token }, made)))
     }
 
     fn serve(&self, target: Target) -> Result<Option<Server>> {
-        let tcp = self.tcp()?;
+        let (tcp, made) = self.tcp()?.map_or((None, false), |(tcp, made)| (Some(tcp), made));
         let place = self.path.clone().map_or_else(place::own, Ok);
         match place.and_then(|path| Server::start(target, &path, tcp.as_ref())) {
             Ok(server) => {
                 if let Some(address) = server.tcp() {
                     eprintln!("sfnic: control: http://{address}");
+                    // A token of the user's own is not for the log.
+                    let token = tcp.as_ref().map(|t| t.token.as_str()).filter(|_| made);
+                    eprintln!("sfnic: dashboard: {}", dashboard::link(address, token));
                 }
                 Ok(Some(server))
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,6 +39,8 @@ pub struct Raw {
     pub status: StatusCode,
     /// Its media type.
     pub media: String,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
@@ -164,8 +166,9 @@ impl Client {
             let status = reply.status();
             let media = reply.headers().get("content-type").and_then(|v| v.to_str().ok());
             let media = media.unwrap_or_default().to_owned();
+            let headers = reply.headers().clone();
             let bytes = reply.into_body().collect().await.with_context(|| format!("{self} does not answer"))?;
-            Ok(Raw { status, media, body: bytes.to_bytes() })
+            Ok(Raw { status, media, headers, body: bytes.to_bytes() })
         })
     }
 

@@ -3,9 +3,10 @@
 //!
 //! Every device of this user has a socket of its own in one directory, so that a client
 //! finds a device by its handle (`pci/0000:06:00.0`) without being told where it listens.
-//! [`OPENAPI`] says what can be asked.
+//! [`OPENAPI`] says what can be asked; [`dashboard`] is a page that asks it.
 
 pub mod client;
+pub mod dashboard;
 pub mod place;
 mod routes;
 pub mod server;
@@ -43,9 +44,11 @@ pub struct Target {
     pub workers: usize,
     /// Changes with every event.
     news: watch::Receiver<()>,
+    /// Changes with every command that is listened to.
+    said: watch::Receiver<()>,
 }
 
-/// Tells the readers of events that there is one.
+/// Tells readers that there is something.
 struct News(watch::Sender<()>);
 
 impl Waker for News {
@@ -57,9 +60,11 @@ impl Waker for News {
 impl Target {
     /// A device under its name.
     pub fn new(nic: Arc<Nic>, handle: &str) -> Target {
-        let (told, news) = watch::channel(());
-        nic.events.wake(Arc::new(News(told)));
-        Target { nic, handle: handle.into(), wires: Arc::new([]), workers: 0, news }
+        let (happens, news) = watch::channel(());
+        nic.events.wake(Arc::new(News(happens)));
+        let (says, said) = watch::channel(());
+        nic.commands.wake(Arc::new(News(says)));
+        Target { nic, handle: handle.into(), wires: Arc::new([]), workers: 0, news, said }
     }
 
     /// With what the board has around it.

@@ -19,6 +19,17 @@ use crate::metrics;
 #[derive(Debug)]
 pub(super) struct Refused(StatusCode, String);
 
+impl Refused {
+    pub(super) fn new(status: StatusCode, why: &str) -> Refused {
+        Refused(status, why.into())
+    }
+
+    /// The path is one, and the method is not for it.
+    pub(super) fn method() -> Refused {
+        Refused::new(StatusCode::METHOD_NOT_ALLOWED, "not by this method")
+    }
+}
+
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         (self.0, Json(json!({ "error": self.1 }))).into_response()
@@ -62,7 +73,7 @@ pub(super) fn answer(value: impl Serialize) -> Answer {
 
 macro_rules! routes {
     ($($method:ident $path:literal $handler:path;)*) => {
-        /// Every route: its method and path, as the OpenAPI file has them.
+        /// Every route of the API: its method and path, as the OpenAPI file has them.
         pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
 
         fn routes() -> Router<Target> {
@@ -96,14 +107,15 @@ routes! {
     DELETE "/v1/faults/{id}"      del_fault;
     GET    "/v1/events"           stream::events;
     GET    "/v1/events/recent"    stream::recent;
+    GET    "/v1/commands"         stream::commands;
     GET    "/metrics"             metrics_text;
 }
 
-/// Everything that the server knows.
+/// All that can be asked of the device.
 pub(super) fn router(target: Target) -> Router {
     routes()
-        .fallback(async || Refused(StatusCode::NOT_FOUND, "no such path".into()))
-        .method_not_allowed_fallback(async || Refused(StatusCode::METHOD_NOT_ALLOWED, "not by this method".into()))
+        .fallback(async || Refused::new(StatusCode::NOT_FOUND, "no such path"))
+        .method_not_allowed_fallback(async || Refused::method())
         .with_state(target)
 }
 
@@ -112,7 +124,7 @@ async fn openapi() -> impl IntoResponse {
 }
 
 async fn device(Shared(t): Shared<Target>) -> Answer {
-    answer(inspect::device(&t.nic, &t.handle))
+    answer(inspect::device(&t.nic, &t.handle, &t.wires))
 }
 
 async fn slices(Shared(t): Shared<Target>) -> Answer {

@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 
-use super::{Target, routes};
+use super::{Target, dashboard, routes};
 
 /// A control socket that is served as long as this lives.
 #[derive(Debug)]
@@ -55,7 +55,8 @@ impl Server {
         };
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).context("cannot protect the control socket")?;
         let (end, ended) = oneshot::channel::<()>();
-        let router = routes::router(target);
+        let api = routes::router(target);
+        let router = api.clone().merge(dashboard::router());
         let port = match tcp {
             None => None,
             Some(Tcp { address, token }) => {
@@ -65,7 +66,8 @@ impl Server {
                 let _inside = runtime.enter();
                 let listener = TcpListener::from_std(socket).context("cannot listen")?;
                 let guard = middleware::from_fn_with_state(Arc::<str>::from(token.as_str()), admit);
-                Some((listener, router.clone().layer(guard)))
+                // The page is no secret; what it asks is.
+                Some((listener, api.layer(guard).merge(dashboard::router())))
             }
         };
         let tcp = port.as_ref().and_then(|(listener, _)| listener.local_addr().ok());

@@ -1,22 +1,38 @@
 //! A look inside a device, as data.
 
+mod commands;
 mod objects;
 mod queues;
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use sfnic_device_model::control::function::Function;
 use sfnic_device_model::control::vport::VportControl;
 use sfnic_device_model::control::{Control, PF};
+use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::fabric::vport::UPLINK;
 use sfnic_device_model::nic::BAR0_SIZE;
 use sfnic_device_model::{Card, Nic};
 use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 
+use crate::wire::Link;
+
+pub use commands::{command, failed};
 pub use objects::objects;
 pub use queues::queues;
 
-/// The device as a whole.
-pub fn device(nic: &Nic, handle: &str) -> Value {
+/// The device as a whole; `wires` are those that leave it, with their ports.
+pub fn device(nic: &Nic, handle: &str, wires: &[(usize, Arc<Link>)]) -> Value {
+    let wire = |card: &Card| match card.config.far {
+        Far::None => "none".to_owned(),
+        Far::Loopback => "loopback".to_owned(),
+        Far::Port(other) => format!("p{other}"),
+        Far::Outside(_) => {
+            let link = wires.iter().find(|(port, _)| *port == card.index);
+            link.map_or_else(|| "outside".to_owned(), |(_, link)| link.counters().wire)
+        }
+    };
     let firmware: Vec<String> = nic.profile.firmware.iter().map(u16::to_string).collect();
     json!({
         "handle": handle,
@@ -26,6 +42,7 @@ pub fn device(nic: &Nic, handle: &str) -> Value {
         "firmware": firmware.join("."),
         "eswitch": nic.cards.first().map(|c| c.config.manager),
         "physical_functions": nic.cards.len(),
+        "wires": nic.cards.iter().map(wire).collect::<Vec<_>>(),
     })
 }
 

@@ -135,7 +135,8 @@ fn command_lines(head: &str, c: &Command, all: bool) -> String {
     text
 }
 
-fn object(shown: Vec<Shown>) -> Value {
+/// Fields as the members of an object.
+pub(crate) fn object(shown: Vec<Shown>) -> Value {
     let pairs = shown.into_iter().map(|s| {
         let v = s.number.map_or_else(|| Value::String(s.text), |n| json!(n));
         (s.path, v)

@@ -13,6 +13,7 @@ use sfnic_device_model::nic::Manager;
 use sfnic_device_model::slice::{Change, Flavour, Spec, State};
 use sfnic_device_model::{CardConfig, events};
 use sfnic_emulator::control::client::Client;
+use sfnic_emulator::control::dashboard::{FILES, PAGES};
 use sfnic_emulator::control::server::{Server, Tcp};
 use sfnic_emulator::control::{OPENAPI, ROUTES, TOKEN_VARIABLE, Target};
 use sfnic_test_driver::{NetdevConfig, Rig};
@@ -65,14 +66,14 @@ fn document() -> Document {
 /// Method, path, status.
 type Operation = (String, String, String);
 
-/// Every answer that is documented, with its media type and schema.
-fn documented(d: &Document) -> Vec<(Operation, Option<(String, Value)>)> {
+/// Every answer that is documented, with the schema of each media type.
+fn documented(d: &Document) -> Vec<(Operation, Vec<(String, Value)>)> {
     let mut all = vec![];
     for (path, methods) in d.0["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             for (status, response) in operation["responses"].as_object().unwrap() {
                 let content = d.follow(response).get("content").and_then(Value::as_object);
-                let content = content.and_then(|c| c.iter().next()).map(|(t, c)| (t.clone(), c["schema"].clone()));
+                let content = content.into_iter().flatten().map(|(t, c)| (t.clone(), c["schema"].clone())).collect();
                 all.push(((method.to_uppercase(), path.clone(), status.clone()), content));
             }
         }
@@ -82,7 +83,8 @@ fn documented(d: &Document) -> Vec<(Operation, Option<(String, Value)>)> {
 
 #[test]
 fn every_route_is_documented_and_every_documented_route_is_served() {
-    let served: BTreeSet<(String, String)> = ROUTES.iter().map(|(m, p)| ((*m).to_owned(), (*p).to_owned())).collect();
+    let served = ROUTES.iter().chain(PAGES).map(|(m, p)| ((*m).to_owned(), (*p).to_owned()));
+    let served: BTreeSet<(String, String)> = served.collect();
     let told = documented(&document()).into_iter().map(|((m, p, _), _)| (m, p)).collect();
     assert_eq!(served, told);
 }
@@ -115,7 +117,9 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Option<Value>, u
         ("GET", "/v1/events/recent", "/v1/events/recent?since=1", None, 200),
         ("GET", "/v1/events/recent", "/v1/events/recent?since=x", None, 400),
         ("GET", "/v1/events", "/v1/events?from=1", None, 400),
+        ("GET", "/v1/commands", "/v1/commands?pf=x", None, 400),
     ];
+    const FILE: &str = "/dashboard/{file}";
     const FAULT: &str = "/v1/faults/{id}";
     let fault = |text: &str| Some(json!({ "fault": text }));
     all.extend([
@@ -135,7 +139,10 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Option<Value>, u
         let status = if sfnum == 26 { 507 } else { 201 };
         all.push(("POST", "/v1/slices", "", Some(sf(sfnum, 300 + sfnum)), status));
     }
+    all.extend(FILES.iter().map(|f| ("GET", FILE, &*format!("/dashboard/{}", f.name).leak(), None, 200)));
+    all.push(("GET", FILE, "/dashboard/x.js", None, 404));
     let plain = [
+        "/",
         "/v1/openapi.json",
         "/v1/device",
         "/v1/slices",
@@ -190,10 +197,9 @@ fn answers_are_as_documented() {
         let operation = (method.to_string(), path.to_owned(), status.to_string());
         let found = all.iter().find(|(o, _)| *o == operation);
         let (_, content) = found.unwrap_or_else(|| panic!("{operation:?} is not documented"));
-        match content {
-            None => assert!(reply.body.is_empty(), "{operation:?} has a body"),
+        match content.iter().find(|(media, _)| reply.media.starts_with(media)) {
+            None => assert!(reply.body.is_empty() && content.is_empty(), "{operation:?} is {:?}", reply.media),
             Some((media, schema)) => {
-                assert!(reply.media.starts_with(media), "{operation:?} is {}", reply.media);
                 let value = match media.as_str() {
                     "application/json" => serde_json::from_slice(&reply.body).unwrap(),
                     _ => Value::String(reply.text()),
@@ -203,12 +209,14 @@ fn answers_are_as_documented() {
         }
         seen.insert(operation);
     }
-    // The stream has a test of its own, and so has the token.
-    let stream = ("GET".to_owned(), "/v1/events".to_owned(), "200".to_owned());
-    let unseen: Vec<_> = all.iter().map(|(o, _)| o).filter(|o| o.2 != "401" && **o != stream).collect();
+    // Streams have tests of their own, and so has the token.
+    let stream = |o: &Operation| o.2 == "200" && ["/v1/events", "/v1/commands"].contains(&o.1.as_str());
+    let unseen: Vec<_> = all.iter().map(|(o, _)| o).filter(|o| o.2 != "401" && !stream(o)).collect();
     let unseen: Vec<_> = unseen.into_iter().filter(|o| !seen.contains(*o)).collect();
     assert!(unseen.is_empty(), "documented and never answered: {unseen:?}");
-    for (method, path, status) in [(Method::GET, "/v2", 404), (Method::PUT, "/v1/slices", 405)] {
+    for (method, path, status) in
+        [(Method::GET, "/v2", 404), (Method::PUT, "/v1/slices", 405), (Method::POST, "/", 405)]
+    {
         let reply = client.request(method, path, None).unwrap();
         assert_eq!(reply.status.as_u16(), status);
         d.check(&d.0["components"]["schemas"]["Error"], &reply.body, "error").unwrap();
@@ -229,6 +237,10 @@ fn a_port_wants_the_token() {
             assert_eq!(reply.status.as_u16(), 401, "{token:?} {path}");
             d.check(&d.0["components"]["schemas"]["Error"], &reply.body, "error").unwrap();
         }
+    }
+    for (_, path) in PAGES {
+        let reply = client.clone().with_token(None).raw(Method::GET, &path.replace("{file}", "main.js"), None).unwrap();
+        assert_eq!(reply.status.as_u16(), 200, "{path}: the page is no secret");
     }
     assert!(client.with_token(Some("sesame")).get("/v1/device").unwrap().error().is_none());
     assert!(stage.client().get("/v1/device").unwrap().error().is_none(), "the socket is the user's own");
@@ -276,6 +288,27 @@ fn what_happens_is_streamed_in_order() {
     nic.slice_del(101).unwrap();
     let heard = waiting.join().unwrap();
     assert_eq!(heard[0]["after"], "invalid");
+}
+
+#[test]
+fn commands_are_told_with_their_fields_while_somebody_listens() {
+    let (stage, d) = (Stage::new(Manager::Embedded, None), document());
+    let (client, path) = (stage.client(), "/v1/commands?pf=0&function=0");
+    let listening = std::thread::spawn(move || events(&client, path, 12));
+    while format!("{:?}", stage.rig.nic.commands) == "Commands(0 listeners)" {
+        std::thread::yield_now();
+    }
+    let _netdevs = stage.populate();
+    let heard = listening.join().unwrap();
+    for (n, one) in heard.iter().enumerate() {
+        d.check(&d.0["components"]["schemas"]["StreamedCommand"], one, "command").unwrap();
+        assert_eq!((&one["seq"], &one["pf"], &one["function"]), (&json!(n + 1), &json!(0), &json!(0)));
+    }
+    let find = |name: &str| heard.iter().find(|c| c["command"].as_str().unwrap().starts_with(name)).unwrap();
+    let enable = find("ENABLE_HCA");
+    assert_eq!((&enable["status"], &enable["delivery"]), (&json!("OK"), &json!("Ok")));
+    let names: Vec<&String> = heard.iter().flat_map(|c| c["output"].as_object().unwrap().keys()).collect();
+    assert!(names.iter().any(|n| *n == "nic_vport_context.mtu"), "{names:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `sfnic ctl`: talks to a running device, in the words of the devlink slice RFC.
 
+mod commands;
 mod events;
 mod fault;
 mod show;
@@ -35,7 +36,8 @@ use crate::control::client::{Client, Reply};
   sfnic ctl fault add 'fail CREATE_CQ nth=3 status=NO_RESOURCES'
   sfnic ctl show queues --pf 0
   sfnic ctl metrics
-  sfnic ctl events                      what happens, as it happens")]
+  sfnic ctl events                      what happens, as it happens
+  sfnic ctl commands                    what drivers say, field by field")]
 pub(super) struct Args {
     /// The device's control socket, or http://HOST:PORT with the token in SFNIC_TOKEN,
     /// instead of looking for its handle.
@@ -78,6 +80,7 @@ enum What {
     #[command(subcommand)]
     Fault(fault::Fault),
     Events(events::Args),
+    Commands(commands::Args),
     Show(show::Args),
     /// What the device counts, as text for Prometheus (OpenMetrics).
     Metrics {
@@ -195,6 +198,11 @@ pub(super) fn run(args: Args) -> Done {
         What::Events(args) => {
             let client = choose(&find, args.handle.as_deref())?;
             events::follow(&client, &args, form.json || form.pretty)
+        }
+        What::Commands(args) => {
+            args.check()?;
+            let client = choose(&find, args.handle.as_deref())?;
+            commands::follow(&client, &args, form.json || form.pretty)
         }
     }
 }
