@@ -10,6 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use sfnic_emulator::lab::turn::{self, Turn};
+
 use super::browser::{Browser, program};
 use super::clicks::row;
 
@@ -64,6 +66,7 @@ fn a_guests_driver_attaches_to_a_slice_of_the_page() {
     command.arg("vm").arg("--config").arg(path("nic.toml")).arg("--script").arg(path("script"));
     command.arg("--share").arg(path("share")).args(["--control-tcp", "127.0.0.1:0", "--timeout", "900"]);
     command.env_remove("SFNIC_TOKEN").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let _turn = Turn::wait(turn::capacity()).unwrap();
     let mut guest = Guest(command.spawn().unwrap());
     let (send, link) = channel();
     let said = BufReader::new(guest.0.stderr.take().unwrap());
@@ -80,7 +83,7 @@ fn a_guests_driver_attaches_to_a_slice_of_the_page() {
     assert!(link.contains("/#token="), "{link}");
     let mut b = Browser::start(&program);
     b.patience = Duration::from_secs(600);
-    b.size(1280, 1120);
+    b.size(1160, 800);
     b.open(&link);
     b.until("document.body?.dataset.status == 'live'");
     b.until_with("document.querySelector('#slices')", || {
@@ -107,10 +110,10 @@ fn a_guests_driver_attaches_to_a_slice_of_the_page() {
     // Rates of a whole interval.
     std::thread::sleep(Duration::from_secs(2));
     let png = b.screenshot();
-    assert!(png.starts_with(b"\x89PNG") && png.len() < MOST, "{} bytes", png.len());
     if let Some(file) = std::env::var_os("SFNIC_SCREENSHOT") {
         std::fs::File::create(file).unwrap().write_all(&png).unwrap();
     }
+    assert!(png.starts_with(b"\x89PNG") && png.len() < MOST, "{} bytes", png.len());
     std::fs::write(path("share").join("end"), "").unwrap();
     assert!(b.complaints.is_empty(), "{:?}", b.complaints);
     assert!(guest.0.wait().unwrap().success(), "the guest's script");
