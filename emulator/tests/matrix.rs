@@ -81,7 +81,7 @@ fn a_fault_turns_its_cell_red() {
     has(&table, &["smoke  pass 3", "1 pass, 0 fail"]);
     has(&fs::read_to_string(&junit).expect("JUnit"), &["<testsuite name=\"7.2\" tests=\"4\" failures=\"0\""]);
     let text = fs::read_to_string(&readme).expect("README");
-    has(&text, &["# Mine\n\n<!--", "| `smoke`: ", "| pass, 3 checks |", "-->\n\nmore\n"]);
+    has(&text, &["# Mine\n\n<!--", "| `smoke`: ", "| 3 pass |", "-->\n\nmore\n"]);
     assert!(!text.contains("old"));
     assert!(Path::new(&logs).join("7.2/smoke.dmesg").exists());
 
