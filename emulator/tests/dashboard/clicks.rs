@@ -142,7 +142,7 @@ fn the_picture_is_readable_with_few_ports_and_many_wide_and_narrow_dark_and_ligh
             let number = stage.rig.nic.ports().len() as u32;
             let spec = Spec { flavour: Flavour::PciSf, pfnum: number & 1, sfnum: Some(number), index: None };
             let index = stage.rig.nic.slice_add(&spec).unwrap();
-            let state = (number % 3 != 0).then_some(State::Active);
+            let state = (!number.is_multiple_of(3)).then_some(State::Active);
             stage.rig.nic.slice_set(index, &Change { state, ..Change::default() }).unwrap();
         }
         let rows = ports - 2;

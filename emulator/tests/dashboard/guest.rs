@@ -83,7 +83,7 @@ fn a_guests_driver_attaches_to_a_slice_of_the_page() {
     assert!(link.contains("/#token="), "{link}");
     let mut b = Browser::start(&program);
     b.patience = Duration::from_secs(600);
-    b.size(1160, 800);
+    b.size(1160, 740);
     b.open(&link);
     b.until("document.body?.dataset.status == 'live'");
     b.until_with("document.querySelector('#slices')", || {
@@ -109,6 +109,7 @@ fn a_guests_driver_attaches_to_a_slice_of_the_page() {
     b.until("document.getElementById('events').innerText.includes('now active and attached')");
     // Rates of a whole interval.
     std::thread::sleep(Duration::from_secs(2));
+    b.eval("document.activeElement.blur()");
     let png = b.screenshot();
     if let Some(file) = std::env::var_os("SFNIC_SCREENSHOT") {
         std::fs::File::create(file).unwrap().write_all(&png).unwrap();
