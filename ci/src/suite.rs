@@ -42,8 +42,8 @@ pub struct Suite {
     pub embedded: bool,
     /// The script runs the kernel's own tests: it needs a kernel that was built with them.
     pub kernel_tests: bool,
-    /// For kernels with tc offload; the script skips everything on others.
-    pub offload: bool,
+    /// Too long for `ci/test`, or for kernels that it does not boot.
+    pub matrix_only: bool,
     /// Debian packages that the guest has besides.
     pub with: Vec<String>,
     /// More options for QEMU.
@@ -189,7 +189,7 @@ struct Row {
     #[serde(default)]
     kernel_tests: bool,
     #[serde(default)]
-    offload: bool,
+    matrix_only: bool,
     #[serde(default)]
     with: Vec<String>,
     #[serde(default)]
@@ -251,7 +251,7 @@ fn parse(text: &str) -> Result<Vec<Suite>, TableError> {
             boot_files: row.boot_files,
             embedded: row.embedded,
             kernel_tests: row.kernel_tests,
-            offload: row.offload,
+            matrix_only: row.matrix_only,
             with: row.with,
             qemu: row.qemu,
             env: row.env,

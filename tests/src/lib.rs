@@ -62,9 +62,8 @@ mod tests {
                 }
             }
         }
-        // The kernel's own tests take too long, and the default kernel has no tc offload:
-        // `sfnic matrix` has them.
-        for suite in suite::suites().iter().filter(|s| !s.kernel_tests && !s.offload) {
+        // The rest takes too long or needs another kernel: `sfnic matrix` has it.
+        for suite in suite::suites().iter().filter(|s| !s.kernel_tests && !s.matrix_only) {
             // `smoke` is what the test of the matrix itself runs.
             let name = &suite.name;
             let called = [format!("run(\"{name}\")"), format!("find(\"{name}\")"), format!("\"--tests\", \"{name}\"")];
