@@ -360,7 +360,9 @@ with check("accelerated RFS takes flows to their readers' CPUs"):
                 x.close()
     os.sched_setaffinity(0, range(4))
     c = before.take()
-    require(c["rx_arfs_add"] >= 8, f"rules added: {c['rx_arfs_add']}")
+    # By the key of RSS, another one at each boot, many or few of them come to the right queue
+    # without a rule: its hash of ports that follow each other goes through the queues in turn.
+    require(c["rx_arfs_add"] >= 1, f"rules added: {c['rx_arfs_add']}")
     equal(c["rx_arfs_err"], 0, "rules that failed")
     say({k: v for k, v in c.items() if k.startswith("rx_arfs")})
 
