@@ -5,13 +5,13 @@
 //! takes what came since; one that is too slow is told how many it missed.
 //! Nobody waits for a reader.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::backlog::Backlog;
 use crate::control::vhca::{Cause, State};
 use crate::slice;
 use crate::world::{Clock, Waker};
@@ -152,17 +152,10 @@ pub struct Since {
     pub events: Vec<Arc<Event>>,
 }
 
-#[derive(Default)]
-struct Ring {
-    /// Number of the latest event.
-    last: u64,
-    kept: VecDeque<Arc<Event>>,
-}
-
 /// The events of a device.
 pub struct Events {
     clock: Arc<dyn Clock>,
-    ring: Mutex<Ring>,
+    ring: Mutex<Backlog<Event>>,
     waker: OnceLock<Arc<dyn Waker>>,
 }
 
@@ -181,12 +174,10 @@ impl Events {
     pub fn push(&self, what: Happening) {
         {
             let mut ring = self.ring.lock();
-            ring.last += 1;
-            let event = Event { seq: ring.last, time_ns: self.clock.now_ns(), what };
-            if ring.kept.len() >= KEPT {
-                ring.kept.pop_front();
+            ring.push(|seq| Event { seq, time_ns: self.clock.now_ns(), what });
+            if ring.kept().len() > KEPT {
+                ring.forget();
             }
-            ring.kept.push_back(Arc::new(event));
         }
         if let Some(waker) = self.waker.get() {
             waker.wake();
@@ -195,17 +186,13 @@ impl Events {
 
     /// Number of the latest event; 0 before the first.
     pub fn last(&self) -> u64 {
-        self.ring.lock().last
+        self.ring.lock().last()
     }
 
     /// At most `most` events behind number `seen`.
     pub fn since(&self, seen: u64, most: usize) -> Since {
-        let ring = self.ring.lock();
-        let first = ring.kept.front().map_or(ring.last + 1, |e| e.seq);
-        let lost = first.saturating_sub(seen.saturating_add(1));
-        let skip = seen.saturating_add(1).saturating_sub(first);
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        Since { lost, events: ring.kept.iter().skip(skip).take(most).cloned().collect() }
+        let (lost, events) = self.ring.lock().since(seen, most);
+        Since { lost, events }
     }
 }
 

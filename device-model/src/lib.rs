@@ -2,6 +2,7 @@
 //!
 //! It reads no clock, no socket and no randomness by itself: see [`world`].
 
+mod backlog;
 pub mod bar;
 pub mod capture;
 pub mod cmd;

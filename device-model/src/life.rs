@@ -75,26 +75,18 @@ impl Nic {
     /// The physical function was reset: SFs of its own go with it, slices that
     /// somebody else manages lose their drivers.
     fn host_gone(&self, card: &Card, ctl: &mut Control) {
-        if card.config.manager == Manager::Host {
-            return self.free_all_sfs(card, ctl);
-        }
-        let ids: Vec<u16> = ctl.functions.keys().copied().filter(|id| *id != PF).collect();
-        for id in ids {
-            if ctl.sf_transition(id, Cause::HostReset).is_ok() {
-                self.sf_detached(card, ctl, id);
-            }
-        }
-        for s in &mut ctl.sfs {
-            s.observer = Observer::new(s.state);
+        match card.config.manager {
+            Manager::Host => self.all_sfs(card, ctl, Cause::PfReset, Self::sf_freed),
+            _ => self.all_sfs(card, ctl, Cause::HostReset, Self::sf_detached),
         }
     }
 
-    fn free_all_sfs(&self, card: &Card, ctl: &mut Control) {
+    /// The same happens to every SF that it changes anything for.
+    fn all_sfs(&self, card: &Card, ctl: &mut Control, cause: Cause, end: fn(&Self, &Card, &mut Control, u16)) {
         let ids: Vec<u16> = ctl.functions.keys().copied().filter(|id| *id != PF).collect();
         for id in ids {
-            // Every state has this transition; a slot without function has none to make.
-            if ctl.sf_transition(id, Cause::PfReset).is_ok() {
-                self.sf_freed(card, ctl, id);
+            if ctl.sf_transition(id, cause).is_ok() {
+                end(self, card, ctl, id);
             }
         }
         for s in &mut ctl.sfs {
@@ -176,21 +168,24 @@ impl Nic {
         if id == PF {
             // Without a driver there is no manager: its SFs cannot live on.
             if card.config.manager == Manager::Host {
-                self.free_all_sfs(card, ctl);
+                self.all_sfs(card, ctl, Cause::PfReset, Self::sf_freed);
             }
             if let Some(f) = ctl.functions.get_mut(&PF) {
                 f.caps = card.pf_caps(&self.profile);
             }
             card.port.admin_up.store(false, Relaxed);
             ctl.after.push(After::PortChanged);
-        } else if ctl.holds_detach(id) {
-            // Its driver is gone, and nobody hears of it.
-            ctl.functions.get_mut(&id).into_iter().for_each(|f| f.caps.driver_left());
-        } else if let Ok((_, after)) = ctl.sf_transition(id, Cause::Detach) {
+        } else {
+            // Where a fault holds on to it, its driver is gone and nobody hears of it.
+            let after = match ctl.holds_detach(id) {
+                true => Ok(State::TeardownRequest),
+                false => ctl.sf_transition(id, Cause::Detach).map(|(_, after)| after),
+            };
             match after {
-                State::Allocated => self.sf_detached(card, ctl, id),
+                Ok(State::Allocated) => self.sf_detached(card, ctl, id),
                 // The next driver finds what the manager configured.
-                _ => ctl.functions.get_mut(&id).into_iter().for_each(|f| f.caps.driver_left()),
+                Ok(_) => ctl.functions.get_mut(&id).into_iter().for_each(|f| f.caps.driver_left()),
+                Err(_) => {}
             }
         }
     }
@@ -223,7 +218,7 @@ impl Nic {
     /// and the function behind it.
     pub(crate) fn refresh_vport_link(&self, card: &Card, ctl: &mut Control, number: u16) {
         let port_up = card.port.is_up();
-        let closed = ctl.sf(number).is_some_and(|s| s.state == State::TeardownRequest);
+        let closed = ctl.detaching(number).is_some();
         let Some(v) = ctl.vports.get_mut(&number) else { return };
         v.closed = closed;
         let up = v.link(port_up);

@@ -5,7 +5,6 @@
 //! [`MOST_BYTES`]. Without a listener a command costs one load. A reader that is too slow is
 //! told how many it missed; nobody waits for one. A whole recording is [`crate::trace`]'s.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use sfnic_firmware_cmds::status::Delivery;
 
+use crate::backlog::Backlog;
 use crate::world::Waker;
 
 /// How many commands are kept.
@@ -78,9 +78,8 @@ pub struct Since {
 
 #[derive(Default)]
 struct Ring {
-    last: u64,
+    log: Backlog<Heard>,
     bytes: usize,
-    kept: VecDeque<Arc<Heard>>,
 }
 
 fn size(h: &Heard) -> usize {
@@ -114,19 +113,17 @@ impl Commands {
 
     /// A command was executed.
     pub(crate) fn push(&self, at: Place, input: &[u8], output: &[u8]) {
-        let mut one = Heard { seq: 0, at, input: Half::of(input), output: Half::of(output) };
+        let (input, output) = (Half::of(input), Half::of(output));
         {
             let mut ring = self.ring.lock();
             // Looked at under the lock: the last listener that leaves empties the ring.
             if !self.heard() {
                 return;
             }
-            ring.last += 1;
-            one.seq = ring.last;
-            ring.bytes += size(&one);
-            ring.kept.push_back(Arc::new(one));
-            while ring.kept.len() > KEPT || ring.bytes > MOST_BYTES {
-                let Some(old) = ring.kept.pop_front() else { break };
+            ring.bytes += input.bytes.len() + output.bytes.len();
+            ring.log.push(|seq| Heard { seq, at, input, output });
+            while ring.log.kept().len() > KEPT || ring.bytes > MOST_BYTES {
+                let Some(old) = ring.log.forget() else { break };
                 ring.bytes -= size(&old);
             }
         }
@@ -149,17 +146,13 @@ pub struct Listener(Arc<Commands>);
 impl Listener {
     /// Number of the latest command.
     pub fn last(&self) -> u64 {
-        self.0.ring.lock().last
+        self.0.ring.lock().log.last()
     }
 
     /// At most `most` commands behind number `seen`.
     pub fn since(&self, seen: u64, most: usize) -> Since {
-        let ring = self.0.ring.lock();
-        let first = ring.kept.front().map_or(ring.last + 1, |h| h.seq);
-        let lost = first.saturating_sub(seen.saturating_add(1));
-        let skip = seen.saturating_add(1).saturating_sub(first);
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        Since { lost, commands: ring.kept.iter().skip(skip).take(most).cloned().collect() }
+        let (lost, commands) = self.0.ring.lock().log.since(seen, most);
+        Since { lost, commands }
     }
 }
 
@@ -167,8 +160,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let mut ring = self.0.ring.lock();
         if self.0.listeners.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // The numbers go on.
-            ring.kept = VecDeque::new();
+            ring.log.clear();
             ring.bytes = 0;
         }
     }
@@ -212,8 +204,8 @@ mod tests {
         }
         let ring = commands.ring.lock();
         assert!(ring.bytes <= MOST_BYTES && ring.bytes > MOST_BYTES / 2);
-        assert_eq!(ring.kept.iter().map(|h| size(h)).sum::<usize>(), ring.bytes);
-        let last = ring.kept.back().unwrap();
+        assert_eq!(ring.log.kept().iter().map(|h| size(h)).sum::<usize>(), ring.bytes);
+        let last = ring.log.kept().back().unwrap();
         assert_eq!((last.input.bytes.len(), last.input.length), (MOST_OF_HALF, 1 << 20));
     }
 }

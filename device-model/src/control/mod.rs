@@ -70,6 +70,11 @@ impl Control {
         self.sfs.get(usize::from(id.checked_sub(self.sf_base)?))
     }
 
+    /// The SF slot of a function id, while it is taken back and not detached yet.
+    pub(crate) fn detaching(&self, id: u16) -> Option<&SfSlot> {
+        self.sf(id).filter(|s| s.state == vhca::State::TeardownRequest)
+    }
+
     /// The SF slot of a function id.
     pub fn sf_mut(&mut self, id: u16) -> Option<&mut SfSlot> {
         self.sfs.get_mut(usize::from(id.checked_sub(self.sf_base)?))

@@ -69,18 +69,14 @@ impl Control {
     /// Whether a fault keeps us from hearing that an SF that was taken back is
     /// detached.
     pub(crate) fn holds_detach(&self, id: u16) -> bool {
-        let waits = self.sf(id).filter(|s| s.state == State::TeardownRequest);
-        waits.is_some_and(|s| self.faults.holds_detach(self.pf, id, s.sw_function_id))
+        self.detaching(id).is_some_and(|s| self.faults.holds_detach(self.pf, id, s.sw_function_id))
     }
 
     /// The SFs that were taken back and that no fault keeps from being detached.
     pub(crate) fn waiting_for_detach(&self) -> Vec<u16> {
-        let ids = self.functions.keys().copied();
-        let waits = |id: &u16| {
-            let waits = self.sf(*id).filter(|s| s.state == State::TeardownRequest);
-            waits.is_some_and(|s| !self.faults.is_detach_held(self.pf, *id, s.sw_function_id))
-        };
-        ids.filter(waits).collect()
+        let free =
+            |id: u16| self.detaching(id).is_some_and(|s| !self.faults.is_detach_held(self.pf, id, s.sw_function_id));
+        self.functions.keys().copied().filter(|id| free(*id)).collect()
     }
 
     /// The physical function hears of a change that it has not heard of.
