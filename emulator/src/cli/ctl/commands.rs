@@ -3,7 +3,8 @@
 use serde_json::Value;
 use sfnic_firmware_cmds::Opcode;
 
-use super::super::{Done, Failure, complain, print};
+use super::super::{Done, Failure, print};
+use super::events::each;
 use crate::control::client::Client;
 
 /// Commands of drivers as they are answered, with their fields by name.
@@ -57,9 +58,7 @@ pub(super) fn follow(client: &Client, args: &Args, json: bool) -> Done {
         path += &format!("&pf={pf}");
     }
     let mut left = args.count.unwrap_or(u64::MAX);
-    let ended = client.lines(&path, |line| {
-        let Some(data) = line.strip_prefix("data:") else { return Ok(true) };
-        let one: Value = serde_json::from_str(data.trim())?;
+    each(client, &path, |one| {
         let lost = !one["event"].is_null();
         let name = one["command"].as_str().unwrap_or_default();
         if !lost && !args.opcode.is_empty() && !args.opcode.iter().any(|o| o == name) {
@@ -68,12 +67,7 @@ pub(super) fn follow(client: &Client, args: &Args, json: bool) -> Done {
         print(&if json { format!("{one}\n") } else { format!("{}\n", text(&one)) })?;
         left -= u64::from(!lost);
         Ok(left > 0)
-    })?;
-    if !ended {
-        complain("the device has ended");
-        return Ok(1);
-    }
-    Ok(0)
+    })
 }
 
 /// A command in a line, and its fields in one each.

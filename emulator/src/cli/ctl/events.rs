@@ -41,9 +41,7 @@ pub(super) fn follow(client: &Client, args: &Args, json: bool) -> Done {
         None => "/v1/events".to_owned(),
     };
     let mut left = args.count.unwrap_or(u64::MAX);
-    let ended = client.lines(&path, |line| {
-        let Some(data) = line.strip_prefix("data:") else { return Ok(true) };
-        let event: Value = serde_json::from_str(data.trim())?;
+    each(client, &path, |event| {
         let kind = event["event"].as_str().unwrap_or_default();
         if !args.only.is_empty() && kind != "lost" && !args.only.iter().any(|k| k == kind) {
             return Ok(true);
@@ -51,6 +49,15 @@ pub(super) fn follow(client: &Client, args: &Args, json: bool) -> Done {
         print(&if json { format!("{event}\n") } else { format!("{}\n", text(&event)) })?;
         left -= 1;
         Ok(left > 0)
+    })
+}
+
+/// Takes what a stream of the device has to say until that was enough (false), or the device
+/// ends.
+pub(super) fn each(client: &Client, path: &str, mut take: impl FnMut(Value) -> anyhow::Result<bool>) -> Done {
+    let ended = client.lines(path, |line| match line.strip_prefix("data:") {
+        Some(data) => take(serde_json::from_str(data.trim())?),
+        None => Ok(true),
     })?;
     if !ended {
         complain("the device has ended");
