@@ -24,6 +24,14 @@ def both_ways():
     tcp(FOUR % 1, 1 << 19, B, A)
 
 
+def traffic_under(text, most, what):
+    """Traffic, and a fault that strikes more than `most` times."""
+    with fault(text) as struck:
+        both_ways()
+        ping(FOUR % 2, 1000, count=5, ns=A)
+    require(struck() > most, f"only {struck()} {what}")
+
+
 def restart(dev, ns):
     """The netdev's queues are made anew."""
     run(f"ip link set {dev} down", ns)
@@ -52,10 +60,7 @@ with check("an event of a completion queue that is lost: the next one does"):
             both_ways()
 
 with check("events of completion queues that come twice"):
-    with fault("duplicate event COMPLETION") as struck:
-        both_ways()
-        ping(FOUR % 2, 1000, count=5, ns=A)
-    require(struck() > 20, f"only {struck()} came twice")
+    traffic_under("duplicate event COMPLETION", 20, "came twice")
 
 with check("events of ports that come twice"):
     with fault("duplicate event PORT_CHANGE") as struck, fault("flap link pf=0 down=300 up=300 times=2"):
@@ -64,10 +69,7 @@ with check("events of ports that come twice"):
     traffic()
 
 with check("events of completion queues that change places"):
-    with fault("reorder event COMPLETION every=2 ms=20") as struck:
-        both_ways()
-        ping(FOUR % 2, 1000, count=5, ns=A)
-    require(struck() > 10, f"only {struck()} were held back")
+    traffic_under("reorder event COMPLETION every=2 ms=20", 10, "were held back")
 
 with check("events of commands, ports and all else that change places"):
     with fault("reorder event any p=0.3 seed=5 ms=20") as struck:

@@ -22,9 +22,8 @@ def join(n):
 
 
 def devices(n):
-    """The netdevs in the namespace of a function."""
-    links = json.loads(run("ip -j link", (A, B)[n]))
-    return [link["ifname"] for link in links if link["ifname"] != "lo"]
+    """The netdevs of a function in its namespace."""
+    return netdevs_inside((A, B)[n], PF[n])
 
 
 def meet(devs):

@@ -6,7 +6,7 @@ use sfnic_device_model::fabric::port::Far;
 use sfnic_firmware_cmds::entries::{Eqe, event};
 use sfnic_firmware_cmds::layouts::{NopIn, NopOut};
 use sfnic_firmware_cmds::{Opcode, Status, Syndrome};
-use sfnic_test_driver::{CmdError, Function, Netdev, NetdevConfig, Rig, frames};
+use sfnic_test_driver::{CmdError, Eq, Function, Netdev, NetdevConfig, Rig, frames};
 
 fn add(rig: &Rig, text: &str) -> u32 {
     let fault = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
@@ -135,14 +135,21 @@ fn a_command_is_executed_later_or_never() {
     rig.pf(0).bring_up().unwrap();
 }
 
-#[test]
-fn events_are_lost_or_come_twice() {
-    let rig = Rig::cable();
+/// A function whose port is up, the one at the other end of the cable, and the first one's
+/// queue of events that tell of its port.
+fn watched(rig: &Rig) -> (Function, Function, Eq) {
     let pf = rig.pf(0).bring_up().unwrap();
     let other = rig.pf(1).bring_up().unwrap();
     let uar = pf.alloc_uar().unwrap();
-    let mut eq = pf.create_eq(uar, 0, 6, 1 << event::PORT_CHANGE).unwrap();
+    let eq = pf.create_eq(uar, 0, 6, 1 << event::PORT_CHANGE).unwrap();
     pf.set_port(true).unwrap();
+    (pf, other, eq)
+}
+
+#[test]
+fn events_are_lost_or_come_twice() {
+    let rig = Rig::cable();
+    let (_pf, other, mut eq) = watched(&rig);
     let mut count = |up: bool| {
         other.set_port(up).unwrap();
         std::iter::from_fn(|| eq.poll()).filter(|e| e.kind() == event::PORT_CHANGE).count()
@@ -165,11 +172,7 @@ fn events_are_lost_or_come_twice() {
 #[test]
 fn events_change_places_and_none_is_lost() {
     let rig = Rig::cable();
-    let pf = rig.pf(0).bring_up().unwrap();
-    let other = rig.pf(1).bring_up().unwrap();
-    let uar = pf.alloc_uar().unwrap();
-    let mut eq = pf.create_eq(uar, 0, 6, 1 << event::PORT_CHANGE).unwrap();
-    pf.set_port(true).unwrap();
+    let (_pf, other, mut eq) = watched(&rig);
     other.set_port(false).unwrap();
     let mut told = || std::iter::from_fn(|| eq.poll()).map(|e| e.view().get(Eqe::sub_type) as u8).collect::<Vec<u8>>();
     let set = |up: bool| other.set_port(up).unwrap();
