@@ -5,8 +5,10 @@ use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 
 use super::counters::Tally;
 use super::flows::cache::{At, Cache, Depends, End, Flow, Way};
-use super::pipeline::{Pipeline, rx_info};
+use super::pipeline::Pipeline;
 use super::plane::{FunctionPlane, Keys};
+use super::receive::rx_info;
+use super::tir::Lro;
 use crate::dma::Near;
 use crate::nic::Card;
 use crate::packet::checksum::{self, Fill};
@@ -156,37 +158,43 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: From<'_>, frames: &mut [Fram
     let cards = &p.nic.cards;
     way.ports_out.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.tx.add(&tally));
     way.ports_in.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.add_rx(&tally));
-    let End::Queue { function, vport, rq, rss } = &way.end else { return };
+    let End::Queue { function, vport, rq, rss, lro } = &way.end else { return };
     vport.rx.add(&tally);
     let flows = at.iter().filter_map(|at| cache.get(*at)).map(|(flow, _)| flow);
-    receive(p, function, rq, *rss, frames.iter_mut().zip(notes).zip(flows));
+    if receive(p, function, rq, (*rss, *lro), frames.iter_mut().zip(notes).zip(flows)) {
+        p.merges(function, rq);
+    }
 }
 
-/// Puts frames into a receive queue.
+/// Puts frames into a receive queue. True where it waits for more segments.
 fn receive<'f, 'm: 'f>(
     p: &Pipeline<'_>,
     function: &FunctionPlane,
     rq: &Rq,
-    rss: RssType,
+    (rss, lro): (RssType, Lro),
     frames: impl Iterator<Item = ((&'f mut Frame<'m>, &'f Note), &'f Flow)>,
-) {
+) -> bool {
     let mem = function.dma.load();
     let near = Near::new(&mem);
     let keys = Keys::new(function, &p.nic.flows);
     let mut session = rq.session(&near, &keys, p.now);
+    let mut waits = false;
     for ((frame, note), flow) in frames {
         let sums = checksum::fill_and_sum(frame, note.fill);
         let mut info = rx_info(frame, sums);
         (info.flow_tag, info.metadata) = (flow.flow_tag, flow.reg_b);
         (info.rss_hash, info.rss_type) = (flow.rss_hash, rss);
-        let end = match &mut session {
-            Ok(s) => s.deliver(frame, &info),
-            Err(e) => Err(*e),
+        let end = match (&mut session, lro.segment(frame, &sums)) {
+            (Ok(s), Some(segment)) => s.deliver_segment(frame, &info, &segment, lro.limit),
+            (Ok(s), None) => s.deliver(frame, &info).map(|()| false),
+            (Err(e), _) => Err(*e),
         };
+        waits |= end == Ok(true);
         if end.is_err_and(|e| e != RxDrop::NoBuffer) {
             function.vport.rx.errors.count(frame.len());
         }
     }
+    waits
 }
 
 /// A way as it is learnt.

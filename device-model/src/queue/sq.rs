@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::cq::{Cq, CqPermit, Debtor};
 use super::ring::Ring;
 use super::schedule::Schedule;
+use super::umr::{self, UmrRules};
 use super::wqe::{DS, MAX_WQE, SegList, TxWqe, WQEBB, WqeFault, WqeRules, parse_eth};
 use super::{KeyCheck, StateCell, WqState};
 use crate::dma::{DmaAccess, DmaError, Memory, Near};
@@ -39,6 +40,8 @@ pub struct SqConfig {
     /// Header bytes that must be inline (`min_wqe_inline_mode`): 0 none,
     /// 1 the Ethernet header, more of them above (checked as 1).
     pub min_inline_mode: u8,
+    /// The queue may execute UMRs (`reg_umr`).
+    pub reg_umr: bool,
     /// In error, WQEs are completed with a flush error (`flush_in_error_en`);
     /// else they stay.
     pub flush_in_error: bool,
@@ -449,12 +452,13 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
         }
         match opcode {
             wqe_opcode::NOP => Ok(()),
+            wqe_opcode::UMR if sq.config.reg_umr => {
+                let SqConfig { pd, uid, reserved_key, .. } = sq.config;
+                let raw = self.whole(&mut q.raw, len, at)?;
+                umr::execute(raw, UmrRules { pd, uid, reserved_key }, self.mem, self.keys)
+            }
             wqe_opcode::SEND | wqe_opcode::LSO => {
-                if len > WQEBB {
-                    let rest = q.raw.get_mut(WQEBB..len).ok_or(WqeFault::NoSegments)?;
-                    sq.config.ring.read(self.mem, at + WQEBB as u64, rest).map_err(|_| WqeFault::QueueDma)?;
-                }
-                let raw = q.raw.get(..len).ok_or(WqeFault::NoSegments)?;
+                let raw = self.whole(&mut q.raw, len, at)?;
                 let lso = opcode == wqe_opcode::LSO;
                 let wqe = parse_eth(raw, index, lso, &sq.rules, self.keys, &mut q.segs)?;
                 match self.tx.send(&wqe) {
@@ -472,6 +476,15 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
                 Err(WqeFault::Opcode)
             }
         }
+    }
+
+    /// The WQE of `len` bytes at `at`, of which the first block is there.
+    fn whole<'r>(&self, raw: &'r mut [u8; MAX_WQE], len: usize, at: u64) -> Result<&'r [u8], WqeFault> {
+        if len > WQEBB {
+            let rest = raw.get_mut(WQEBB..len).ok_or(WqeFault::NoSegments)?;
+            self.sq.config.ring.read(self.mem, at + WQEBB as u64, rest).map_err(|_| WqeFault::QueueDma)?;
+        }
+        raw.get(..len).ok_or(WqeFault::NoSegments)
     }
 
     /// Sends what the sink keeps, counts, and writes the completions that are
