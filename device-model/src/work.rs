@@ -11,7 +11,7 @@ use crate::fabric::pipeline::Pipeline;
 use crate::fabric::plane::{FunctionPlane, Keys};
 use crate::fabric::transmit::Transmit;
 use crate::nic::Nic;
-use crate::packet::{Frame, lso};
+use crate::packet::Frame;
 use crate::queue::Sq;
 use crate::world::Waker;
 
@@ -93,7 +93,7 @@ impl Nic {
         let Some(segment) = segment else { return pipeline.receive_wire(card, frame) };
         frame.parse();
         let header = frame.layers.l4_end();
-        if lso::segment(&frame, segment, header, |f| pipeline.receive_parsed(card, f)).is_none() {
+        if pipeline.receive_message(card, &frame, segment, header).is_none() {
             card.port.rx_discards.add(1);
         }
     }

@@ -8,6 +8,7 @@
 pub mod burst;
 pub mod counters;
 pub mod flows;
+mod message;
 pub mod mkey;
 pub mod pipeline;
 pub mod plane;

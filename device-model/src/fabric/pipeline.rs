@@ -138,11 +138,18 @@ impl<'n> Pipeline<'n> {
         frame: &mut Frame<'_>,
         key: FlowKey,
     ) -> Learnt {
-        let record = Rc::new(RefCell::new(FlowRecord::default()));
-        self.flow = Some(record.clone());
+        self.begin_learning();
         self.send(card, function, frame);
-        self.flow = None;
-        let mut record = Rc::into_inner(record)?.into_inner();
+        self.end_learning(key)
+    }
+
+    pub(super) fn begin_learning(&mut self) {
+        self.flow = Some(Rc::new(RefCell::new(FlowRecord::default())));
+    }
+
+    /// What the last frame has taught.
+    pub(super) fn end_learning(&mut self, key: FlowKey) -> Learnt {
+        let mut record = Rc::into_inner(self.flow.take()?)?.into_inner();
         record.way.crossings = self.crossings;
         record.finish(key)
     }
