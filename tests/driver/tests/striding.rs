@@ -434,3 +434,40 @@ fn what_is_not_offered_is_refused() {
     });
     refused(indirect.map(drop), Syndrome::MKEY_MODE);
 }
+
+#[test]
+fn a_message_from_a_wire_arrives_as_one_or_in_its_segments() {
+    let from = [2, 0, 0, 0, 0, 9];
+    let payload = frames::pattern(3, 9501);
+    let arrive = |rig: &Rig, d: &Netdev| {
+        let mut message = frames::Flow4::new(d.mac, from).tcp(77, &payload);
+        rig.nic.receive_with_pause(1, 0, &mut message, Some(1000), &mut || false);
+    };
+    let mut b = Bench::new();
+    (0..WQES).for_each(|i| {
+        b.map(i);
+        b.post();
+    });
+    b.merge(1).unwrap();
+    arrive(&b.rig, &b.d);
+    let all = b.rq_cq.drain();
+    assert_eq!(
+        all.iter().map(|c| (c.get(Cqe64::lro_num_seg), c.get(Cqe64::lro_tcppsh))).collect::<Vec<_>>(),
+        [(10, 1)]
+    );
+    assert_eq!(b.bytes(&all[0])[54..], payload);
+    // Each by itself, with a flow tag and a counter of steering.
+    let rig = Rig::loopback();
+    let mut d = rig.pf(0).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
+    let before = rig.plane(0, 0).unwrap().vport.rx.unicast.packets.get();
+    arrive(&rig, &d);
+    let got = d.receive();
+    assert_eq!(got.len(), 10);
+    assert!(got.iter().all(|r| frames::checksums_hold(&r.bytes)));
+    let ids: Vec<u16> = got.iter().map(|r| u16::from_be_bytes([r.bytes[18], r.bytes[19]])).collect();
+    assert_eq!(ids, (7..17).collect::<Vec<u16>>(), "identification goes up");
+    assert!(got[..9].iter().all(|r| r.bytes[47] == 0x10) && got[9].bytes[47] == 0x18, "PSH in the last one");
+    assert_eq!(got.iter().flat_map(|r| r.bytes[54..].to_vec()).collect::<Vec<u8>>(), payload);
+    let after = rig.plane(0, 0).unwrap().vport.rx.unicast.packets.get();
+    assert_eq!(after - before, 10, "each is counted");
+}
