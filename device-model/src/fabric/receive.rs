@@ -77,8 +77,12 @@ impl Pipeline<'_> {
         info: &RxInfo,
     ) -> Result<(), RxDrop> {
         let mem = function.dma.load();
-        if let Some(pause) = &mut self.pause {
-            while rq.is_starved(&mem, frame.len()) && pause() {}
+        if self.pause.is_some() && rq.is_starved(&mem, frame.len()) {
+            // The driver gives back what it has been told of.
+            self.end_merges();
+            if let Some(pause) = &mut self.pause {
+                while rq.is_starved(&mem, frame.len()) && pause() {}
+            }
         }
         let near = Near::new(&mem);
         let mut session = rq.session(&near, &**function, self.now)?;

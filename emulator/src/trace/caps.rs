@@ -220,6 +220,17 @@ impl Cut<'_> {
                         *self.fields += 1;
                     }
                 }
+                (Kind::Bytes, _) => {
+                    // Those that the model has are lists of numbers.
+                    let numbers = (0..width * f.count as usize / 32).map(|i| bit + 32 * i);
+                    let least = |at| bits(&self.theirs.1, at, 32).min(bits(&self.ours.0, at, 32));
+                    let list: Vec<u64> = numbers.map(least).collect();
+                    if list.iter().any(|n| *n > 0) {
+                        let list = list.into_iter().map(|n| Value::Integer(n as i64)).collect();
+                        now.insert(f.name.to_owned(), Value::Array(list));
+                        *self.fields += 1;
+                    }
+                }
                 _ => {}
             }
         }
