@@ -588,6 +588,9 @@ impl RxFrame for Frame<'_> {
     fn len(&self) -> usize {
         Frame::len(self)
     }
+    fn whole(&self) -> Option<&[u8]> {
+        (self.payload_len() == 0).then(|| self.headers())
+    }
     fn copy_to(&self, offset: usize, dst: &VolatileSlice<'_>) -> Result<(), DmaError> {
         match self.headers().get(offset..offset + dst.len()) {
             Some(own) => dst.copy_from(own),

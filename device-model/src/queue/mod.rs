@@ -21,6 +21,7 @@ mod rq;
 mod scatter;
 mod schedule;
 mod sq;
+mod window;
 mod wqe;
 
 #[cfg(test)]

@@ -12,12 +12,11 @@ use vm_memory::VolatileSlice;
 use super::cq::{Cq, CqBatch, CqFault, Debtor};
 use super::ring::Ring;
 use super::scatter::{Scatter, Source, VLAN_AT, VLAN_LEN, scatter};
+use super::window::Window;
 use super::wqe::WqeFault;
 use super::{Access, KeyCheck, KeyUse, StateCell, WqState};
 use crate::dma::{DmaAccess, DmaError, Memory, Near};
 
-/// Longest receive WQE: 64 data segments.
-const MAX_STRIDE: usize = 1024;
 /// Most guest ranges that one frame is scattered over.
 const MAX_RANGES: usize = 256;
 
@@ -122,6 +121,11 @@ pub trait RxFrame {
         self.len() == 0
     }
 
+    /// The frame, where all of it lies in memory of ours.
+    fn whole(&self) -> Option<&[u8]> {
+        None
+    }
+
     /// Copies the bytes from `offset` on, as many as `dst` is long; the range
     /// lies within the frame. Fails where the sender's memory is gone.
     fn copy_to(&self, offset: usize, dst: &VolatileSlice<'_>) -> Result<(), DmaError>;
@@ -184,7 +188,7 @@ struct Inner {
     vlan_strip_disable: bool,
     scatter_fcs: bool,
     counter_set: Option<Arc<QCounter>>,
-    raw: [u8; MAX_STRIDE],
+    window: Window,
     ranges: SmallVec<[(u64, u32); 16]>,
     packets: u64,
     bytes: u64,
@@ -219,7 +223,7 @@ impl Rq {
             vlan_strip_disable: config.vlan_strip_disable,
             scatter_fcs: config.scatter_fcs,
             counter_set: config.counter_set.clone(),
-            raw: [0; MAX_STRIDE],
+            window: Window::default(),
             ranges: SmallVec::new(),
             packets: 0,
             bytes: 0,
@@ -351,6 +355,15 @@ impl Rq {
         0
     }
 
+    /// Where the WQE that is next lies, and how many of the bytes from there on are
+    /// posted of so many WQEs. In a cycle they lie behind each other; where the second
+    /// of a linked list lies only the first one knows.
+    fn place(&self, q: &Inner, posted: u16) -> (u64, usize) {
+        let stride = 1usize << self.config.log_stride;
+        let (number, there) = if self.config.linked { (self.index(q), 1) } else { (q.consumer, posted) };
+        (u64::from(number) * stride as u64, stride * usize::from(there))
+    }
+
     /// Index in the ring of the WQE that is next.
     fn index(&self, q: &Inner) -> u16 {
         let mask = ((1u32 << self.config.log_size) - 1) as u16;
@@ -362,23 +375,26 @@ impl Rq {
         q.consumer = q.consumer.wrapping_add(1);
     }
 
-    /// Reads WQE `index` and finds room for `len` bytes in its buffers; the
-    /// ranges are in `q.ranges` then. Answers the link to the next WQE. Too
-    /// little room is [`WqeFault::Length`].
+    /// Reads the next of the `posted` WQEs and finds room for `len` bytes in its
+    /// buffers; the ranges are in `q.ranges` then. Answers the link to the next
+    /// WQE. Too little room is [`WqeFault::Length`].
     fn read_wqe(
         &self,
         q: &mut Inner,
         mem: &Near<'_>,
         keys: &impl KeyCheck,
-        index: u16,
+        posted: u16,
         len: usize,
     ) -> Result<u16, WqeFault> {
-        let stride = 1usize << self.config.log_stride;
-        let raw = &mut q.raw[..stride];
-        self.config.ring.read(mem, u64::from(index) * stride as u64, raw).map_err(|_| WqeFault::QueueDma)?;
-        let (next, list) = match raw.split_at_checked(WqeNext::SIZE).filter(|_| self.config.linked) {
+        let (at, there) = self.place(q, posted);
+        if self.config.linked {
+            q.window.clear();
+        }
+        let wqe = q.window.get(&self.config.ring, mem, at, 1 << self.config.log_stride, there);
+        let wqe = wqe.map_err(|_| WqeFault::QueueDma)?;
+        let (next, list) = match wqe.split_at_checked(WqeNext::SIZE).filter(|_| self.config.linked) {
             Some((head, list)) => (View::<WqeNext>::new(head).get(WqeNext::next_wqe_index) as u16, list),
-            None => (0, &*raw),
+            None => (0, wqe),
         };
         q.ranges.clear();
         let mut left = u32::try_from(len).map_err(|_| WqeFault::Length)?;
@@ -421,8 +437,8 @@ impl Rq {
         }
         // A broken completion queue tells the driver by an event.
         let _ = cq.fail(self.debtor(index), fault);
-        let next = View::<WqeNext>::new(&q.raw[..WqeNext::SIZE]).get(WqeNext::next_wqe_index) as u16;
-        self.advance(q, next);
+        let next = q.window.last().get(..WqeNext::SIZE).map(View::<WqeNext>::new);
+        self.advance(q, next.map_or(0, |n| n.get(WqeNext::next_wqe_index) as u16));
     }
 
     /// Flushes what is posted, at most a ring's worth.
@@ -433,9 +449,9 @@ impl Rq {
         q.producer = q.consumer;
         for _ in 0..self.posted(q, mem) {
             let index = self.index(q);
-            let stride = 1u64 << self.config.log_stride;
-            let head = &mut q.raw[..WqeNext::SIZE];
-            if self.config.ring.read(mem, u64::from(index) * stride, head).is_err() {
+            let (at, there) = self.place(q, 1);
+            q.window.clear();
+            if q.window.get(&self.config.ring, mem, at, WqeNext::SIZE, there).is_err() {
                 return;
             }
             self.fail(q, cq, index, WqeFault::Flushed);
@@ -474,7 +490,8 @@ impl<K: KeyCheck> RxSession<'_, '_, K> {
         if rq.state.get() != WqState::Rdy {
             return Err(RxDrop::NotReady);
         }
-        if rq.posted(q, mem) == 0 {
+        let posted = rq.posted(q, mem);
+        if posted == 0 {
             q.no_buffer += 1;
             if let Some(c) = &q.counter_set {
                 c.out_of_buffer.fetch_add(1, Ordering::Relaxed);
@@ -486,7 +503,7 @@ impl<K: KeyCheck> RxSession<'_, '_, K> {
         let body = frame.len() - if strip { VLAN_LEN } else { 0 };
         let len = body + fcs.map_or(0, |f| f.len());
         let index = rq.index(q);
-        let step = match rq.read_wqe(q, mem, self.keys, index, len) {
+        let step = match rq.read_wqe(q, mem, self.keys, posted, len) {
             Ok(next) => match scatter(mem, &q.ranges, &Source { frame, strip, body, fcs }) {
                 Ok(()) => Ok(next),
                 Err(Scatter::Source) => return Err(RxDrop::Source),
@@ -548,4 +565,5 @@ fn reset(q: &mut Inner) {
     q.consumer = 0;
     q.producer = 0;
     q.next = 0;
+    q.window.clear();
 }
