@@ -537,6 +537,7 @@ fn keep_metadata(frame: &mut Frame<'_>, keep: u8) {
 }
 
 /// What the completion tells of a frame.
+#[inline]
 pub(super) fn rx_info(frame: &Frame<'_>, sums: Summary) -> RxInfo {
     const C_VLAN: [u8; 2] = [0x81, 0x00];
     let l = frame.inner.as_ref().unwrap_or(&frame.layers);
