@@ -5,6 +5,7 @@
 //! (or legacy switching) → egress ACL of the destination → NIC RX tables → TIR
 //! → receive queue; or through the physical port to whatever is connected.
 
+pub mod arrive;
 pub mod burst;
 pub mod counters;
 pub mod flows;

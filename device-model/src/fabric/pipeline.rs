@@ -138,13 +138,22 @@ impl<'n> Pipeline<'n> {
         frame: &mut Frame<'_>,
         key: FlowKey,
     ) -> Learnt {
+        self.learning(key, |p| p.send(card, function, frame))
+    }
+
+    fn learning(&mut self, key: FlowKey, take: impl FnOnce(&mut Self)) -> Learnt {
         let record = Rc::new(RefCell::new(FlowRecord::default()));
         self.flow = Some(record.clone());
-        self.send(card, function, frame);
+        take(self);
         self.flow = None;
         let mut record = Rc::into_inner(record)?.into_inner();
         record.way.crossings = self.crossings;
         record.finish(key)
+    }
+
+    /// As [`Self::receive_parsed`]; answers as [`Self::send_learning`] does.
+    pub fn receive_learning(&mut self, card: &Card, frame: &mut Frame<'_>, key: FlowKey) -> Learnt {
+        self.learning(key, |p| p.receive_parsed(card, frame))
     }
 
     /// Frames went a known way, each with so many crossings.
@@ -353,6 +362,18 @@ impl<'n> Pipeline<'n> {
         });
     }
 
+    /// Whether frames may wait for receive buffers.
+    pub(super) fn can_wait(&self) -> bool {
+        self.pause.is_some()
+    }
+
+    /// Has a frame wait for a receive buffer, if it may and as long as it may.
+    pub(super) fn wait_while(&mut self, starved: impl Fn() -> bool) {
+        if let Some(pause) = &mut self.pause {
+            while starved() && pause() {}
+        }
+    }
+
     /// A TIR picks the queue.
     fn deliver(&mut self, function: &Arc<FunctionPlane>, tir: &Tir, frame: &Frame<'_>) {
         let state = tir.state.load();
@@ -366,9 +387,7 @@ impl<'n> Pipeline<'n> {
         info.rss_hash = hash.value;
         info.rss_type = RssType { ip: hash.ip_type as u8, l4: hash.l4_type as u8 };
         let mem = function.dma.load();
-        if let Some(pause) = &mut self.pause {
-            while state.with_queue(hash.value, |rq| rq.is_starved(&mem)) == Some(true) && pause() {}
-        }
+        self.wait_while(|| state.with_queue(hash.value, |rq| rq.is_starved(&mem)) == Some(true));
         if self.flow.is_some() {
             let marks = [hash.value, frame.meta.flow_tag, frame.meta.reg_b];
             let queue = state.with_queue(hash.value, Arc::clone);
@@ -438,13 +457,20 @@ impl<'n> Pipeline<'n> {
                     self.enter_port(other, frame);
                 }
             }
-            Far::Outside(wire) => {
-                self.left = true;
-                if !wire.transmit(frame) {
-                    card.port.tx_discards.add(1);
-                }
+            Far::Outside(_) => {
+                self.learn(|r| r.end(End::Wire(card.index), [0; 3]));
+                self.leave_by_wire(card, frame);
                 self.note(|| "left by the wire".into());
             }
+        }
+    }
+
+    /// A frame leaves the process.
+    pub(super) fn leave_by_wire(&mut self, card: &Card, frame: &Frame<'_>) {
+        let Far::Outside(wire) = &card.port.far else { return };
+        self.left = true;
+        if !wire.transmit(frame) {
+            card.port.tx_discards.add(1);
         }
     }
 

@@ -482,6 +482,11 @@ impl<K: KeyCheck> RxSession<'_, '_, K> {
         self.rq
     }
 
+    /// Whether the driver has posted no buffer.
+    pub fn is_starved(&mut self) -> bool {
+        self.rq.state.get() == WqState::Rdy && self.rq.posted(&mut self.inner, self.mem) == 0
+    }
+
     /// Receives a frame: copies it into the next posted buffers and writes the
     /// completion. The receive counter is read only when the posted buffers
     /// known of are used up.

@@ -36,6 +36,8 @@ pub enum End {
         /// What the hash covers.
         rss: RssType,
     },
+    /// Outside: they leave by the wire of a card's port.
+    Wire(usize),
     /// A rule of the eswitch drops them.
     Drop,
 }
@@ -59,6 +61,7 @@ impl Way {
     fn is(&self, other: &Self) -> bool {
         let same_end = match (&self.end, &other.end) {
             (End::Drop, End::Drop) => true,
+            (End::Wire(a), End::Wire(b)) => a == b,
             (End::Queue { function: f, vport: v, rq: q, rss: r }, End::Queue { function, vport, rq, rss }) => {
                 Arc::ptr_eq(q, rq) && Arc::ptr_eq(f, function) && Arc::ptr_eq(v, vport) && r == rss
             }
