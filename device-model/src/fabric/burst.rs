@@ -5,14 +5,16 @@ use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 
 use super::counters::Tally;
 use super::flows::cache::{At, Cache, Depends, End, Flow, Way};
-use super::pipeline::{Pipeline, rx_info};
+use super::pipeline::Pipeline;
 use super::plane::{FunctionPlane, Keys};
+use super::receive::rx_info;
+use super::tir::Lro;
 use crate::dma::Near;
 use crate::nic::Card;
 use crate::packet::checksum::{self, Fill};
 use crate::packet::key::MISC2;
 use crate::packet::{FlowKey, Frame};
-use crate::queue::{Rq, RssType, RxDrop, RxSession};
+use crate::queue::{Rq, RssType, RxDrop};
 use crate::steering::Changes;
 
 /// Most frames that are kept; what they take of the first-level cache is what
@@ -192,8 +194,8 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Fr
     let cards = &nic.cards;
     way.ports_out.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.tx.add(&tally));
     way.ports_in.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.add_rx(&tally));
-    let (function, vport, rq, rss) = match &way.end {
-        End::Queue { function, vport, rq, rss } => (function, vport, rq, rss),
+    let (function, vport, rq, rss, lro) = match &way.end {
+        End::Queue { function, vport, rq, rss, lro } => (function, vport, rq, rss, lro),
         End::Wire(card) => {
             let Some(card) = cards.get(*card) else { return };
             for (frame, note) in frames.iter_mut().zip(notes) {
@@ -206,41 +208,47 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Fr
     };
     vport.rx.add(&tally);
     let flows = at.iter().filter_map(|at| cache.get(*at)).map(|(flow, _)| flow);
-    receive(p, function, rq, *rss, frames.iter_mut().zip(notes).zip(flows));
+    if receive(p, function, rq, (*rss, *lro), frames.iter_mut().zip(notes).zip(flows)) {
+        p.merges(function, rq);
+    }
 }
 
-/// Puts frames into a receive queue.
+/// Puts frames into a receive queue. True where it waits for more segments.
 fn receive<'f, 'm: 'f>(
     p: &mut Pipeline<'_>,
     function: &FunctionPlane,
     rq: &Rq,
-    rss: RssType,
+    (rss, lro): (RssType, Lro),
     frames: impl Iterator<Item = ((&'f mut Frame<'m>, &'f Note), &'f Flow)>,
-) {
+) -> bool {
     let mem = function.dma.load();
     let near = Near::new(&mem);
     let (nic, now) = (p.nic, p.now);
     let keys = Keys::new(function, &nic.flows);
     let mut session = rq.session(&near, &keys, now);
+    let mut waits = false;
     for ((frame, note), flow) in frames {
-        if p.can_wait() && session.as_mut().is_ok_and(RxSession::is_starved) {
+        if p.can_wait() && session.as_mut().is_ok_and(|s| s.is_starved(frame.len())) {
             // The driver hears of what it has, and may post more.
             drop(session);
-            p.wait_while(|| rq.is_starved(&mem));
+            p.wait_while(|| rq.is_starved(&mem, frame.len()));
             session = rq.session(&near, &keys, now);
         }
         let sums = checksum::fill_and_sum(frame, note.fill);
         let mut info = rx_info(frame, sums);
         (info.flow_tag, info.metadata) = (flow.flow_tag, flow.reg_b);
         (info.rss_hash, info.rss_type) = (flow.rss_hash, rss);
-        let end = match &mut session {
-            Ok(s) => s.deliver(frame, &info),
-            Err(e) => Err(*e),
+        let end = match (&mut session, lro.segment(frame, &sums)) {
+            (Ok(s), Some(segment)) => s.deliver_segment(frame, &info, &segment, lro.limit),
+            (Ok(s), None) => s.deliver(frame, &info).map(|()| false),
+            (Err(e), _) => Err(*e),
         };
+        waits |= end == Ok(true);
         if end.is_err_and(|e| e != RxDrop::NoBuffer) {
             function.vport.rx.errors.count(frame.len());
         }
     }
+    waits
 }
 
 /// A way as it is learnt.

@@ -14,6 +14,7 @@ pub mod pipeline;
 pub mod plane;
 pub mod port;
 mod port_fault;
+mod receive;
 mod steer;
 pub mod tir;
 pub mod transmit;

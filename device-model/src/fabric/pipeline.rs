@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use sfnic_firmware_cmds::layout::Field;
 use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 use smallvec::SmallVec;
-use vm_memory::VolatileSlice;
 
 use super::burst::Learnt;
 use super::counters::Cast;
@@ -19,13 +18,11 @@ use super::port::Far;
 use super::tir::Tir;
 use super::vport::{UPLINK, Vport};
 use crate::capture::Way;
-use crate::dma::DmaError;
 use crate::explain::Record;
 use crate::nic::{Card, Manager, Nic};
-use crate::packet::checksum::Summary;
 use crate::packet::key::MISC2;
-use crate::packet::{FlowKey, Frame, L3, L4, checksum};
-use crate::queue::{RssType, RxDrop, RxFrame, RxInfo};
+use crate::packet::{FlowKey, Frame};
+use crate::queue::Rq;
 use crate::steering::{NoTrace, Reader, TableType, Verdict};
 
 /// How often one frame may pass a port or a vport, copies included: far more
@@ -57,11 +54,13 @@ pub struct Pipeline<'n> {
     depth: u32,
     record: Option<Record>,
     /// What the frame's way teaches, where somebody wants to learn.
-    flow: Option<Rc<RefCell<FlowRecord>>>,
+    pub(super) flow: Option<Rc<RefCell<FlowRecord>>>,
     /// Whether a wire outside has got frames.
     left: bool,
+    /// Receive queues that are joining segments.
+    pub(super) merging: SmallVec<[(Arc<FunctionPlane>, Arc<Rq>); 2]>,
     /// Asked while a receive queue has no buffer: true to look again.
-    pause: Option<&'n mut dyn FnMut() -> bool>,
+    pub(super) pause: Option<&'n mut dyn FnMut() -> bool>,
 }
 
 /// Where steering sends a frame, without borrowing the tables.
@@ -90,6 +89,7 @@ impl<'n> Pipeline<'n> {
             record: None,
             flow: None,
             left: false,
+            merging: SmallVec::new(),
             pause: None,
         }
     }
@@ -161,7 +161,7 @@ impl<'n> Pipeline<'n> {
         self.burst = self.burst.saturating_add(crossings.saturating_mul(frames as u32));
     }
 
-    fn learn(&self, what: impl FnOnce(&mut FlowRecord)) {
+    pub(super) fn learn(&self, what: impl FnOnce(&mut FlowRecord)) {
         if let Some(flow) = &self.flow {
             what(&mut flow.borrow_mut());
         }
@@ -374,53 +374,6 @@ impl<'n> Pipeline<'n> {
         }
     }
 
-    /// A TIR picks the queue.
-    fn deliver(&mut self, function: &Arc<FunctionPlane>, tir: &Tir, frame: &Frame<'_>) {
-        let state = tir.state.load();
-        if self.blocked_loopback(function, tir, state.self_lb_block, frame) {
-            return self.note(|| "dropped: the function's own frame".into());
-        }
-        let hash = state.hash(&frame.key);
-        let v = checksum::verify(frame);
-        let check_sum = checksum::rx_check_sum(frame);
-        let mut info = rx_info(frame, Summary { l3_ok: v.l3_ok(), l4_ok: v.l4_ok(), check_sum });
-        info.rss_hash = hash.value;
-        info.rss_type = RssType { ip: hash.ip_type as u8, l4: hash.l4_type as u8 };
-        let mem = function.dma.load();
-        self.wait_while(|| state.with_queue(hash.value, |rq| rq.is_starved(&mem)) == Some(true));
-        if self.flow.is_some() {
-            let marks = [hash.value, frame.meta.flow_tag, frame.meta.reg_b];
-            let queue = state.with_queue(hash.value, Arc::clone);
-            if let Some(rq) = queue {
-                let (function, vport) = (function.clone(), function.vport.clone());
-                self.learn(|r| r.end(End::Queue { function, vport, rq, rss: info.rss_type }, marks));
-            }
-        }
-        let end = state.with_queue(hash.value, |rq| (rq.rqn(), rq.deliver(&mem, &**function, frame, &info, self.now)));
-        match end {
-            Some((rqn, Ok(()))) => self.note(|| format!("received by rq {rqn:#x}")),
-            Some((rqn, Err(e))) => {
-                if !matches!(e, RxDrop::NoBuffer) {
-                    function.vport.rx.errors.count(frame.len());
-                }
-                self.note(|| format!("dropped by rq {rqn:#x}: {e}"));
-            }
-            None => self.note(|| "dropped: the RQT is empty".into()),
-        }
-    }
-
-    /// Whether a frame that the function sent itself is not taken. The field is
-    /// called `self_lb_block`, but a bit that is set lets frames pass: so the
-    /// driver uses it (`mlx5e_modify_tirs_lb`, `TIR_ALLOW_SELF_LB_UC`).
-    fn blocked_loopback(&self, function: &FunctionPlane, tir: &Tir, allow: u32, frame: &Frame<'_>) -> bool {
-        const UNICAST: u32 = 1;
-        const MULTICAST: u32 = 2;
-        let m = &frame.meta;
-        let own = !m.from_wire && m.source_vport == function.vport.number && m.source_td == tir.td;
-        let bit = if Cast::of(frame.headers()) == Cast::Unicast { UNICAST } else { MULTICAST };
-        own && allow & bit == 0
-    }
-
     /// A frame leaves by the physical port.
     fn leave_port(&mut self, card: &Card, frame: &mut Frame<'_>) {
         if !self.cross() {
@@ -518,8 +471,10 @@ impl<'n> Pipeline<'n> {
 }
 
 impl Drop for Pipeline<'_> {
-    /// The burst is over: wires outside send what they held back.
+    /// The burst is over: joined segments are received, wires outside send what they
+    /// held back.
     fn drop(&mut self) {
+        self.end_merges();
         if !self.left {
             return;
         }
@@ -560,71 +515,4 @@ fn keep_metadata(frame: &mut Frame<'_>, keep: u8) {
         }
     }
     frame.key.set(MISC2, FteMatchSetMisc2::metadata_reg_a, 0);
-}
-
-/// What the completion tells of a frame.
-#[inline]
-pub(super) fn rx_info(frame: &Frame<'_>, sums: Summary) -> RxInfo {
-    const C_VLAN: [u8; 2] = [0x81, 0x00];
-    let l = frame.inner.as_ref().unwrap_or(&frame.layers);
-    let h = frame.headers();
-    let vlan = match h.get(12..16) {
-        Some([a, b, c, d]) if [*a, *b] == C_VLAN => Some(u16::from_be_bytes([*c, *d])),
-        _ => None,
-    };
-    let whole = sums.check_sum;
-    RxInfo {
-        flow_tag: frame.meta.flow_tag,
-        metadata: frame.meta.reg_b,
-        l3_ok: sums.l3_ok,
-        l4_ok: sums.l4_ok,
-        l3_type: match l.l3 {
-            L3::None => 0,
-            L3::Ipv6 => 1,
-            L3::Ipv4 => 2,
-        },
-        l4_type: match l.l4 {
-            L4::Udp => 2,
-            L4::Tcp => tcp_type(frame),
-            _ => 0,
-        },
-        tunneled: frame.inner.is_some(),
-        vlan,
-        check_sum: whole,
-        // Behind a stripped tag the sum starts four bytes later.
-        check_sum_stripped: match (vlan, h.get(14..18)) {
-            (Some(_), Some(tag)) => checksum::add(whole, !checksum::sum(tag)),
-            _ => whole,
-        },
-        ..RxInfo::default()
-    }
-}
-
-/// TCP without ACK, an ACK alone, or an ACK with data.
-fn tcp_type(frame: &Frame<'_>) -> u8 {
-    const ACK: u16 = 0x10;
-    let l = &frame.layers;
-    match (l.tcp_flags & ACK != 0, l.l3_end as usize > l.l4_end()) {
-        (false, _) => 1,
-        (true, false) => 3,
-        (true, true) => 4,
-    }
-}
-
-impl RxFrame for Frame<'_> {
-    fn len(&self) -> usize {
-        Frame::len(self)
-    }
-    fn whole(&self) -> Option<&[u8]> {
-        (self.payload_len() == 0).then(|| self.headers())
-    }
-    fn copy_to(&self, offset: usize, dst: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        match self.headers().get(offset..offset + dst.len()) {
-            Some(own) => dst.copy_from(own),
-            None => {
-                self.scatter(offset, std::iter::once(*dst));
-            }
-        }
-        Ok(())
-    }
 }

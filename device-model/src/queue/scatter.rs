@@ -38,12 +38,22 @@ pub(super) fn scatter<F: RxFrame>(
     {
         return mem.dma_write(*iova, frame).map_err(|_| Scatter::Buffer);
     }
+    scatter_with(mem, ranges, |pos, piece| source.put(pos, piece))
+}
+
+/// Has `put` write the bytes from its first argument on, piece by piece.
+pub(super) fn scatter_with(
+    mem: &Near<'_>,
+    ranges: &[(u64, u32)],
+    mut put: impl FnMut(usize, VolatileSlice<'_>) -> Result<(), DmaError>,
+) -> Result<(), Scatter> {
     let mut pos = 0;
     let mut fault = false;
     for &(iova, len) in ranges {
         let mapped = mem.slices_to_write(iova, len as usize, |piece| {
-            fault = fault || source.put(pos, piece).is_err();
-            pos += piece.len();
+            let n = piece.len();
+            fault = fault || put(pos, piece).is_err();
+            pos += n;
         });
         if mapped.is_err() {
             return Err(Scatter::Buffer);

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::cq::{Cq, CqPermit, Debtor};
 use super::ring::Ring;
 use super::schedule::Schedule;
+use super::umr::{self, UmrRules};
 use super::window::Window;
 use super::wqe::{DS, SegList, TxWqe, WQEBB, WqeFault, WqeRules, parse_eth};
 use super::{KeyCheck, StateCell, WqState};
@@ -40,6 +41,8 @@ pub struct SqConfig {
     /// Header bytes that must be inline (`min_wqe_inline_mode`): 0 none,
     /// 1 the Ethernet header, more of them above (checked as 1).
     pub min_inline_mode: u8,
+    /// The queue may execute UMRs (`reg_umr`).
+    pub reg_umr: bool,
     /// In error, WQEs are completed with a flush error (`flush_in_error_en`);
     /// else they stay.
     pub flush_in_error: bool,
@@ -462,6 +465,11 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
         }
         match opcode {
             wqe_opcode::NOP => Ok(()),
+            wqe_opcode::UMR if sq.config.reg_umr => {
+                let SqConfig { pd, uid, reserved_key, .. } = sq.config;
+                let raw = q.window.get(&sq.config.ring, self.mem, at, len, there).map_err(|_| WqeFault::QueueDma)?;
+                umr::execute(raw, UmrRules { pd, uid, reserved_key }, self.mem, self.keys)
+            }
             wqe_opcode::SEND | wqe_opcode::LSO => {
                 let raw = q.window.get(&sq.config.ring, self.mem, at, len, there).map_err(|_| WqeFault::QueueDma)?;
                 let lso = opcode == wqe_opcode::LSO;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::fabric::plane::FunctionPlane;
-use crate::fabric::tir::Tir;
+use crate::fabric::tir::{Lro, Tir};
 use crate::fabric::vport::Vport;
 use crate::packet::FlowKey;
 use crate::queue::{Rq, RssType};
@@ -35,6 +35,8 @@ pub enum End {
         rq: Arc<Rq>,
         /// What the hash covers.
         rss: RssType,
+        /// What of them is joined.
+        lro: Lro,
     },
     /// Outside: they leave by the wire of a card's port.
     Wire(usize),
@@ -62,9 +64,10 @@ impl Way {
         let same_end = match (&self.end, &other.end) {
             (End::Drop, End::Drop) => true,
             (End::Wire(a), End::Wire(b)) => a == b,
-            (End::Queue { function: f, vport: v, rq: q, rss: r }, End::Queue { function, vport, rq, rss }) => {
-                Arc::ptr_eq(q, rq) && Arc::ptr_eq(f, function) && Arc::ptr_eq(v, vport) && r == rss
-            }
+            (
+                End::Queue { function: f, vport: v, rq: q, rss: r, lro: l },
+                End::Queue { function, vport, rq, rss, lro },
+            ) => Arc::ptr_eq(q, rq) && Arc::ptr_eq(f, function) && Arc::ptr_eq(v, vport) && (r, l) == (rss, lro),
             _ => false,
         };
         same_end
