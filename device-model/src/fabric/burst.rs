@@ -5,8 +5,9 @@ use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 
 use super::counters::Tally;
 use super::flows::cache::{At, Cache, Depends, End, Flow, Way};
-use super::pipeline::{Pipeline, rx_info};
+use super::pipeline::Pipeline;
 use super::plane::{FunctionPlane, Keys};
+use super::rx_info::rx_info;
 use crate::dma::Near;
 use crate::nic::Card;
 use crate::packet::checksum::{self, Fill};

@@ -8,24 +8,24 @@ use std::sync::atomic::Ordering::Relaxed;
 use sfnic_firmware_cmds::layout::Field;
 use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 use smallvec::SmallVec;
-use vm_memory::VolatileSlice;
 
 use super::burst::Learnt;
 use super::counters::Cast;
 use super::flows::cache::End;
 use super::flows::record::Record as FlowRecord;
 use super::plane::FunctionPlane;
+use super::police::Police;
 use super::port::Far;
+use super::rx_info::rx_info;
 use super::tir::Tir;
 use super::vport::{UPLINK, Vport};
 use crate::capture::Way;
-use crate::dma::DmaError;
 use crate::explain::Record;
 use crate::nic::{Card, Manager, Nic};
 use crate::packet::checksum::Summary;
 use crate::packet::key::MISC2;
-use crate::packet::{FlowKey, Frame, L3, L4, checksum};
-use crate::queue::{RssType, RxDrop, RxFrame, RxInfo};
+use crate::packet::{FlowKey, Frame, checksum};
+use crate::queue::{RssType, RxDrop};
 use crate::steering::{NoTrace, Reader, TableType, Verdict};
 
 /// How often one frame may pass a port or a vport, copies included: far more
@@ -123,7 +123,9 @@ impl<'n> Pipeline<'n> {
         vport.tx.count(Cast::of(frame.headers()), frame.len());
         self.nic.capture.see(card.index, vport.number, Way::Out, frame);
         self.walk(&function.steering, TableType::NicTx, 0, frame, &mut |p, f, next| match next {
-            Next::Pass | Next::Default | Next::NoTables => p.enter_eswitch(card, vport.number, f),
+            Next::Pass | Next::Default | Next::NoTables if p.allowed(vport, f, Police::leave) => {
+                p.enter_eswitch(card, vport.number, f);
+            }
             _ => p.drop_tx(vport, f),
         });
         self.record = None;
@@ -152,7 +154,7 @@ impl<'n> Pipeline<'n> {
         self.burst = self.burst.saturating_add(crossings.saturating_mul(frames as u32));
     }
 
-    fn learn(&self, what: impl FnOnce(&mut FlowRecord)) {
+    pub(super) fn learn(&self, what: impl FnOnce(&mut FlowRecord)) {
         if let Some(flow) = &self.flow {
             what(&mut flow.borrow_mut());
         }
@@ -332,8 +334,10 @@ impl<'n> Pipeline<'n> {
         self.depth += 1;
         self.walk(&card.fabric.eswitch, TableType::EgressAcl, number, frame, &mut |p, f, next| match next {
             Next::Pass | Next::Default | Next::NoTables => {
-                p.nic.capture.see(card.index, number, Way::In, f);
-                p.receive(&function, &vport, f);
+                if p.allowed(&vport, f, Police::enter) {
+                    p.nic.capture.see(card.index, number, Way::In, f);
+                    p.receive(&function, &vport, f);
+                }
             }
             _ => p.drop_by_rule("egress ACL"),
         });
@@ -534,67 +538,4 @@ fn keep_metadata(frame: &mut Frame<'_>, keep: u8) {
         }
     }
     frame.key.set(MISC2, FteMatchSetMisc2::metadata_reg_a, 0);
-}
-
-/// What the completion tells of a frame.
-pub(super) fn rx_info(frame: &Frame<'_>, sums: Summary) -> RxInfo {
-    const C_VLAN: [u8; 2] = [0x81, 0x00];
-    let l = frame.inner.as_ref().unwrap_or(&frame.layers);
-    let h = frame.headers();
-    let vlan = match h.get(12..16) {
-        Some([a, b, c, d]) if [*a, *b] == C_VLAN => Some(u16::from_be_bytes([*c, *d])),
-        _ => None,
-    };
-    let whole = sums.check_sum;
-    RxInfo {
-        flow_tag: frame.meta.flow_tag,
-        metadata: frame.meta.reg_b,
-        l3_ok: sums.l3_ok,
-        l4_ok: sums.l4_ok,
-        l3_type: match l.l3 {
-            L3::None => 0,
-            L3::Ipv6 => 1,
-            L3::Ipv4 => 2,
-        },
-        l4_type: match l.l4 {
-            L4::Udp => 2,
-            L4::Tcp => tcp_type(frame),
-            _ => 0,
-        },
-        tunneled: frame.inner.is_some(),
-        vlan,
-        check_sum: whole,
-        // Behind a stripped tag the sum starts four bytes later.
-        check_sum_stripped: match (vlan, h.get(14..18)) {
-            (Some(_), Some(tag)) => checksum::add(whole, !checksum::sum(tag)),
-            _ => whole,
-        },
-        ..RxInfo::default()
-    }
-}
-
-/// TCP without ACK, an ACK alone, or an ACK with data.
-fn tcp_type(frame: &Frame<'_>) -> u8 {
-    const ACK: u16 = 0x10;
-    let l = &frame.layers;
-    match (l.tcp_flags & ACK != 0, l.l3_end as usize > l.l4_end()) {
-        (false, _) => 1,
-        (true, false) => 3,
-        (true, true) => 4,
-    }
-}
-
-impl RxFrame for Frame<'_> {
-    fn len(&self) -> usize {
-        Frame::len(self)
-    }
-    fn copy_to(&self, offset: usize, dst: &VolatileSlice<'_>) -> Result<(), DmaError> {
-        match self.headers().get(offset..offset + dst.len()) {
-            Some(own) => dst.copy_from(own),
-            None => {
-                self.scatter(offset, std::iter::once(*dst));
-            }
-        }
-        Ok(())
-    }
 }
