@@ -144,7 +144,7 @@ impl WorkQueue {
     /// Takes the next one: that comes first, where a rate is guaranteed to anybody.
     pub fn pop(&self, first: impl Fn(&Job) -> bool) -> Option<Job> {
         let mut jobs = self.jobs.lock();
-        if !self.shares.load(Relaxed) || self.turn.fetch_add(1, Relaxed) % FAIR == 0 {
+        if !self.shares.load(Relaxed) || self.turn.fetch_add(1, Relaxed).is_multiple_of(FAIR) {
             return jobs.pop_front();
         }
         let at = jobs.iter().take(LOOKED_AT).position(first).unwrap_or_default();

@@ -123,8 +123,10 @@ impl<'n> Pipeline<'n> {
         vport.tx.count(Cast::of(frame.headers()), frame.len());
         self.nic.capture.see(card.index, vport.number, Way::Out, frame);
         self.walk(&function.steering, TableType::NicTx, 0, frame, &mut |p, f, next| match next {
-            Next::Pass | Next::Default | Next::NoTables if p.allowed(vport, f, Police::leave) => {
-                p.enter_eswitch(card, vport.number, f);
+            Next::Pass | Next::Default | Next::NoTables => {
+                if p.allowed(vport, f, Police::leave) {
+                    p.enter_eswitch(card, vport.number, f);
+                }
             }
             _ => p.drop_tx(vport, f),
         });

@@ -202,7 +202,8 @@ mod tests {
     #[test]
     fn the_longest_frame_has_the_mtu_behind_its_header_and_tags() {
         let p = Police { source: None, tag: None, mtu: 1000 };
-        for (tag, payload, fits) in [(None, 1000, true), (None, 1001, false), (Some(5), 1000, true), (Some(5), 1001, false)]
+        for (tag, payload, fits) in
+            [(None, 1000, true), (None, 1001, false), (Some(5), 1000, true), (Some(5), 1001, false)]
         {
             let want = if fits { Ok(()) } else { Err(Breach::TooLong) };
             assert_eq!(after(bytes(OWN, tag, payload), |f| p.leave(f)).0, want, "{payload}");

@@ -95,29 +95,46 @@ impl Policy {
 #[serde(default, deny_unknown_fields)]
 pub struct Change {
     /// Address, while it is inactive and detached.
+    #[serde(deserialize_with = "given")]
     pub hw_addr: Option<[u8; 6]>,
     /// Offers it to the host, or takes it back.
+    #[serde(deserialize_with = "given")]
     pub state: Option<State>,
     /// See [`Policy::link`].
+    #[serde(deserialize_with = "given")]
     pub link: Option<Link>,
     /// See [`Policy::max_io_eqs`]; while it is inactive and detached.
+    #[serde(deserialize_with = "given")]
     pub max_io_eqs: Option<u32>,
     /// See [`Policy::trust`].
+    #[serde(deserialize_with = "given")]
     pub trust: Option<bool>,
     /// See [`Policy::spoof_check`].
+    #[serde(deserialize_with = "given")]
     pub spoof_check: Option<bool>,
     /// See [`Policy::roce`]; while it is inactive and detached.
+    #[serde(deserialize_with = "given")]
     pub roce: Option<bool>,
     /// See [`Policy::vlan`].
+    #[serde(deserialize_with = "given")]
     pub vlan: Option<u16>,
     /// See [`Policy::qos`].
+    #[serde(deserialize_with = "given")]
     pub qos: Option<u8>,
     /// See [`Policy::tx_share`].
+    #[serde(deserialize_with = "given")]
     pub tx_share: Option<u64>,
     /// See [`Policy::tx_max`].
+    #[serde(deserialize_with = "given")]
     pub tx_max: Option<u64>,
     /// See [`Policy::mtu`]; while it is inactive and detached.
+    #[serde(deserialize_with = "given")]
     pub mtu: Option<u32>,
+}
+
+/// What is there is a value; `null` is none.
+pub fn given<'de, D: serde::Deserializer<'de>, T: serde::Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
 }
 
 impl Change {
@@ -220,7 +237,7 @@ fn check_values(nic: &Nic, c: &Change, after: &Policy) -> Result<(), SliceError>
         return wrong(format!("qos {} without a vlan", after.qos), "0, or a vlan with it");
     }
     for (name, rate) in [("tx_share", c.tx_share), ("tx_max", c.tx_max)] {
-        if let Some(n) = rate.filter(|n| n % RATE_STEP != 0 || *n > MAX_RATE) {
+        if let Some(n) = rate.filter(|n| !n.is_multiple_of(RATE_STEP) || *n > MAX_RATE) {
             let allowed = format!("multiples of {RATE_STEP} up to {MAX_RATE} bits a second, or 0 for none");
             return wrong(format!("{name} {n}"), &allowed);
         }

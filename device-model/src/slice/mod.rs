@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
-pub use attributes::{Change, Link, MAX_MTU, MAX_RATE, MIN_MTU, Policy, RATE_STEP};
+pub use attributes::{Change, Link, MAX_MTU, MAX_RATE, MIN_MTU, Policy, RATE_STEP, given};
 pub use view::{Flavour, OpState, PortView, ResourceView, SliceView, State};
 
 use crate::control::vhca::{self, Cause};
