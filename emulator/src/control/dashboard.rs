@@ -56,6 +56,7 @@ files! {
     "dom.js"       "text/javascript; charset=utf-8";
     "picture.js"   "text/javascript; charset=utf-8";
     "slices.js"    "text/javascript; charset=utf-8";
+    "settings.js"  "text/javascript; charset=utf-8";
     "functions.js" "text/javascript; charset=utf-8";
     "rules.js"     "text/javascript; charset=utf-8";
     "said.js"      "text/javascript; charset=utf-8";
