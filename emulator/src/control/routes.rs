@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sfnic_device_model::control::objects::Kind;
-use sfnic_device_model::slice::{Change, Flavour, SliceError, Spec};
+use sfnic_device_model::slice::{Change, Flavour, SliceError, Spec, given};
 
 use super::{OPENAPI, Target, stream};
 use crate::inspect::{self, Which};
@@ -147,9 +147,9 @@ async fn slice(Shared(t): Shared<Target>, index: Named) -> Answer {
 pub(super) struct NewSlice {
     pub(super) flavour: Flavour,
     pub(super) pfnum: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(super) sfnum: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(super) index: Option<u32>,
 }
 
@@ -162,11 +162,7 @@ async fn add_slice(
     Ok((StatusCode::CREATED, answer(t.nic.slice(index)?)?))
 }
 
-async fn set_slice(
-    Shared(t): Shared<Target>,
-    index: Named,
-    change: Result<Json<Change>, JsonRejection>,
-) -> Answer {
+async fn set_slice(Shared(t): Shared<Target>, index: Named, change: Result<Json<Change>, JsonRejection>) -> Answer {
     let index = number(index)?;
     let Json(change) = change?;
     t.nic.slice_set(index, &change)?;

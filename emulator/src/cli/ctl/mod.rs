@@ -107,7 +107,7 @@ enum Slice {
         /// The device.
         handle: String,
         /// Pairs of a word and its value.
-        #[arg(required = true)]
+        #[arg(required = true, allow_negative_numbers = true)]
         words: Vec<String>,
     },
     /// Shows one slice, or all.
@@ -121,7 +121,7 @@ enum Slice {
         /// HANDLE/INDEX.
         slice: String,
         /// Pairs of a word and its value.
-        #[arg(required = true)]
+        #[arg(required = true, allow_negative_numbers = true)]
         words: Vec<String>,
     },
     /// Deletes a slice that is inactive and detached.
