@@ -4,3 +4,8 @@
 fn slices_come_and_go() {
     sfnic_tests::run("embedded");
 }
+
+#[test]
+fn attributes_of_slices() {
+    sfnic_tests::run("attributes");
+}

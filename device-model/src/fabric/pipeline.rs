@@ -14,6 +14,7 @@ use super::counters::Cast;
 use super::flows::cache::End;
 use super::flows::record::Record as FlowRecord;
 use super::plane::FunctionPlane;
+use super::police::Police;
 use super::port::Far;
 use super::tir::Tir;
 use super::vport::{UPLINK, Vport};
@@ -123,7 +124,11 @@ impl<'n> Pipeline<'n> {
         vport.tx.count(Cast::of(frame.headers()), frame.len());
         self.nic.capture.see(card.index, vport.number, Way::Out, frame);
         self.walk(&function.steering, TableType::NicTx, 0, frame, &mut |p, f, next| match next {
-            Next::Pass | Next::Default | Next::NoTables => p.enter_eswitch(card, vport.number, f),
+            Next::Pass | Next::Default | Next::NoTables => {
+                if p.allowed(vport, f, Police::leave) {
+                    p.enter_eswitch(card, vport.number, f);
+                }
+            }
             _ => p.drop_tx(vport, f),
         });
         self.record = None;
@@ -341,8 +346,10 @@ impl<'n> Pipeline<'n> {
         self.depth += 1;
         self.walk(&card.fabric.eswitch, TableType::EgressAcl, number, frame, &mut |p, f, next| match next {
             Next::Pass | Next::Default | Next::NoTables => {
-                p.nic.capture.see(card.index, number, Way::In, f);
-                p.receive(&function, &vport, f);
+                if p.allowed(&vport, f, Police::enter) {
+                    p.nic.capture.see(card.index, number, Way::In, f);
+                    p.receive(&function, &vport, f);
+                }
             }
             _ => p.drop_by_rule("egress ACL"),
         });

@@ -34,17 +34,32 @@ pub struct Transmit<'a, 'n> {
     message: Vec<Frame<'a>>,
     /// What the port's parser knows of tunnels.
     tunnels: TunnelPorts,
+    /// Bytes that may be sent, and that were.
+    allowance: u64,
+    sent: u64,
 }
 
 impl<'a, 'n> Transmit<'a, 'n> {
-    /// One burst of a send queue.
-    pub fn new(pipeline: &'a mut Pipeline<'n>, cache: Option<&'a mut Cache>, from: From<'a>, near: Near<'a>) -> Self {
+    /// One burst of a send queue, over when so many bytes were sent.
+    pub fn new(
+        pipeline: &'a mut Pipeline<'n>,
+        cache: Option<&'a mut Cache>,
+        from: From<'a>,
+        near: Near<'a>,
+        allowance: u64,
+    ) -> Self {
         // Who wants to see every decision gets every decision made.
         let nic = pipeline.nic;
         let watched = nic.explainer.is_on() || nic.capture.is_on() || nic.faults.at(Place::Frames);
         let cache = cache.filter(|_| !watched);
         let tunnels = **from.card.fabric.tunnels.load();
-        Self { pipeline, cache, from, near, frames: Vec::new(), notes: Vec::new(), message: Vec::new(), tunnels }
+        let (frames, notes, message) = (Vec::new(), Vec::new(), Vec::new());
+        Self { pipeline, cache, from, near, frames, notes, message, tunnels, allowance, sent: 0 }
+    }
+
+    /// Bytes that were sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Forms the bytes of the next frame, of an LSO the whole message.
@@ -171,6 +186,9 @@ impl TxSink for Transmit<'_, '_> {
             Some(mss) => self.keep_segments(wqe, mss.get().into()),
             None => self.keep(wqe),
         };
+        if let Ok(TxResult::Sent { bytes, .. }) = &sent {
+            self.sent = self.sent.saturating_add(*bytes);
+        }
         sent.unwrap_or_else(TxResult::Failed)
     }
 
@@ -183,7 +201,7 @@ impl TxSink for Transmit<'_, '_> {
     }
 
     fn has_done_enough(&self) -> bool {
-        self.pipeline.has_done_enough()
+        self.sent >= self.allowance || self.pipeline.has_done_enough()
     }
 
     fn unmodelled(&mut self, _: u32, opcode: u8) {
