@@ -8,11 +8,11 @@ use super::counters::Cast;
 use super::flows::cache::End;
 use super::pipeline::Pipeline;
 use super::plane::FunctionPlane;
-use super::tir::Tir;
+use super::tir::{Lro, Tir};
 use crate::dma::{DmaError, Near};
 use crate::packet::checksum::Summary;
 use crate::packet::{Frame, L3, L4, checksum};
-use crate::queue::{Rq, RssType, RxDrop, RxFrame, RxInfo, RxSession};
+use crate::queue::{Rq, RssType, RxDrop, RxFrame, RxInfo};
 
 /// Most receive queues that join segments at a time for one burst.
 const MERGING: usize = 16;
@@ -31,28 +31,18 @@ impl Pipeline<'_> {
         let mut info = rx_info(frame, sums);
         info.rss_hash = hash.value;
         info.rss_type = RssType { ip: hash.ip_type as u8, l4: hash.l4_type as u8 };
-        let mem = function.dma.load();
-        self.wait_while(|| state.with_queue(hash.value, |rq| rq.is_starved(&mem, frame.len())) == Some(true));
         if self.flow.is_some() {
             let marks = [hash.value, frame.meta.flow_tag, frame.meta.reg_b];
             let queue = state.with_queue(hash.value, Arc::clone);
             if let Some(rq) = queue {
                 let (function, vport) = (function.clone(), function.vport.clone());
-                self.learn(|r| r.end(End::Queue { function, vport, rq, rss: info.rss_type, lro: state.lro }, marks));
+                let end = End::Queue { function, vport, rq, rss: info.rss_type, lro: state.lro };
+                self.learn(|r| r.end(end, marks));
             }
         }
-        let now = self.now;
         let end = state.with_queue(hash.value, |rq| {
-            let near = Near::new(&mem);
-            let put = |mut s: RxSession<'_, '_, FunctionPlane>| match state.lro.segment(frame, &sums) {
-                Some(segment) => s.deliver_segment(frame, &info, &segment, state.lro.limit),
-                None => s.deliver(frame, &info).map(|()| false),
-            };
-            let end = rq.session(&near, &**function, now).and_then(put);
-            if end == Ok(true) {
-                self.merges(function, rq);
-            }
-            (rq.rqn(), end.map(drop))
+            let end = self.hand_over((function, rq, state.lro), frame, &sums, &info);
+            (rq.rqn(), end)
         });
         match end {
             Some((rqn, Ok(()))) => self.note(|| format!("received by rq {rqn:#x}")),
@@ -76,6 +66,27 @@ impl Pipeline<'_> {
         let own = !m.from_wire && m.source_vport == function.vport.number && m.source_td == tir.td;
         let bit = if Cast::of(frame.headers()) == Cast::Unicast { UNICAST } else { MULTICAST };
         own && allow & bit == 0
+    }
+
+    /// Puts a frame into a receive queue, where it may be joined with others.
+    pub(super) fn hand_over(
+        &mut self,
+        (function, rq, lro): (&Arc<FunctionPlane>, &Arc<Rq>, Lro),
+        frame: &Frame<'_>,
+        sums: &Summary,
+        info: &RxInfo,
+    ) -> Result<(), RxDrop> {
+        let mem = function.dma.load();
+        self.wait_while(|| rq.is_starved(&mem, frame.len()));
+        let near = Near::new(&mem);
+        let mut session = rq.session(&near, &**function, self.now)?;
+        let Some(segment) = lro.segment(frame, sums) else { return session.deliver(frame, info) };
+        let waits = session.deliver_segment(frame, info, &segment, lro.limit)?;
+        drop(session);
+        if waits {
+            self.merges(function, rq);
+        }
+        Ok(())
     }
 
     /// A receive queue waits for more segments, until the burst ends at the latest.
