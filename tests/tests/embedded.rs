@@ -4,8 +4,3 @@
 fn slices_come_and_go() {
     sfnic_tests::run("embedded");
 }
-
-#[test]
-fn attributes_of_slices() {
-    sfnic_tests::run("attributes");
-}
