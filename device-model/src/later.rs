@@ -13,6 +13,7 @@ use crate::cmdq;
 use crate::fabric::pipeline::Pipeline;
 use crate::nic::Nic;
 use crate::packet::Frame;
+use crate::work::Job;
 use crate::world::Waker;
 
 /// Most deeds that wait; frames and commands beyond are lost: a guest can ring
@@ -39,6 +40,8 @@ pub(crate) enum Deed {
     Event { card: usize, function: u16, eqn: u8 },
     /// A fault resets its cards.
     Reset { id: u32 },
+    /// A send queue that had to wait goes on.
+    Send(Job),
 }
 
 struct Entry {
@@ -98,7 +101,7 @@ impl Later {
     pub(crate) fn put(&self, due: u64, deed: Deed) {
         {
             let mut heap = self.heap.lock();
-            if heap.entries.len() >= MOST && !matches!(deed, Deed::Flap { .. }) {
+            if heap.entries.len() >= MOST && !matches!(deed, Deed::Flap { .. } | Deed::Send(_)) {
                 return;
             }
             heap.seq += 1;
@@ -132,6 +135,7 @@ impl Nic {
                 Ok(Deed::Flap { id }) => self.flap(id),
                 Ok(Deed::Event { card, function, eqn }) => self.release_event(card, function, eqn),
                 Ok(Deed::Reset { id }) => self.reset_by(id),
+                Ok(Deed::Send(job)) => self.work.push(job),
                 Ok(Deed::Command { card, function, slot, queue }) => {
                     let Some(card) = self.cards.get(card) else { continue };
                     let mut ctl = card.control.lock();

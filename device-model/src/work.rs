@@ -2,21 +2,24 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
 use crate::dma::Near;
+use crate::fabric::arrive::arrive;
 use crate::fabric::burst::From;
 use crate::fabric::pipeline::Pipeline;
 use crate::fabric::plane::{FunctionPlane, Keys};
 use crate::fabric::transmit::Transmit;
+use crate::later::Deed;
 use crate::nic::Nic;
 use crate::packet::Frame;
 use crate::queue::Sq;
 use crate::world::Waker;
 
 /// A send queue and the function that it belongs to.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Job {
     /// Card of the function.
     pub card: usize,
@@ -31,10 +34,17 @@ pub struct Job {
 pub struct WorkQueue {
     jobs: Mutex<VecDeque<Job>>,
     waker: Arc<dyn Waker>,
+    /// Whether a rate is guaranteed to anybody.
+    shares: AtomicBool,
+    turn: AtomicU32,
 }
 
 /// Most WQEs that a queue may have executed before others get their turn.
 const BURST: usize = 256;
+/// Most queues among which those are looked for that come first.
+const LOOKED_AT: usize = 64;
+/// Every so many turns it is the one's that waited longest, whatever is guaranteed to others.
+const FAIR: u32 = 8;
 
 impl Nic {
     /// Runs the send queue that has waited longest for one burst. False where
@@ -43,9 +53,18 @@ impl Nic {
     /// Called by workers, each with a number of its own. Any number of them may
     /// run at once; one queue is run by one of them at a time.
     pub fn run(&self, worker: usize) -> bool {
-        let Some(job) = self.work.pop() else {
+        let first = |job: &Job| job.function.vport.rate.comes_first(self.clock.now_ns());
+        let Some(job) = self.work.pop(first) else {
             self.flows.idle(worker);
             return false;
+        };
+        let rate = &job.function.vport.rate;
+        let allowance = match rate.allowance(|| self.clock.now_ns()) {
+            Ok(bytes) => bytes,
+            Err(due) => {
+                self.later.put(due, Deed::Send(job));
+                return true;
+            }
         };
         let card = &self.cards[job.card];
         let now = self.ticks();
@@ -55,9 +74,11 @@ impl Nic {
         let config = job.sq.config();
         let from = From { card, function: &job.function, sqn: config.sqn, td: config.tdn };
         let done = {
-            let mut tx = Transmit::new(&mut pipeline, cache.as_deref_mut(), from, Near::new(&mem));
+            let mut tx = Transmit::new(&mut pipeline, cache.as_deref_mut(), from, Near::new(&mem), allowance);
             let keys = Keys::new(&job.function, &self.flows);
-            job.sq.poll(&mem, &keys, BURST, &mut tx, now)
+            let done = job.sq.poll(&mem, &keys, BURST, &mut tx, now);
+            rate.charge(|| self.clock.now_ns(), tx.sent());
+            done
         };
         if done.more {
             self.work.push_back_quietly(job);
@@ -69,7 +90,9 @@ impl Nic {
     /// frame without its check sequence.
     pub fn receive_from_wire(&self, worker: usize, card: usize, bytes: &mut [u8]) {
         if let (Some(card), Some(frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) {
-            Pipeline::new(self, worker, self.ticks()).receive_wire(card, frame);
+            let mut cache = self.flows.of(worker);
+            let mut pipeline = Pipeline::new(self, worker, self.ticks());
+            arrive(&mut pipeline, cache.as_deref_mut(), card, frame, None);
         }
     }
 
@@ -88,12 +111,10 @@ impl Nic {
         segment: Option<usize>,
         pause: &'n mut dyn FnMut() -> bool,
     ) {
-        let (Some(card), Some(mut frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) else { return };
+        let (Some(card), Some(frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) else { return };
+        let mut cache = self.flows.of(worker);
         let mut pipeline = Pipeline::with_pause(self, worker, self.ticks(), pause);
-        let Some(segment) = segment else { return pipeline.receive_wire(card, frame) };
-        frame.parse();
-        let header = frame.layers.l4_end();
-        if pipeline.receive_message(card, &frame, segment, header).is_none() {
+        if !arrive(&mut pipeline, cache.as_deref_mut(), card, frame, segment) {
             card.port.rx_discards.add(1);
         }
     }
@@ -102,7 +123,7 @@ impl Nic {
 impl WorkQueue {
     /// An empty one.
     pub fn new(waker: Arc<dyn Waker>) -> Self {
-        Self { jobs: Mutex::new(VecDeque::new()), waker }
+        Self { jobs: Mutex::default(), waker, shares: AtomicBool::default(), turn: AtomicU32::default() }
     }
 
     /// Adds a queue and wakes a worker.
@@ -116,9 +137,19 @@ impl WorkQueue {
         self.jobs.lock().push_back(job);
     }
 
-    /// Takes the next one.
-    pub fn pop(&self) -> Option<Job> {
-        self.jobs.lock().pop_front()
+    /// From here on somebody may come first.
+    pub fn look_for_shares(&self) {
+        self.shares.store(true, Relaxed);
+    }
+
+    /// Takes the next one: that comes first, where a rate is guaranteed to anybody.
+    pub fn pop(&self, first: impl Fn(&Job) -> bool) -> Option<Job> {
+        let mut jobs = self.jobs.lock();
+        if !self.shares.load(Relaxed) || self.turn.fetch_add(1, Relaxed).is_multiple_of(FAIR) {
+            return jobs.pop_front();
+        }
+        let at = jobs.iter().take(LOOKED_AT).position(first).unwrap_or_default();
+        jobs.remove(at)
     }
 
     /// How many queues wait.

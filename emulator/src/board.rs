@@ -177,17 +177,21 @@ impl Board {
             inline: c.workers == 0,
         };
         board.nic.later.wake(board.due.clone());
-        let (nic, due, number) = (board.nic.clone(), board.due.clone(), c.workers + 1 + count);
-        board.spawn("later".to_owned(), move || keep_time(&nic, &due, number))?;
+        let (nic, due, number, inline) = (board.nic.clone(), board.due.clone(), c.workers + 1 + count, board.inline);
+        board.spawn("later".to_owned(), move || keep_time(&nic, &due, number, inline))?;
         for n in 0..c.workers {
             let (nic, bell) = (board.nic.clone(), board.bell.clone());
             board.spawn(format!("worker-{n}"), move || work(&nic, &bell, n))?;
         }
         for (i, wire) in outside {
             let mut inlet = PortInlet::new(board.nic.clone(), i, c.workers + 1 + i);
-            let bell = board.bell.clone();
+            let (nic, bell, number) = (board.nic.clone(), board.bell.clone(), c.workers + 1 + i);
             board.spawn(format!("wire-{i}"), move || {
-                wire.driver.run(&mut inlet, &|| bell.done.load(Ordering::Relaxed));
+                wire.driver.run(&mut inlet, &|| {
+                    // Asked again and again, also while no frame comes.
+                    nic.flows.idle(number);
+                    bell.done.load(Ordering::Relaxed)
+                });
             })?;
         }
         Ok(board)
@@ -262,9 +266,12 @@ fn work(nic: &Nic, bell: &Bell, number: usize) {
 }
 
 /// Does what the device has to do at a later time.
-fn keep_time(nic: &Nic, due: &Bell, worker: usize) {
+fn keep_time(nic: &Nic, due: &Bell, worker: usize, inline: bool) {
     while !due.done.load(Ordering::Relaxed) {
-        match nic.run_due(worker) {
+        let next = nic.run_due(worker);
+        // Without workers nobody else looks at queues that may go on.
+        while inline && nic.run(worker) {}
+        match next {
             None => due.wait(),
             Some(at) => due.wait_at_most(Duration::from_nanos(at.saturating_sub(nic.clock.now_ns()))),
         }

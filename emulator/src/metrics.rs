@@ -206,6 +206,16 @@ fn ports(all: &mut Samples, card: &Card, ctl: &Control) {
         let (rx, tx) = if *number == UPLINK { (&port.rx, &port.tx) } else { (&v.plane.rx, &v.plane.tx) };
         direction(all, &name, "rx", rx);
         direction(all, &name, "tx", tx);
+        let refused = &v.plane.refused;
+        drops(
+            all,
+            &name,
+            &[
+                ("spoofed", refused.spoofed.get()),
+                ("tagged", refused.tagged.get()),
+                ("too_long", refused.too_long.get()),
+            ],
+        );
     }
 }
 

@@ -1,75 +1,25 @@
 """An eswitch that is not the host's: slices are added, configured and activated by `sfnic ctl`,
 and the host sees them come and go without an agent in it."""
 
-from lab import *
+from slice_lab import *
 
-DEV = "pci/0000:06:00.0"
-PEER = "peer"
-
-
-def ctl(*words, status=0):
-    """`sfnic ctl` on the device; what it prints, as JSON if it is, or what it complains of."""
-    said = ask("ctl " + json.dumps([str(w) for w in words]))
-    equal(said["status"], status, f"status of {words}: {said['err']}")
-    if status:
-        lines = said["err"].strip().splitlines()
-        equal(len(lines), 1, f"lines of {lines}")
-        return lines[0]
-    return json.loads(said["out"]) if said["out"].startswith("{") else said["out"]
-
-
-def slice_of(index):
-    return ctl("slice", "show", f"{DEV}/{index}", "-j")["slice"][f"{DEV}/{index}"]
-
-
-def state(index):
-    s = slice_of(index)
-    return f"{s['state']}/{s['opstate']}"
-
-
-def set_slice(index, *words, status=0):
-    return ctl("slice", "set", f"{DEV}/{index}", *words, status=status)
-
-
-def reaches(index, wanted):
-    until(lambda: state(index) == wanted, f"{wanted} of slice {index}, which is {state(index)}", 60)
-
-
-def add(index, sfnum, mac):
-    said = ctl("slice", "add", DEV, "flavour", "pcisf", "pfnum", 0, "sfnum", sfnum, "index", index)
-    require(said.startswith(f"{DEV}/{index}: "), said)
-    set_slice(index, "hw_addr", mac)
-
-
-def auxiliary(sfnum):
-    """The auxiliary device of an SF, if there is one."""
-    return sf_auxiliary(PF[0], sfnum)
-
-
-def into(sfnum, ns, address):
-    """The netdev of an SF, which its driver made by itself, in a namespace."""
-    dev = until(lambda: auxiliary_netdev(auxiliary(sfnum)), f"the netdev of SF {sfnum}")
-    run(f"ip link set {dev} netns {ns}")
-    set_up(dev, address + "/24", ns=ns)
-    until(lambda: carrier(dev, ns), f"the carrier of {dev}")
-    return dev
-
-
-def mac_of_slice(n):
-    return f"00:00:00:00:88:{n:02x}"
-
-
-for ns in (PEER, "s4", "s5"):
+for ns in (PEER, "s4", "s5", "s8"):
     add_ns(ns)
 
 
-def functions():
-    """Both functions' netdevs with addresses, the other one's in a namespace of its own."""
-    set_up(netdev_of(PF[0]), "10.0.0.1/24")
-    dev = netdev_of(PF[1])
-    run(f"ip link set {dev} netns {PEER}")
-    set_up(dev, "10.0.0.100/24", ns=PEER)
-    until(lambda: carrier(dev, PEER), "the carrier")
+def mask_interrupts(pci):
+    """The function raises no interrupt any more, whatever its driver wants (MSI-X function
+    mask): it hears of nothing."""
+    msix, function_mask = 0x11, 0x4000
+    with open(f"/sys/bus/pci/devices/{pci}/config", "r+b", buffering=0) as f:
+        config = f.read(256)
+        at = config[0x34]
+        while config[at] != msix:
+            at = config[at + 1]
+            require(at, "no MSI-X")
+        control = struct.unpack_from("<H", config, at + 2)[0]
+        f.seek(at + 2)
+        f.write(struct.pack("<H", control | function_mask))
 
 
 if BOOT == 1:
@@ -83,14 +33,13 @@ if BOOT == 1:
 
     with check("a slice is added: inactive, detached"):
         add(100, 4, mac_of_slice(4))
-        got = slice_of(100)
-        wanted = {"flavour": "pcisf", "pfnum": 0, "sfnum": 4, "hw_addr": mac_of_slice(4), "state": "inactive", "opstate": "detached"}
-        equal({k: got[k] for k in wanted}, wanted, "the slice")
+        shows(100, 4, "inactive", "detached")
         require(auxiliary(4) is None, "the host sees it")
 
     with check("an active slice is attached by the host's own driver"):
         set_slice(100, "state", "active")
         reaches(100, "active/attached")
+        shows(100, 4, "active", "attached")
         dev = into(4, "s4", "10.0.0.4")
         equal(mac_of(dev, "s4"), mac_of_slice(4), "its address")
 
@@ -126,6 +75,7 @@ if BOOT == 1:
     with check("an inactive slice is detached by the host's own driver"):
         set_slice(100, "state", "inactive")
         reaches(100, "inactive/detached")
+        shows(100, 4, "inactive", "detached")
         until(lambda: auxiliary(4) is None, "the end of the auxiliary device")
         unreachable("10.0.0.4", "s5")
         set_slice(100, "state", "active")
@@ -138,7 +88,7 @@ if BOOT == 1:
         require(isinstance(number, int), number)
         set_slice(101, "state", "inactive")
         time.sleep(2)
-        equal(state(101), "inactive/detaching", "the slice")
+        shows(101, 5, "inactive", "detaching")
         require(auxiliary(5) is not None, "the auxiliary device is gone")
         require("detaching" in set_slice(101, "state", "active", status=1), "why it cannot be activated")
         require("detach" in ctl("slice", "del", f"{DEV}/101", status=1), "why it cannot be deleted")
@@ -152,10 +102,45 @@ if BOOT == 1:
         require("detaching" in set_slice(101, "state", "active", status=1), "why it cannot be activated")
         ping("10.0.0.100", 1000, ns="s4")
 
-    with check("slices in every state before the host dies"):
+    with check("a slice whose driver left is active and detached"):
         add(102, 6, mac_of_slice(6))
-        states = {n: state(n) for n in (100, 101, 102)}
-        equal(states, {100: "active/attached", 101: "inactive/detaching", 102: "inactive/detached"}, "states")
+        add(103, 7, mac_of_slice(7))
+        set_slice(103, "state", "active")
+        reaches(103, "active/attached")
+        write("/sys/bus/auxiliary/drivers/mlx5_core.sf/unbind", auxiliary(7))
+        reaches(103, "active/detached")
+        shows(103, 7, "active", "detached")
+
+    with check("a host that hears of nothing does not let go, and nobody reaches what it holds"):
+        add(104, 8, mac_of_slice(8))
+        set_slice(104, "state", "active")
+        reaches(104, "active/attached")
+        into(8, "s8", "10.0.0.8")
+        ping("10.0.0.8", 1000, ns=PEER)
+        # No fault of the device: the host's own doing, of its function and all its SFs.
+        mask_interrupts(PF[0])
+        set_slice(104, "state", "inactive")
+        shows(104, 8, "inactive", "detaching")
+        kinds = {o["kind"] for o in inside_of(8)}
+        require({"sq", "rq", "mkey"} <= kinds, f"its driver has {kinds}")
+        unreachable("10.0.0.8", PEER)
+        for words in (("state", "active"), ("mtu", "1400")):
+            require("detaching" in set_slice(104, *words, status=1), "why it is refused")
+        require("detaching" in ctl("slice", "del", f"{DEV}/104", status=1), "why it cannot be deleted")
+        ctl("slice", "add", DEV, "flavour", "pcisf", "pfnum", 0, "sfnum", 8, "index", 300, status=1)
+        time.sleep(3)
+        shows(104, 8, "inactive", "detaching")
+
+    with check("slices in every state before the host dies"):
+        states = {n: state(n) for n in range(100, 105)}
+        wanted = {
+            100: "active/attached",
+            101: "inactive/detaching",
+            102: "inactive/detached",
+            103: "active/detached",
+            104: "inactive/detaching",
+        }
+        equal(states, wanted, "states")
     # At once, so that no driver detaches anything.
     write("/proc/sysrq-trigger", "b")
     time.sleep(60)
@@ -167,7 +152,14 @@ with check("the reset of its function frees a slice, the others are as they were
     reaches(100, "active/attached")
     equal(state(101), "inactive/detached", "the slice that the host held on to")
     equal(state(102), "inactive/detached", "the slice that it never had")
-    require(auxiliary(5) is None and auxiliary(6) is None, "the host sees inactive slices")
+    reaches(103, "active/attached")
+    shows(104, 8, "inactive", "detached")
+    equal(inside_of(8), [], "objects of the slice that the dead host had")
+    require(not any(auxiliary(n) for n in (5, 6, 8)), "the host sees inactive slices")
+    set_slice(104, "state", "active")
+    reaches(104, "active/attached")
+    into(8, "s8", "10.0.0.8")
+    ping("10.0.0.8", 1000, ns=PEER)
     into(4, "s4", "10.0.0.4")
     set_slice(101, "state", "active")
     reaches(101, "active/attached")
@@ -177,8 +169,9 @@ with check("the reset of its function frees a slice, the others are as they were
 
 with check("slices are activated while the host has no driver"):
     run("modprobe -r mlx5_ib mlx5_core")
-    for n in (100, 101):
+    for n in (100, 101, 103, 104):
         reaches(n, "active/detached")
+    shows(100, 4, "active", "detached")
     set_slice(102, "state", "active")
     set_slice(101, "state", "inactive")
     run("modprobe mlx5_core")
@@ -191,12 +184,12 @@ with check("slices are activated while the host has no driver"):
     tcp("10.0.0.6", 1 << 19, "s4", "s5")
 
 with check("slices are deleted"):
-    for n in (100, 102):
+    for n in (100, 102, 103, 104):
         set_slice(n, "state", "inactive")
         reaches(n, "inactive/detached")
-    for n in (100, 101, 102):
+    for n in range(100, 105):
         ctl("slice", "del", f"{DEV}/{n}")
         ctl("slice", "show", f"{DEV}/{n}", status=1)
-    until(lambda: not any(auxiliary(n) for n in (4, 5, 6)), "the end of all auxiliary devices")
+    until(lambda: not any(auxiliary(n) for n in range(4, 9)), "the end of all auxiliary devices")
 
 finish()

@@ -15,6 +15,7 @@ pub mod vport;
 
 mod ppcnt;
 mod regs_firmware;
+pub(crate) mod regs_mtu;
 
 use sfnic_firmware_cmds::{Opcode, Refusal, Status, Syndrome};
 

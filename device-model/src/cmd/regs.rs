@@ -13,9 +13,10 @@ use sfnic_firmware_cmds::layouts::*;
 use sfnic_firmware_cmds::{Refusal, Status, Syndrome, View, ViewMut};
 
 use super::regs_firmware;
+use super::regs_mtu::{pmtu_read, pmtu_write};
 use super::{Answer, Cx, ppcnt};
 use crate::control::{After, PF};
-use crate::fabric::port::{Far, MAX_FRAME};
+use crate::fabric::port::Far;
 use crate::unmodelled::Access;
 
 /// What the driver can set of the port, beyond what the packet path reads
@@ -141,11 +142,11 @@ impl RegisterRow {
 }
 
 /// A card has one port, number 1.
-fn local_port<S: Layout>(i: View<'_, S>, f: Field<S>) -> Answer {
+pub(super) fn local_port<S: Layout>(i: View<'_, S>, f: Field<S>) -> Answer {
     if i.get(f) == 1 { Ok(()) } else { Err(Refusal::param(Syndrome::REGISTER_PORT)) }
 }
 
-fn bad_value<T>() -> Result<T, Refusal> {
+pub(super) fn bad_value<T>() -> Result<T, Refusal> {
     Err(Refusal::param(Syndrome::REGISTER_VALUE))
 }
 
@@ -184,36 +185,6 @@ fn paos_write(cx: &mut Cx<'_>, i: View<'_, PaosReg>) -> Answer {
         && cx.card.port.admin_up.swap(up, Relaxed) != up
     {
         cx.ctl.after.push(After::PortChanged);
-    }
-    Ok(())
-}
-
-// PMTU: bytes of a frame. The driver counts Ethernet header, one VLAN tag and
-// FCS (`MLX5E_ETH_HARD_MTU`, 22 bytes): a netdev's largest MTU is 9978.
-
-/// The smallest frame.
-const MIN_MTU: u32 = 64;
-
-fn pmtu_read(cx: &mut Cx<'_>, i: View<'_, PmtuReg>, o: &mut ViewMut<'_, PmtuReg>) -> Answer {
-    local_port(i, PmtuReg::local_port)?;
-    let mtu = cx.card.port.mtu.load(Relaxed).min(MAX_FRAME);
-    o.set(PmtuReg::local_port, 1).set(PmtuReg::max_mtu, MAX_FRAME);
-    o.set(PmtuReg::admin_mtu, mtu).set(PmtuReg::oper_mtu, mtu);
-    Ok(())
-}
-
-fn pmtu_wanted(i: View<'_, PmtuReg>) -> Result<u32, Refusal> {
-    match i.get(PmtuReg::admin_mtu) {
-        n @ MIN_MTU..=MAX_FRAME => Ok(n),
-        _ => bad_value(),
-    }
-}
-
-fn pmtu_write(cx: &mut Cx<'_>, i: View<'_, PmtuReg>) -> Answer {
-    local_port(i, PmtuReg::local_port)?;
-    let mtu = pmtu_wanted(i)?;
-    if cx.fid == PF {
-        cx.card.port.mtu.store(mtu, Relaxed);
     }
     Ok(())
 }
@@ -504,15 +475,6 @@ mod tests {
         };
         assert_eq!((wanted(1, UP), wanted(1, DOWN), wanted(0, UP)), (Ok(Some(true)), Ok(Some(false)), Ok(None)));
         assert_eq!((wanted(1, 0), wanted(1, 15)), (bad_value(), bad_value()));
-    }
-
-    #[test]
-    fn pmtu_is_bounded() {
-        for (n, ok) in [(0, false), (63, false), (64, true), (1522, true), (10_000, true), (10_001, false)] {
-            let mut raw = [0; 16];
-            ViewMut::<PmtuReg>::new(&mut raw).set(PmtuReg::admin_mtu, n);
-            assert_eq!(pmtu_wanted(View::new(&raw)).is_ok(), ok, "{n}");
-        }
     }
 
     fn ptys(l: &LinkAdmin, up: bool) -> [u8; 0x40] {

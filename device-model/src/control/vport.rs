@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::fabric::police::Police;
 use crate::fabric::vport::{RxFilter, Vport};
 use crate::slice::Policy;
 
@@ -92,14 +93,29 @@ impl VportControl {
         let mut f = RxFilter {
             unicast: self.unicast.iter().copied().collect(),
             multicast: self.multicast.iter().copied().collect(),
-            promisc_uc: self.promisc.0,
-            promisc_mc: self.promisc.1,
-            promisc_all: self.promisc.2,
+            // Who is not trusted gets no frames of others (`esw_update_vport_rx_mode`).
+            promisc_uc: self.promisc.0 && self.policy.trust,
+            promisc_mc: self.promisc.1 && self.policy.trust,
+            promisc_all: self.promisc.2 && self.policy.trust,
         };
         if self.mac != [0; 6] && self.unicast.is_empty() {
             f.unicast.insert(self.mac);
         }
         self.plane.filter.store(Arc::new(f));
+    }
+
+    /// Hands what the manager wants of frames to the packet path; `now` is the device's time.
+    pub fn publish_policy(&self, now: u64) {
+        let p = &self.policy;
+        let police = Police {
+            source: p.spoof_check.then_some(self.mac),
+            tag: (p.vlan != 0).then_some(u16::from(p.qos) << 13 | p.vlan),
+            mtu: p.mtu as usize,
+        };
+        let needless = police.source.is_none() && police.tag.is_none() && p.mtu == Policy::default().mtu;
+        self.plane.police.store((!needless).then(|| Arc::new(police)));
+        self.plane.rate.set(p.tx_share, p.tx_max, now);
+        self.publish_filter();
     }
 
     /// Hands the metadata registers to the packet path.

@@ -5,15 +5,17 @@
 //! (or legacy switching) → egress ACL of the destination → NIC RX tables → TIR
 //! → receive queue; or through the physical port to whatever is connected.
 
+pub mod arrive;
 pub mod burst;
 pub mod counters;
 pub mod flows;
-mod message;
 pub mod mkey;
 pub mod pipeline;
 pub mod plane;
+pub mod police;
 pub mod port;
 mod port_fault;
+pub mod rate;
 mod receive;
 mod steer;
 pub mod tir;

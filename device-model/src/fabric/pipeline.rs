@@ -14,6 +14,7 @@ use super::counters::Cast;
 use super::flows::cache::End;
 use super::flows::record::Record as FlowRecord;
 use super::plane::FunctionPlane;
+use super::police::Police;
 use super::port::Far;
 use super::tir::Tir;
 use super::vport::{UPLINK, Vport};
@@ -123,7 +124,11 @@ impl<'n> Pipeline<'n> {
         vport.tx.count(Cast::of(frame.headers()), frame.len());
         self.nic.capture.see(card.index, vport.number, Way::Out, frame);
         self.walk(&function.steering, TableType::NicTx, 0, frame, &mut |p, f, next| match next {
-            Next::Pass | Next::Default | Next::NoTables => p.enter_eswitch(card, vport.number, f),
+            Next::Pass | Next::Default | Next::NoTables => {
+                if p.allowed(vport, f, Police::leave) {
+                    p.enter_eswitch(card, vport.number, f);
+                }
+            }
             _ => p.drop_tx(vport, f),
         });
         self.record = None;
@@ -138,20 +143,22 @@ impl<'n> Pipeline<'n> {
         frame: &mut Frame<'_>,
         key: FlowKey,
     ) -> Learnt {
-        self.begin_learning();
-        self.send(card, function, frame);
-        self.end_learning(key)
+        self.learning(key, |p| p.send(card, function, frame))
     }
 
-    pub(super) fn begin_learning(&mut self) {
-        self.flow = Some(Rc::new(RefCell::new(FlowRecord::default())));
-    }
-
-    /// What the last frame has taught.
-    pub(super) fn end_learning(&mut self, key: FlowKey) -> Learnt {
-        let mut record = Rc::into_inner(self.flow.take()?)?.into_inner();
+    fn learning(&mut self, key: FlowKey, take: impl FnOnce(&mut Self)) -> Learnt {
+        let record = Rc::new(RefCell::new(FlowRecord::default()));
+        self.flow = Some(record.clone());
+        take(self);
+        self.flow = None;
+        let mut record = Rc::into_inner(record)?.into_inner();
         record.way.crossings = self.crossings;
         record.finish(key)
+    }
+
+    /// As [`Self::receive_parsed`]; answers as [`Self::send_learning`] does.
+    pub fn receive_learning(&mut self, card: &Card, frame: &mut Frame<'_>, key: FlowKey) -> Learnt {
+        self.learning(key, |p| p.receive_parsed(card, frame))
     }
 
     /// Frames went a known way, each with so many crossings.
@@ -339,8 +346,10 @@ impl<'n> Pipeline<'n> {
         self.depth += 1;
         self.walk(&card.fabric.eswitch, TableType::EgressAcl, number, frame, &mut |p, f, next| match next {
             Next::Pass | Next::Default | Next::NoTables => {
-                p.nic.capture.see(card.index, number, Way::In, f);
-                p.receive(&function, &vport, f);
+                if p.allowed(&vport, f, Police::enter) {
+                    p.nic.capture.see(card.index, number, Way::In, f);
+                    p.receive(&function, &vport, f);
+                }
             }
             _ => p.drop_by_rule("egress ACL"),
         });
@@ -358,6 +367,23 @@ impl<'n> Pipeline<'n> {
                 p.note(|| "dropped: receive steering has no TIR for it".into());
             }
         });
+    }
+
+    /// Whether frames may wait for receive buffers.
+    pub(super) fn can_wait(&self) -> bool {
+        self.pause.is_some()
+    }
+
+    /// Has a frame wait for a receive buffer, if it may and as long as it may. No queue's
+    /// lock is held: what is being joined ends first, for the driver gives back only what
+    /// it has been told of.
+    pub(super) fn wait_while(&mut self, starved: impl Fn() -> bool) {
+        if self.pause.is_some() && !self.merging.is_empty() && starved() {
+            self.end_merges();
+        }
+        if let Some(pause) = &mut self.pause {
+            while starved() && pause() {}
+        }
     }
 
     /// A frame leaves by the physical port.
@@ -396,13 +422,20 @@ impl<'n> Pipeline<'n> {
                     self.enter_port(other, frame);
                 }
             }
-            Far::Outside(wire) => {
-                self.left = true;
-                if !wire.transmit(frame) {
-                    card.port.tx_discards.add(1);
-                }
+            Far::Outside(_) => {
+                self.learn(|r| r.end(End::Wire(card.index), [0; 3]));
+                self.leave_by_wire(card, frame);
                 self.note(|| "left by the wire".into());
             }
+        }
+    }
+
+    /// A frame leaves the process.
+    pub(super) fn leave_by_wire(&mut self, card: &Card, frame: &Frame<'_>) {
+        let Far::Outside(wire) = &card.port.far else { return };
+        self.left = true;
+        if !wire.transmit(frame) {
+            card.port.tx_discards.add(1);
         }
     }
 

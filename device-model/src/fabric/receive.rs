@@ -77,13 +77,7 @@ impl Pipeline<'_> {
         info: &RxInfo,
     ) -> Result<(), RxDrop> {
         let mem = function.dma.load();
-        if self.pause.is_some() && rq.is_starved(&mem, frame.len()) {
-            // The driver gives back what it has been told of.
-            self.end_merges();
-            if let Some(pause) = &mut self.pause {
-                while rq.is_starved(&mem, frame.len()) && pause() {}
-            }
-        }
+        self.wait_while(|| rq.is_starved(&mem, frame.len()));
         let near = Near::new(&mem);
         let mut session = rq.session(&near, &**function, self.now)?;
         let Some(segment) = lro.segment(frame, sums) else { return session.deliver(frame, info) };
@@ -120,6 +114,7 @@ impl Pipeline<'_> {
 }
 
 /// What the completion tells of a frame.
+#[inline]
 pub(super) fn rx_info(frame: &Frame<'_>, sums: Summary) -> RxInfo {
     const C_VLAN: [u8; 2] = [0x81, 0x00];
     let l = frame.inner.as_ref().unwrap_or(&frame.layers);
@@ -170,6 +165,9 @@ fn tcp_type(frame: &Frame<'_>) -> u8 {
 impl RxFrame for Frame<'_> {
     fn len(&self) -> usize {
         Frame::len(self)
+    }
+    fn whole(&self) -> Option<&[u8]> {
+        (self.payload_len() == 0).then(|| self.headers())
     }
     fn copy_to(&self, offset: usize, dst: &VolatileSlice<'_>) -> Result<(), DmaError> {
         match self.headers().get(offset..offset + dst.len()) {

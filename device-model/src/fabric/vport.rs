@@ -7,6 +7,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::counters::Direction;
 use super::plane::FunctionPlane;
+use super::police::{Police, Refused};
+use super::rate::Rate;
 
 /// Addresses, looked up for every frame.
 pub type MacSet = std::collections::HashSet<[u8; 6], foldhash::fast::RandomState>;
@@ -59,6 +61,12 @@ pub struct Vport {
     pub reg_c_to_rx: AtomicU8,
     /// What it takes in legacy mode.
     pub filter: ArcSwap<RxFilter>,
+    /// What its frames must be like, where its manager wants anything.
+    pub police: ArcSwapOption<Police>,
+    /// Frames that were not like that.
+    pub refused: Refused,
+    /// How fast its function may send.
+    pub rate: Rate,
     /// Frames to the function.
     pub rx: Direction,
     /// Frames from the function.
@@ -75,6 +83,9 @@ impl Vport {
             link: AtomicBool::new(false),
             reg_c_to_rx: AtomicU8::new(0),
             filter: ArcSwap::from_pointee(RxFilter::default()),
+            police: ArcSwapOption::empty(),
+            refused: Refused::default(),
+            rate: Rate::default(),
             rx: Direction::default(),
             tx: Direction::default(),
         })

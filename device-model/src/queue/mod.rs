@@ -26,6 +26,7 @@ mod session;
 mod sq;
 mod stride;
 mod umr;
+mod window;
 mod wqe;
 
 #[cfg(test)]

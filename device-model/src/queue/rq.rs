@@ -14,12 +14,11 @@ use super::merge::Merge;
 use super::ring::Ring;
 use super::session::RxSession;
 use super::stride::{Open, Strides};
+use super::window::Window;
 use super::wqe::WqeFault;
 use super::{Access, KeyCheck, KeyUse, StateCell, WqState};
 use crate::dma::{DmaAccess, DmaError, Memory, Near};
 
-/// Longest receive WQE: 64 data segments.
-const MAX_STRIDE: usize = 1024;
 /// Most guest ranges that one frame is scattered over.
 const MAX_RANGES: usize = 256;
 
@@ -126,6 +125,11 @@ pub trait RxFrame {
         self.len() == 0
     }
 
+    /// The frame, where all of it lies in memory of ours.
+    fn whole(&self) -> Option<&[u8]> {
+        None
+    }
+
     /// Copies the bytes from `offset` on, as many as `dst` is long; the range
     /// lies within the frame. Fails where the sender's memory is gone.
     fn copy_to(&self, offset: usize, dst: &VolatileSlice<'_>) -> Result<(), DmaError>;
@@ -185,14 +189,14 @@ pub(super) struct Inner {
     producer: u16,
     /// Index of the next WQE in a linked list.
     next: u16,
-    /// The WQE that frames go into, of a striding queue; its bytes are in `raw`.
+    /// The WQE that frames go into, of a striding queue; it is the last of `window`.
     pub(super) open: Option<Open>,
     /// Segments that are being joined behind what `open` has in use.
     pub(super) merge: Option<Box<Merge>>,
     pub(super) vlan_strip_disable: bool,
     pub(super) scatter_fcs: bool,
     pub(super) counter_set: Option<Arc<QCounter>>,
-    raw: [u8; MAX_STRIDE],
+    window: Window,
     pub(super) ranges: SmallVec<[(u64, u32); 16]>,
     pub(super) packets: u64,
     pub(super) bytes: u64,
@@ -229,7 +233,7 @@ impl Rq {
             vlan_strip_disable: config.vlan_strip_disable,
             scatter_fcs: config.scatter_fcs,
             counter_set: config.counter_set.clone(),
-            raw: [0; MAX_STRIDE],
+            window: Window::default(),
             ranges: SmallVec::new(),
             packets: 0,
             bytes: 0,
@@ -314,17 +318,21 @@ impl Rq {
     /// Whether the queue is ready and has no buffer for a frame of `len` bytes
     /// because the driver has posted none.
     pub fn is_starved(&self, mem: &Memory, len: usize) -> bool {
+        self.lacks(&mut self.inner.lock(), &Near::new(mem), len)
+    }
+
+    /// As [`Self::is_starved`].
+    pub(super) fn lacks(&self, q: &mut Inner, mem: &Near<'_>, len: usize) -> bool {
         if self.state.get() != WqState::Rdy {
             return false;
         }
-        let (mut q, near) = (self.inner.lock(), Near::new(mem));
-        match self.posted(&mut q, &near) {
+        match self.posted(q, mem) {
             0 => true,
-            1 if self.is_too_full(&q, len) => {
+            1 if self.is_too_full(q, len) => {
                 // The last one that is known of is in use.
                 let used = q.consumer;
                 q.consumer = q.producer;
-                let more = self.posted(&mut q, &near);
+                let more = self.posted(q, mem);
                 q.consumer = used;
                 more == 0
             }
@@ -378,6 +386,15 @@ impl Rq {
         0
     }
 
+    /// Where the WQE that is next lies, and how many of the bytes from there on are
+    /// posted of so many WQEs. In a cycle they lie behind each other; where the second
+    /// of a linked list lies only the first one knows.
+    fn place(&self, q: &Inner, posted: u16) -> (u64, usize) {
+        let stride = 1usize << self.config.log_stride;
+        let (number, there) = if self.config.linked { (self.index(q), 1) } else { (q.consumer, posted) };
+        (u64::from(number) * stride as u64, stride * usize::from(there))
+    }
+
     /// Index in the ring of the WQE that is next.
     pub(super) fn index(&self, q: &Inner) -> u16 {
         let mask = ((1u32 << self.config.log_size) - 1) as u16;
@@ -389,12 +406,15 @@ impl Rq {
         q.consumer = q.consumer.wrapping_add(1);
     }
 
-    /// Reads WQE `index` and answers the link to the next one.
-    pub(super) fn read_wqe(&self, q: &mut Inner, mem: &Near<'_>, index: u16) -> Result<u16, WqeFault> {
-        let stride = 1usize << self.config.log_stride;
-        let raw = &mut q.raw[..stride];
-        self.config.ring.read(mem, u64::from(index) * stride as u64, raw).map_err(|_| WqeFault::QueueDma)?;
-        let head = raw.get(..WqeNext::SIZE).filter(|_| self.config.linked);
+    /// Reads the first of the `posted` WQEs and answers the link to the next one.
+    pub(super) fn read_wqe(&self, q: &mut Inner, mem: &Near<'_>, posted: u16) -> Result<u16, WqeFault> {
+        let (at, there) = self.place(q, posted);
+        if self.config.linked {
+            q.window.clear();
+        }
+        let wqe = q.window.get(&self.config.ring, mem, at, 1 << self.config.log_stride, there);
+        let wqe = wqe.map_err(|_| WqeFault::QueueDma)?;
+        let head = wqe.get(..WqeNext::SIZE).filter(|_| self.config.linked);
         Ok(head.map_or(0, |head| View::<WqeNext>::new(head).get(WqeNext::next_wqe_index) as u16))
     }
 
@@ -403,7 +423,7 @@ impl Rq {
     /// [`WqeFault::Length`].
     pub(super) fn find(&self, q: &mut Inner, keys: &impl KeyCheck, skip: u64, len: usize) -> Result<(), WqeFault> {
         let from = if self.config.linked { WqeNext::SIZE } else { 0 };
-        let list = q.raw.get(from..1 << self.config.log_stride).unwrap_or(&[]);
+        let list = q.window.last().get(from..1 << self.config.log_stride).unwrap_or(&[]);
         q.ranges.clear();
         let mut skip = skip;
         let mut left = u32::try_from(len).map_err(|_| WqeFault::Length)?;
@@ -460,8 +480,8 @@ impl Rq {
                 cqe.set(Cqe64::consumed_strides, n.min(Cqe64::consumed_strides.max()));
             }
         });
-        let next = View::<WqeNext>::new(&q.raw[..WqeNext::SIZE]).get(WqeNext::next_wqe_index) as u16;
-        self.advance(q, next);
+        let next = q.window.last().get(..WqeNext::SIZE).map(View::<WqeNext>::new);
+        self.advance(q, next.map_or(0, |n| n.get(WqeNext::next_wqe_index) as u16));
     }
 
     /// Flushes what is posted, at most a ring's worth.
@@ -472,9 +492,9 @@ impl Rq {
         q.producer = q.consumer;
         for _ in 0..self.posted(q, mem) {
             let index = self.index(q);
-            let stride = 1u64 << self.config.log_stride;
-            let head = &mut q.raw[..WqeNext::SIZE];
-            if self.config.ring.read(mem, u64::from(index) * stride, head).is_err() {
+            let (at, there) = self.place(q, 1);
+            q.window.clear();
+            if q.window.get(&self.config.ring, mem, at, WqeNext::SIZE, there).is_err() {
                 return;
             }
             self.fail(q, cq, index, WqeFault::Flushed);
@@ -491,6 +511,7 @@ fn reset(q: &mut Inner) {
     q.consumer = 0;
     q.producer = 0;
     q.next = 0;
+    q.window.clear();
     q.open = None;
     q.merge = None;
 }

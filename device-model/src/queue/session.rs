@@ -43,6 +43,11 @@ impl<'a, 'm, K: KeyCheck> RxSession<'a, 'm, K> {
         self.rq
     }
 
+    /// As [`Rq::is_starved`].
+    pub fn is_starved(&mut self, len: usize) -> bool {
+        self.rq.lacks(&mut self.inner, self.mem, len)
+    }
+
     /// Receives a frame: copies it into the next posted buffers and writes the
     /// completion. The receive counter is read only when the posted buffers
     /// known of are used up.
@@ -53,11 +58,11 @@ impl<'a, 'm, K: KeyCheck> RxSession<'a, 'm, K> {
         if let Some(strides) = self.rq.config.strides {
             return self.deliver_strided(strides, frame, info);
         }
-        self.some_buffer()?;
+        let posted = self.some_buffer()?;
         let (source, len) = self.source(frame, info);
         let (rq, q, mem) = (self.rq, &mut *self.inner, self.mem);
         let index = rq.index(q);
-        let found = rq.read_wqe(q, mem, index).and_then(|next| rq.find(q, self.keys, 0, len).map(|()| next));
+        let found = rq.read_wqe(q, mem, posted).and_then(|next| rq.find(q, self.keys, 0, len).map(|()| next));
         let next = match found {
             Ok(next) => next,
             Err(WqeFault::Length) => {
@@ -76,11 +81,12 @@ impl<'a, 'm, K: KeyCheck> RxSession<'a, 'm, K> {
         self.complete(told, info, |_| ())
     }
 
-    /// Refuses where no WQE is posted.
-    pub(super) fn some_buffer(&mut self) -> Result<(), RxDrop> {
+    /// How many WQEs are posted; refuses where none is.
+    pub(super) fn some_buffer(&mut self) -> Result<u16, RxDrop> {
         let q = &mut *self.inner;
-        if self.rq.posted(q, self.mem) > 0 {
-            return Ok(());
+        let posted = self.rq.posted(q, self.mem);
+        if posted > 0 {
+            return Ok(posted);
         }
         q.no_buffer += 1;
         if let Some(c) = &q.counter_set {

@@ -12,7 +12,8 @@ use super::cq::{Cq, CqPermit, Debtor};
 use super::ring::Ring;
 use super::schedule::Schedule;
 use super::umr::{self, UmrRules};
-use super::wqe::{DS, MAX_WQE, SegList, TxWqe, WQEBB, WqeFault, WqeRules, parse_eth};
+use super::window::Window;
+use super::wqe::{DS, SegList, TxWqe, WQEBB, WqeFault, WqeRules, parse_eth};
 use super::{KeyCheck, StateCell, WqState};
 use crate::dma::{DmaAccess, DmaError, Memory, Near};
 
@@ -141,7 +142,7 @@ struct Inner {
     /// The record as it was when the queue became ready: the driver does not
     /// clear it on reset, so it counts only once a doorbell was rung.
     stale: Option<u16>,
-    raw: [u8; MAX_WQE],
+    window: Window,
     segs: SegList,
 }
 
@@ -178,7 +179,13 @@ impl Sq {
             schedule: Schedule::default(),
             rung: AtomicBool::new(false),
             stats: Stats::default(),
-            inner: Mutex::new(Inner { consumer: 0, producer: 0, stale: None, raw: [0; MAX_WQE], segs: SegList::new() }),
+            inner: Mutex::new(Inner {
+                consumer: 0,
+                producer: 0,
+                stale: None,
+                window: Window::default(),
+                segs: SegList::new(),
+            }),
         })
     }
 
@@ -289,6 +296,7 @@ impl Sq {
         q.consumer = 0;
         q.producer = 0;
         q.stale = None;
+        q.window.clear();
         self.rung.store(false, Ordering::Release);
     }
 
@@ -402,12 +410,12 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
     fn execute(&mut self, q: &mut Inner, ahead: u16) -> u16 {
         let sq = self.sq;
         let at = u64::from(q.consumer) * WQEBB as u64;
-        // One read of each byte: what is checked is what is used.
-        if sq.config.ring.read(self.mem, at, &mut q.raw[..WQEBB]).is_err() {
+        let there = usize::from(ahead) * WQEBB;
+        let Ok(first) = q.window.get(&sq.config.ring, self.mem, at, WQEBB, there) else {
             self.fail(q, 0, WqeFault::QueueDma);
             return ahead;
-        }
-        let ctrl = View::<WqeCtrl>::new(&q.raw[..WQEBB]);
+        };
+        let ctrl = View::<WqeCtrl>::new(first);
         let opcode = ctrl.get(WqeCtrl::opcode) as u8;
         let ce = ctrl.get(WqeCtrl::ce);
         let len = ctrl.get(WqeCtrl::ds) as usize * DS;
@@ -425,7 +433,7 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
             sq.state.set(WqState::Err);
             return 0;
         };
-        match self.run(q, (opcode, len, at), index) {
+        match self.run(q, (opcode, len, at, there), index) {
             Ok(()) if ce == wqe_ce::CQE || ce == wqe_ce::CQE_AND_EQE => {
                 self.due.push((permit, ce == wqe_ce::CQE_AND_EQE));
                 if self.due.len() >= DUE {
@@ -445,7 +453,12 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
         blocks
     }
 
-    fn run(&mut self, q: &mut Inner, (opcode, len, at): (u8, usize, u64), index: u16) -> Result<(), WqeFault> {
+    fn run(
+        &mut self,
+        q: &mut Inner,
+        (opcode, len, at, there): (u8, usize, u64, usize),
+        index: u16,
+    ) -> Result<(), WqeFault> {
         let sq = self.sq;
         if len == 0 {
             return Err(WqeFault::NoSegments);
@@ -454,11 +467,11 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
             wqe_opcode::NOP => Ok(()),
             wqe_opcode::UMR if sq.config.reg_umr => {
                 let SqConfig { pd, uid, reserved_key, .. } = sq.config;
-                let raw = self.whole(&mut q.raw, len, at)?;
+                let raw = q.window.get(&sq.config.ring, self.mem, at, len, there).map_err(|_| WqeFault::QueueDma)?;
                 umr::execute(raw, UmrRules { pd, uid, reserved_key }, self.mem, self.keys)
             }
             wqe_opcode::SEND | wqe_opcode::LSO => {
-                let raw = self.whole(&mut q.raw, len, at)?;
+                let raw = q.window.get(&sq.config.ring, self.mem, at, len, there).map_err(|_| WqeFault::QueueDma)?;
                 let lso = opcode == wqe_opcode::LSO;
                 let wqe = parse_eth(raw, index, lso, &sq.rules, self.keys, &mut q.segs)?;
                 match self.tx.send(&wqe) {
@@ -476,15 +489,6 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
                 Err(WqeFault::Opcode)
             }
         }
-    }
-
-    /// The WQE of `len` bytes at `at`, of which the first block is there.
-    fn whole<'r>(&self, raw: &'r mut [u8; MAX_WQE], len: usize, at: u64) -> Result<&'r [u8], WqeFault> {
-        if len > WQEBB {
-            let rest = raw.get_mut(WQEBB..len).ok_or(WqeFault::NoSegments)?;
-            self.sq.config.ring.read(self.mem, at + WQEBB as u64, rest).map_err(|_| WqeFault::QueueDma)?;
-        }
-        raw.get(..len).ok_or(WqeFault::NoSegments)
     }
 
     /// Sends what the sink keeps, counts, and writes the completions that are

@@ -151,9 +151,9 @@ impl<K: KeyCheck> RxSession<'_, '_, K> {
             }
             self.pass_over(strides, open)?;
         }
-        self.some_buffer()?;
+        let posted = self.some_buffer()?;
         let index = self.rq.index(&self.inner);
-        match self.rq.read_wqe(&mut self.inner, self.mem, index) {
+        match self.rq.read_wqe(&mut self.inner, self.mem, posted) {
             Ok(next) => Ok(*self.inner.open.insert(Open { index, next, used: 0 })),
             Err(fault) => Err(self.broken(index, fault)),
         }

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
-pub use attributes::{Change, Link, Policy};
+pub use attributes::{Change, Link, MAX_MTU, MAX_RATE, MIN_MTU, Policy, RATE_STEP, given};
 pub use view::{Flavour, OpState, PortView, ResourceView, SliceView, State};
 
 use crate::control::vhca::{self, Cause};
@@ -128,8 +128,10 @@ impl Nic {
             s.sw_function_id = sfnum;
             generation = s.generation;
         }
-        if let Some(v) = ctl.vports.get(&id) {
+        if let Some(v) = ctl.vports.get_mut(&id) {
             v.plane.user_number.store(sfnum, Relaxed);
+            v.policy = Policy::of_slice(self);
+            v.publish_policy(self.clock.now_ns());
         }
         self.events.push(Happening::Slice { index, action: SliceAction::Added });
         added.insert(index, Place { card: card.index, function: id, generation });

@@ -154,6 +154,16 @@ impl<'a> Lane<'a> {
         Ok(time)
     }
 
+    /// Sends and receives for so long; nanoseconds of the device a frame.
+    pub(super) fn turn(&mut self, rig: &Rig, time: Duration) -> f64 {
+        (self.device, self.measured) = (Duration::ZERO, 0);
+        let start = Instant::now();
+        while start.elapsed() < time {
+            self.batch(rig);
+        }
+        self.device.as_nanos() as f64 / self.measured.max(1) as f64
+    }
+
     /// Sends and receives one batch.
     pub(super) fn batch(&mut self, rig: &Rig) {
         let from = &mut self.pair.from;

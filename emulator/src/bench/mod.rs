@@ -6,6 +6,7 @@ mod flows;
 mod forward;
 mod lane;
 mod memory;
+mod observe;
 mod offload;
 mod rules;
 mod trace;
@@ -27,6 +28,7 @@ enum What {
     Commands(commands::Args),
     Rules(rules::Args),
     Memory(memory::Args),
+    Observe(observe::Args),
     Trace(trace::Args),
     Tap(TapBenchArgs),
     Offload(offload::Args),
@@ -39,6 +41,7 @@ pub fn run(args: Args) -> anyhow::Result<i32> {
         What::Commands(args) => commands::run(&args).map(|()| 0),
         What::Rules(args) => rules::run(&args).map(|()| 0),
         What::Memory(args) => memory::run(&args).map(|()| 0),
+        What::Observe(args) => observe::run(&args).map(|()| 0),
         What::Trace(args) => trace::run(&args).map(|()| 0),
         What::Tap(args) => crate::tapbench::run(args),
         What::Offload(args) => offload::run(&args).map(|()| 0),

@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::Router;
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -55,6 +56,7 @@ files! {
     "dom.js"       "text/javascript; charset=utf-8";
     "picture.js"   "text/javascript; charset=utf-8";
     "slices.js"    "text/javascript; charset=utf-8";
+    "settings.js"  "text/javascript; charset=utf-8";
     "functions.js" "text/javascript; charset=utf-8";
     "rules.js"     "text/javascript; charset=utf-8";
     "said.js"      "text/javascript; charset=utf-8";
@@ -75,8 +77,12 @@ const HEADERS: [(HeaderName, &str); 6] = [
 pub(super) fn router() -> Router {
     Router::new()
         .route("/", get(async || answer("index.html")))
-        .route("/dashboard/{file}", get(async |Path(name): Path<String>| answer(&name)))
+        .route("/dashboard/{file}", get(file))
         .method_not_allowed_fallback(async || Refused::method())
+}
+
+async fn file(name: Result<Path<String>, PathRejection>) -> Response {
+    answer(name.as_ref().map_or("", |Path(name)| name))
 }
 
 fn answer(name: &str) -> Response {

@@ -1,6 +1,6 @@
 //! What can be asked of a device, and what it answers.
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sfnic_device_model::control::objects::Kind;
-use sfnic_device_model::slice::{Change, Flavour, SliceError, Spec};
+use sfnic_device_model::slice::{Change, Flavour, SliceError, Spec, given};
 
 use super::{OPENAPI, Target, stream};
 use crate::inspect::{self, Which};
@@ -53,6 +53,12 @@ impl From<JsonRejection> for Refused {
     fn from(e: JsonRejection) -> Refused {
         let text = e.body_text();
         Refused(StatusCode::BAD_REQUEST, text.lines().collect::<Vec<_>>().join(" "))
+    }
+}
+
+impl From<PathRejection> for Refused {
+    fn from(_: PathRejection) -> Refused {
+        Refused::new(StatusCode::NOT_FOUND, "no such path: it is not UTF-8")
     }
 }
 
@@ -131,8 +137,8 @@ async fn slices(Shared(t): Shared<Target>) -> Answer {
     answer(t.nic.slices())
 }
 
-async fn slice(Shared(t): Shared<Target>, Path(index): Path<String>) -> Answer {
-    answer(t.nic.slice(number(&index)?)?)
+async fn slice(Shared(t): Shared<Target>, index: Named) -> Answer {
+    answer(t.nic.slice(number(index)?)?)
 }
 
 /// A slice to add, as JSON.
@@ -141,9 +147,9 @@ async fn slice(Shared(t): Shared<Target>, Path(index): Path<String>) -> Answer {
 pub(super) struct NewSlice {
     pub(super) flavour: Flavour,
     pub(super) pfnum: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(super) sfnum: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(super) index: Option<u32>,
 }
 
@@ -156,19 +162,15 @@ async fn add_slice(
     Ok((StatusCode::CREATED, answer(t.nic.slice(index)?)?))
 }
 
-async fn set_slice(
-    Shared(t): Shared<Target>,
-    Path(index): Path<String>,
-    change: Result<Json<Change>, JsonRejection>,
-) -> Answer {
-    let index = number(&index)?;
+async fn set_slice(Shared(t): Shared<Target>, index: Named, change: Result<Json<Change>, JsonRejection>) -> Answer {
+    let index = number(index)?;
     let Json(change) = change?;
     t.nic.slice_set(index, &change)?;
     answer(t.nic.slice(index)?)
 }
 
-async fn del_slice(Shared(t): Shared<Target>, Path(index): Path<String>) -> Result<StatusCode, Refused> {
-    t.nic.slice_del(number(&index)?)?;
+async fn del_slice(Shared(t): Shared<Target>, index: Named) -> Result<StatusCode, Refused> {
+    t.nic.slice_del(number(index)?)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -210,6 +212,9 @@ struct TableFilter {
 const RULES: usize = 64;
 
 type Asked<T> = Result<Query<T>, QueryRejection>;
+
+/// The part of a path that names something.
+type Named = Result<Path<String>, PathRejection>;
 
 fn which(asked: Asked<Filter>) -> Result<Which, Refused> {
     let Query(Filter { pf, function }) = asked?;
@@ -268,7 +273,8 @@ async fn faults(Shared(t): Shared<Target>) -> Answer {
     answer(t.nic.faults.list())
 }
 
-async fn fault(Shared(t): Shared<Target>, Path(id): Path<String>) -> Answer {
+async fn fault(Shared(t): Shared<Target>, id: Named) -> Answer {
+    let Path(id) = id?;
     let found = t.nic.faults.list().into_iter().find(|f| f.id.to_string() == id);
     answer(found.ok_or_else(|| no_fault(&id))?)
 }
@@ -284,7 +290,8 @@ async fn add_fault(
     Ok((StatusCode::CREATED, answer(added)?))
 }
 
-async fn del_fault(Shared(t): Shared<Target>, Path(id): Path<String>) -> Result<StatusCode, Refused> {
+async fn del_fault(Shared(t): Shared<Target>, id: Named) -> Result<StatusCode, Refused> {
+    let Path(id) = id?;
     let deleted = id.parse().is_ok_and(|id| t.nic.fault_del(id));
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(no_fault(&id)) }
 }
@@ -300,6 +307,7 @@ fn no_fault(id: &str) -> Refused {
     Refused(StatusCode::NOT_FOUND, format!("no fault {id}"))
 }
 
-fn number(text: &str) -> Result<u32, Refused> {
+fn number(index: Named) -> Result<u32, Refused> {
+    let Path(text) = index?;
     text.parse().map_err(|_| Refused(StatusCode::NOT_FOUND, format!("no slice {text:?}: an index is a number")))
 }

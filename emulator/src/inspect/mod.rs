@@ -100,6 +100,10 @@ pub fn functions(nic: &Nic, which: Which) -> Value {
                 "enabled": f.enabled, "initialised": f.initialised, "issi": f.issi,
                 "vhca_state": state, "driver": f.driver_version, "commands": f.stats,
                 "objects": objects.remove(&name).unwrap_or_default(),
+                "drops": {
+                    "rx_steering": f.plane.rx_steering_discards.get(), "rx_link_down": f.plane.rx_link_down.get(),
+                    "tx_link_down": f.plane.tx_link_down.get(), "bad_doorbells": f.plane.bad_doorbells.get(),
+                },
             });
             all.insert(name, value);
         }
@@ -126,6 +130,10 @@ pub fn vports(nic: &Nic, which: Which) -> Value {
                 "promisc": { "unicast": v.promisc.0, "multicast": v.promisc.1, "all": v.promisc.2 },
                 "rx_packets": rx.packets(), "rx_bytes": rx.octets(), "rx_errors": rx.errors.packets.get(),
                 "tx_packets": tx.packets(), "tx_bytes": tx.octets(), "tx_errors": tx.errors.packets.get(),
+                "refused": {
+                    "spoofed": v.plane.refused.spoofed.get(), "tagged": v.plane.refused.tagged.get(),
+                    "too_long": v.plane.refused.too_long.get(),
+                },
             })
         };
         wanted.map(view).collect()

@@ -1,11 +1,17 @@
 //! The control plane from outside: what it answers, and whether that is what is documented.
 
+mod conformance;
+mod generate;
+mod http;
+mod lint;
 mod schema;
+mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use hyper::Method;
+use lint::lint;
 use schema::Document;
 use serde_json::{Value, json};
 use sfnic_device_model::fabric::port::Far;
@@ -323,41 +329,6 @@ fn a_slow_reader_is_told_what_it_lost() {
     assert_eq!(got[0], json!({ "event": "lost", "count": lost }));
     assert_eq!(got[1]["seq"], lost + 1);
     assert!(stage.dir.path().exists());
-}
-
-/// What a linter of metrics looks for: every sample belongs to a family with help and type,
-/// names have their suffixes, no series is there twice.
-fn lint(text: &str) -> BTreeMap<String, String> {
-    let (mut kinds, mut helped, mut series) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-    assert!(text.ends_with("# EOF\n"));
-    for line in text.lines() {
-        let words: Vec<&str> = line.splitn(4, ' ').collect();
-        match words[..] {
-            ["#", "TYPE", name, kind] => assert!(kinds.insert(name, kind).is_none(), "{name} is there twice"),
-            ["#", "HELP", name, help] => assert!(!help.is_empty() && helped.insert(name)),
-            ["#", "UNIT", name, unit] => assert!(name.ends_with(unit), "{name}"),
-            ["#", "EOF"] => {}
-            _ => {
-                let (name, value) = line.rsplit_once(' ').unwrap();
-                value.parse::<f64>().unwrap_or_else(|_| panic!("{line}"));
-                assert!(series.insert(name.to_owned(), value.to_owned()).is_none(), "{name} is there twice");
-                let family = name.split('{').next().unwrap();
-                let belongs = |(base, kind): (&&str, &&str)| match *kind {
-                    "counter" => family == format!("{base}_total"),
-                    "histogram" => ["_bucket", "_sum", "_count"].iter().any(|s| family == format!("{base}{s}")),
-                    _ => family == *base,
-                };
-                assert_eq!(kinds.iter().filter(|(b, k)| belongs((b, k))).count(), 1, "{line}");
-            }
-        }
-    }
-    for (name, kind) in &kinds {
-        assert!(helped.contains(name), "{name} has no help");
-        assert!(name.starts_with("sfnic_") && name.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'), "{name}");
-        let suffix = ["_total", "_count", "_sum", "_bucket"].iter().find(|s| name.ends_with(*s));
-        assert!(suffix.is_none(), "{name}, a {kind}, ends with {suffix:?}");
-    }
-    series
 }
 
 #[test]

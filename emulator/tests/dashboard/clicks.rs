@@ -2,7 +2,7 @@
 //! there is no Chromium.
 
 use serde_json::json;
-use sfnic_device_model::slice::{Change, Flavour, Spec, State};
+use sfnic_device_model::slice::{Change, Flavour, Link, Spec, State};
 use sfnic_test_driver::NetdevConfig;
 
 use super::browser::{Browser, program};
@@ -68,6 +68,46 @@ fn a_slice_is_added_by_the_page_and_seen_to_attach_and_work() {
     b.until(&format!("{}?.match(/inactive\\s+detaching/)", row("pf0sf4")));
     let button = |act: &str| format!("document.querySelector('#slices tr:last-child [data-act={act}]')");
     assert_eq!(b.eval(&format!("{}.disabled && {}.hidden", button("activate"), button("delete"))), true);
+    assert!(b.complaints.is_empty(), "{:?}", b.complaints);
+}
+
+#[test]
+fn a_slice_is_configured_by_the_page() {
+    let Some(program) = program() else { return };
+    let stage = Stage::new(8);
+    let spec = Spec { flavour: Flavour::PciSf, pfnum: 0, sfnum: Some(4), index: Some(100) };
+    stage.rig.nic.slice_add(&spec).unwrap();
+    let mut b = opened(&program, &stage);
+    let policy = || stage.rig.nic.slice(100).unwrap().policy;
+    b.until(&format!("{}?.includes('inactive')", row("pf0sf4")));
+    b.click("#slices tr:last-child [data-act=settings]");
+    b.until("document.getElementById('set-title').innerText.includes('pf0sf4')");
+    assert_eq!(b.eval("document.getElementById('set-mtu').value"), json!("9978"));
+    b.eval("document.getElementById('set-link').value = 'down'");
+    b.click("#set-spoof-check");
+    for (id, text) in [("set-vlan", "7"), ("set-tx-max", "100"), ("set-max-io-eqs", "2"), ("set-mtu", "1400")] {
+        b.write(&format!("#{id}"), text);
+    }
+    b.click("#set-slice button:not([type])");
+    b.until("document.getElementById('said').innerText.includes('set')");
+    let p = policy();
+    assert_eq!((p.link, p.spoof_check, p.trust, p.vlan), (Link::Down, true, false, 7));
+    assert_eq!((p.tx_max, p.tx_share, p.max_io_eqs, p.mtu), (100_000_000, 0, 2, 1400));
+
+    // What the device refuses is said, and what cannot be set in a state is not offered.
+    b.write("#set-tx-share", "200");
+    b.click("#set-slice button:not([type])");
+    b.until("document.querySelector('#said.bad')?.innerText.includes('above tx_max')");
+    let state = Some(State::Active);
+    stage.rig.nic.slice_set(100, &Change { state, ..Change::default() }).unwrap();
+    b.until("document.getElementById('set-mtu').disabled && !document.getElementById('set-link').disabled");
+    // Deleted by somebody else, its form is gone.
+    let state = Some(State::Inactive);
+    stage.rig.nic.slice_set(100, &Change { state, ..Change::default() }).unwrap();
+    stage.rig.nic.slice_del(100).unwrap();
+    b.until("document.getElementById('set-slice').hidden");
+    // What the device refused is a line in the browser's console as well.
+    b.complaints.retain(|c| !c.contains("422"));
     assert!(b.complaints.is_empty(), "{:?}", b.complaints);
 }
 

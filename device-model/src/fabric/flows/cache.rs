@@ -38,6 +38,8 @@ pub enum End {
         /// What of them is joined.
         lro: Lro,
     },
+    /// Outside: they leave by the wire of a card's port.
+    Wire(usize),
     /// A rule of the eswitch drops them.
     Drop,
 }
@@ -61,6 +63,7 @@ impl Way {
     fn is(&self, other: &Self) -> bool {
         let same_end = match (&self.end, &other.end) {
             (End::Drop, End::Drop) => true,
+            (End::Wire(a), End::Wire(b)) => a == b,
             (
                 End::Queue { function: f, vport: v, rq: q, rss: r, lro: l },
                 End::Queue { function, vport, rq, rss, lro },

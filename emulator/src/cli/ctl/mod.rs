@@ -107,7 +107,7 @@ enum Slice {
         /// The device.
         handle: String,
         /// Pairs of a word and its value.
-        #[arg(required = true)]
+        #[arg(required = true, allow_negative_numbers = true)]
         words: Vec<String>,
     },
     /// Shows one slice, or all.
@@ -116,13 +116,12 @@ enum Slice {
         slice: Option<String>,
     },
     /// Configures a slice.
-    ///
-    /// Words: state active|inactive, hw_addr MAC, link auto|up|down, max_io_eqs N.
+    #[command(after_help = ATTRIBUTES)]
     Set {
         /// HANDLE/INDEX.
         slice: String,
         /// Pairs of a word and its value.
-        #[arg(required = true)]
+        #[arg(required = true, allow_negative_numbers = true)]
         words: Vec<String>,
     },
     /// Deletes a slice that is inactive and detached.
@@ -131,6 +130,29 @@ enum Slice {
         slice: String,
     },
 }
+
+const ATTRIBUTES: &str = "\u{1b}[1;4mWords, at any time:\u{1b}[0m
+  state active|inactive    offered to the host, or taken back
+  link auto|up|down        as the physical port, always, never
+  trust on|off             whether its driver may have frames that are for others
+                           (promiscuous, all multicasts); off for a new slice
+  spoof_check on|off       frames that it sends come from hw_addr, or are dropped
+  vlan N|none [qos N]      its frames are in this VLAN on the wire and among neighbours;
+                           it sends and gets them untagged, and those of others not at all
+  tx_max RATE|none         it sends no faster
+  tx_share RATE|none       it can send so fast whatever others send
+
+\u{1b}[1;4mWhile it is inactive and detached:\u{1b}[0m
+  hw_addr MAC              aa:bb:cc:dd:ee:ff
+  mtu N                    the largest that its netdev can have; longer frames are dropped
+  max_io_eqs N             completion event queues, and so channels (Linux 6.9 and newer)
+  roce on|off              on where the profile's SFs have RoCE; the built-in one's have not
+
+A rate is 100mbit or 10gbit; whole Mbit/s. All words of a call are done, or none.
+
+\u{1b}[1;4mExamples:\u{1b}[0m
+  sfnic ctl slice set pci/0000:06:00.0/100 hw_addr 00:00:00:00:88:88 state active
+  sfnic ctl slice set pci/0000:06:00.0/100 vlan 7 spoof_check on tx_max 100mbit";
 
 /// How to print an answer.
 #[derive(Debug, Clone, Copy)]

@@ -78,7 +78,20 @@ pub(super) fn new_slice(words: &[String]) -> Parsed<Value> {
 
 /// What is to change of a slice.
 pub(super) fn change(words: &[String]) -> Parsed<Value> {
-    const KEYS: &[&str] = &["state", "hw_addr", "link", "max_io_eqs"];
+    const KEYS: &[&str] = &[
+        "state",
+        "hw_addr",
+        "link",
+        "max_io_eqs",
+        "trust",
+        "spoof_check",
+        "roce",
+        "vlan",
+        "qos",
+        "tx_share",
+        "tx_max",
+        "mtu",
+    ];
     let mut change = Map::new();
     for (key, value) in pairs(words, KEYS)? {
         let one_of = |allowed: &[&str]| match allowed.contains(&value) {
@@ -88,12 +101,29 @@ pub(super) fn change(words: &[String]) -> Parsed<Value> {
         let value = match key {
             "state" => one_of(&["active", "inactive"])?,
             "link" => one_of(&["auto", "up", "down"])?,
+            "trust" | "spoof_check" | "roce" => json!(one_of(&["on", "off"])? == "on"),
+            "vlan" if value == "none" => json!(0),
+            "tx_share" | "tx_max" => json!(rate(key, value)?),
+            // What fits no field is refused here, what does not fit the device by the device.
+            "vlan" => json!(value.parse::<u16>().or_else(|_| refuse(key, value, "1 to 4094, or none"))?),
+            "qos" => json!(value.parse::<u8>().or_else(|_| refuse(key, value, "0 to 7"))?),
             "hw_addr" => json!(mac(value).map_or_else(|| refuse(key, value, "six pairs of hexadecimal digits"), Ok)?),
             _ => json!(number(key, value)?),
         };
         change.insert(key.to_owned(), value);
     }
     Ok(Value::Object(change))
+}
+
+/// Bits a second, with a unit as devlink has them; `none` is 0.
+fn rate(key: &str, value: &str) -> Parsed<u64> {
+    const UNITS: [(&str, u64); 4] = [("kbit", 1_000), ("mbit", 1_000_000), ("gbit", 1_000_000_000), ("bit", 1)];
+    if value == "none" {
+        return Ok(0);
+    }
+    let (digits, factor) = UNITS.iter().find_map(|(u, n)| Some((value.strip_suffix(u)?, *n))).unwrap_or((value, 1));
+    let bits = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
+    bits.map_or_else(|| refuse(key, value, "a number with kbit, mbit or gbit, such as 100mbit, or none"), Ok)
 }
 
 fn mac(text: &str) -> Option<[u8; 6]> {
@@ -120,6 +150,11 @@ mod tests {
         assert_eq!(new, json!({ "flavour": "pcisf", "pfnum": 0, "sfnum": 4, "index": 100 }));
         let set = change(&words("hw_addr 00:00:00:00:88:88 state active")).unwrap();
         assert_eq!(set, json!({ "hw_addr": [0, 0, 0, 0, 0x88, 0x88], "state": "active" }));
+        let set = change(&words("trust on spoof_check off vlan none tx_share 100mbit tx_max 10gbit mtu 9000")).unwrap();
+        let wanted = json!({ "trust": true, "spoof_check": false, "vlan": 0, "tx_share": 100_000_000,
+            "tx_max": 10_000_000_000u64, "mtu": 9000 });
+        assert_eq!(set, wanted);
+        assert_eq!(change(&words("tx_max none qos 3")).unwrap(), json!({ "tx_max": 0, "qos": 3 }));
         assert_eq!(slice("pci/0000:06:00.0/100"), Ok(("pci/0000:06:00.0", 100)));
         assert_eq!(device_or_slice("pci/0000:06:00.0"), Ok((Some("pci/0000:06:00.0"), None)));
     }
@@ -129,6 +164,12 @@ mod tests {
         let error = |text: &str| change(&words(text)).unwrap_err();
         assert_eq!(error("state on"), "state = \"on\": allowed is active or inactive");
         assert_eq!(error("hw_addr 00:00"), "hw_addr = \"00:00\": allowed is six pairs of hexadecimal digits");
+        assert_eq!(error("trust yes"), "trust = \"yes\": allowed is on or off");
+        assert_eq!(error("vlan 65536"), "vlan = \"65536\": allowed is 1 to 4094, or none");
+        let rate = "allowed is a number with kbit, mbit or gbit, such as 100mbit, or none";
+        for bad in ["fast", "1e3", "-1", "18446744073709551615kbit"] {
+            assert_eq!(error(&format!("tx_max {bad}")), format!("tx_max = {bad:?}: {rate}"));
+        }
         assert_eq!(error("link"), "link: its value is missing");
         assert_eq!(error("link up link down"), "link = \"down\": given twice");
         assert!(error("speed 9").starts_with("\"speed\": no such word; there is state, hw_addr"));

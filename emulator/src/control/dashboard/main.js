@@ -7,6 +7,7 @@ import { lifeOf, showFunctions } from "./functions.js";
 import { draw } from "./picture.js";
 import { showRules } from "./rules.js";
 import { commandForm, followCommands, followEvents } from "./said.js";
+import { settingsForm, showSettings } from "./settings.js";
 import { addForm, showSlices } from "./slices.js";
 
 const INTERVAL = 1000;
@@ -76,6 +77,7 @@ function show() {
   summary();
   draw($("picture"), cards(), $("bits").checked);
   showSlices(state, refresh);
+  showSettings(state);
   showFunctions(state);
   showFaults(state, refresh);
 }
@@ -182,6 +184,7 @@ function theme() {
 function controls() {
   theme();
   addForm(refresh);
+  settingsForm(state, refresh);
   faultForm(refresh);
   commandForm();
   $("hold").addEventListener("click", () => {

@@ -33,7 +33,7 @@ export async function act(operation, options, done, refresh) {
 }
 
 /** `00:11:22:33:44:55` as six numbers. */
-function address(text) {
+export function address(text) {
   const parts = text.trim().split(":");
   const good = parts.length === 6 && parts.every((p) => /^[0-9a-f]{1,2}$/i.test(p));
   return good ? parts.map((p) => parseInt(p, 16)) : undefined;
@@ -60,6 +60,7 @@ function buttons(refresh) {
     { class: "actions" },
     el("button", { "data-act": "activate", onclick: change("active", "is active: the host is told") }, "Activate"),
     el("button", { "data-act": "deactivate", onclick: change("inactive", "is inactive: the host is asked to let go") }, "Deactivate"),
+    el("button", { "data-act": "settings" }, "Settings"),
     el("button", { "data-act": "delete", class: "danger", onclick: remove }, "Delete"),
   );
 }
@@ -91,7 +92,7 @@ function update(row, s) {
   setChip(opstate, s.opstate);
   const [idle, active] = [s.state === "inactive", s.state === "active"];
   const detached = s.opstate === "detached";
-  const shown = { activate: idle, deactivate: active, delete: idle && detached };
+  const shown = { activate: idle, deactivate: active, settings: true, delete: idle && detached };
   for (const button of actions.children) {
     const what = button.dataset.act;
     setAttr(button, "hidden", !s.ours || !shown[what]);
