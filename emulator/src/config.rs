@@ -480,7 +480,7 @@ mod tests {
     fn unknown_keys_are_named_with_the_known_ones() {
         assert_eq!(
             error("worker = 2"),
-            "worker = 2: no such key; there is profile, workers, eswitch, handle, noise, faults, pf"
+            "worker = 2: no such key; there is profile, caps, workers, eswitch, handle, noise, faults, pf"
         );
         let keys = PF_KEYS.join(", ");
         assert_eq!(
