@@ -46,6 +46,8 @@ pub struct Suite {
     pub matrix_only: bool,
     /// Debian packages that the guest has besides.
     pub with: Vec<String>,
+    /// Capabilities that differ from the profile's.
+    pub caps: Vec<String>,
     /// More options for QEMU.
     pub qemu: Vec<String>,
     /// Variables for the script.
@@ -193,6 +195,8 @@ struct Row {
     #[serde(default)]
     with: Vec<String>,
     #[serde(default)]
+    caps: Vec<String>,
+    #[serde(default)]
     qemu: Vec<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
@@ -253,6 +257,7 @@ fn parse(text: &str) -> Result<Vec<Suite>, TableError> {
             kernel_tests: row.kernel_tests,
             matrix_only: row.matrix_only,
             with: row.with,
+            caps: row.caps,
             qemu: row.qemu,
             env: row.env,
             alone: row.alone,

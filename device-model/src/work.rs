@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::dma::Near;
+use crate::fabric::arrive::arrive;
 use crate::fabric::burst::From;
 use crate::fabric::pipeline::Pipeline;
 use crate::fabric::plane::{FunctionPlane, Keys};
 use crate::fabric::transmit::Transmit;
 use crate::later::Deed;
 use crate::nic::Nic;
-use crate::packet::{Frame, lso};
+use crate::packet::Frame;
 use crate::queue::Sq;
 use crate::world::Waker;
 
@@ -89,7 +90,9 @@ impl Nic {
     /// frame without its check sequence.
     pub fn receive_from_wire(&self, worker: usize, card: usize, bytes: &mut [u8]) {
         if let (Some(card), Some(frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) {
-            Pipeline::new(self, worker, self.ticks()).receive_wire(card, frame);
+            let mut cache = self.flows.of(worker);
+            let mut pipeline = Pipeline::new(self, worker, self.ticks());
+            arrive(&mut pipeline, cache.as_deref_mut(), card, frame, None);
         }
     }
 
@@ -108,12 +111,10 @@ impl Nic {
         segment: Option<usize>,
         pause: &'n mut dyn FnMut() -> bool,
     ) {
-        let (Some(card), Some(mut frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) else { return };
+        let (Some(card), Some(frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) else { return };
+        let mut cache = self.flows.of(worker);
         let mut pipeline = Pipeline::with_pause(self, worker, self.ticks(), pause);
-        let Some(segment) = segment else { return pipeline.receive_wire(card, frame) };
-        frame.parse();
-        let header = frame.layers.l4_end();
-        if lso::segment(&frame, segment, header, |f| pipeline.receive_parsed(card, f)).is_none() {
+        if !arrive(&mut pipeline, cache.as_deref_mut(), card, frame, segment) {
             card.port.rx_discards.add(1);
         }
     }

@@ -185,9 +185,13 @@ impl Board {
         }
         for (i, wire) in outside {
             let mut inlet = PortInlet::new(board.nic.clone(), i, c.workers + 1 + i);
-            let bell = board.bell.clone();
+            let (nic, bell, number) = (board.nic.clone(), board.bell.clone(), c.workers + 1 + i);
             board.spawn(format!("wire-{i}"), move || {
-                wire.driver.run(&mut inlet, &|| bell.done.load(Ordering::Relaxed));
+                wire.driver.run(&mut inlet, &|| {
+                    // Asked again and again, also while no frame comes.
+                    nic.flows.idle(number);
+                    bell.done.load(Ordering::Relaxed)
+                });
             })?;
         }
         Ok(board)

@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! profile = "connectx6dx"     # or the path of a profile file
+//! caps = ["striding_rq=1"]    # single capabilities that differ from the profile's
 //! workers = 1                 # threads that move frames, 0 to 8
 //! eswitch = "host"            # who manages it: "host", "embedded" (sfnic ctl), or "none"
 //! handle = "pci/0000:06:00.0" # the device's name for sfnic ctl
@@ -20,7 +21,8 @@
 //! Everything may be left out. An error is one line that names the file, the key, the
 //! value and what is allowed.
 
-use std::fmt;
+mod mac;
+
 use std::path::Path;
 
 use sfnic_device_model::faults::Fault;
@@ -32,6 +34,7 @@ use toml::{Table, Value};
 use crate::board::{BoardConfig, WireKind};
 use crate::control::DEFAULT_HANDLE;
 use crate::wire::spec;
+use mac::Mac;
 
 /// The profile that is used when none is named.
 pub const DEFAULT_PROFILE: &str = "connectx6dx";
@@ -53,7 +56,7 @@ pub const WIRES: &str = "\"cable\", \"loopback\", \"tap:NAME\", \"vhost-user:PAT
 /// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
-const TOP_KEYS: &[&str] = &["profile", "workers", "eswitch", "handle", "noise", "faults", "pf"];
+const TOP_KEYS: &[&str] = &["profile", "caps", "workers", "eswitch", "handle", "noise", "faults", "pf"];
 const PF_KEYS: &[&str] = &["mac", "vectors", "max_sfs", "log_sf_window", "sf_window", "sf_base", "wire"];
 
 /// A device.
@@ -173,7 +176,10 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     let top = Section { at: String::new(), table };
     top.only(TOP_KEYS)?;
     let name = top.text("profile", "a name or a path in quotes")?.unwrap_or(DEFAULT_PROFILE);
-    let profile = profile(name, base).map_err(|why| format!("profile = {name:?}: {why}"))?;
+    let mut profile = profile(name, base).map_err(|why| format!("profile = {name:?}: {why}"))?;
+    for (n, cap) in top.texts("caps", "a list of capabilities in quotes")?.into_iter().enumerate() {
+        profile.set(cap).map_err(|why| format!("caps[{n}]: {why}"))?;
+    }
     let workers = top.number("workers", (0, MAX_WORKERS))?.unwrap_or(1);
     let manager = top.manager()?;
     let handle = top.handle()?;
@@ -232,28 +238,6 @@ fn distinct(pfs: &[PfConfig]) -> Parsed<()> {
     Ok(())
 }
 
-/// An address as people write it.
-struct Mac([u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl Mac {
-    fn parse(text: &str) -> Option<[u8; 6]> {
-        let mut mac = [0; 6];
-        let mut parts = text.split(':');
-        for byte in &mut mac {
-            let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|c| c.is_ascii_hexdigit()))?;
-            *byte = u8::from_str_radix(part, 16).ok()?;
-        }
-        parts.next().is_none().then_some(mac)
-    }
-}
-
 /// A table of the file and where it stands.
 pub(crate) struct Section<'a> {
     /// What its keys begin with in messages.
@@ -296,10 +280,15 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A list of texts.
+    fn texts(&self, key: &str, allowed: &str) -> Parsed<Vec<&'a str>> {
+        let Some(value) = self.table.get(key) else { return Ok(vec![]) };
+        let texts = value.as_array().and_then(|list| list.iter().map(Value::as_str).collect());
+        texts.ok_or_else(|| refuse(&self.key(key), value, allowed))
+    }
+
     fn faults(&self) -> Parsed<Vec<Fault>> {
-        let Some(value) = self.table.get("faults") else { return Ok(vec![]) };
-        let texts = value.as_array().and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
-        let texts = texts.ok_or_else(|| refuse(&self.key("faults"), value, "a list of faults in quotes"))?;
+        let texts = self.texts("faults", "a list of faults in quotes")?;
         let fault =
             |(n, text): (usize, &str)| text.parse().map_err(|why| format!("{}[{n}]: {why}", self.key("faults")));
         texts.into_iter().enumerate().map(fault).collect()

@@ -31,6 +31,10 @@ prm! {
     cqe64 / Cqe64 : 0x40 {
         0x00 [24:24] outer_l3_tunneled;     // low bit of the first byte
         0x00 [15:0]  wqe_id;
+        0x04 [30:30] lro_tcppsh;
+        0x04 [23:16] lro_min_ttl;
+        0x04 [15:0]  lro_tcp_win;
+        0x08 [31:0]  lro_ack_seq_num;
         0x0c [31:0]  rss_hash_result;
         0x10 [31:24] rss_hash_type;
         0x10 [31:30] rss_l4_type;
@@ -53,13 +57,16 @@ prm! {
         0x20 [23:0]  user_index;            // user queues (cqe_version 1)
         0x24 [31:0]  ft_metadata;
         0x2c [31:0]  byte_cnt;
+        0x2c [31:31] filler;                // striding queues
+        0x2c [30:16] consumed_strides;
+        0x2c [15:0]  stride_byte_cnt;
         0x30 [u64]   timestamp;
         0x38 [31:0]  sop_drop_qpn;
         0x38 [31:24] send_opcode;
         0x38 [23:0]  flow_tag;
         0x38 [23:0]  qpn;
         0x36 [u8; 2] error_syndromes;       // vendor syndrome, syndrome
-        0x3c [31:16] wqe_counter;
+        0x3c [31:16] wqe_counter;           // striding queues: the first stride
         0x3c [15:8]  signature;
         0x3c [7:0]   op_own;
         0x3c [7:4]   opcode;
@@ -80,6 +87,19 @@ prm! {
         0x08 [3:2]   ce;
         0x08 [1:1]   solicited;
         0x0c [31:0]  general_id;
+    }
+
+    /// Second segment of a UMR (`struct mlx5_wqe_umr_ctrl_seg`): how a memory key
+    /// changes. A context of the key (`Mkc`) follows it, then the translations.
+    wqe_umr_ctrl_seg / WqeUmr : 0x30 {
+        0x00 [31:31] inline;                // the translations are in the WQE
+        0x00 [30:30] check_free;
+        0x00 [29:29] check_not_free;
+        0x00 [28:28] translation_offset_en;
+        0x04 [31:16] xlt_octowords;
+        0x04 [15:0]  xlt_offset;            // in octowords
+        0x08 [u64]   mkey_mask;             // which fields of the context change
+        0x0c [29:29] mask_free;
     }
 
     /// Ethernet segment (`struct mlx5_wqe_eth_seg`).

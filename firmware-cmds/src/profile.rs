@@ -88,6 +88,15 @@ pub enum ProfileError {
     /// A value is not a number that fits the field.
     #[error("profile: `{field}` takes a number of at most {bits} bits")]
     Value { field: String, bits: u32 },
+    /// A setting that is not one.
+    #[error("`{setting}`: allowed is NAME=NUMBER or GROUP.NAME=NUMBER (striding_rq=1)")]
+    Setting { setting: String },
+    /// A name that no group has.
+    #[error("`{field}` is not a field of any capability group")]
+    Nowhere { field: String },
+    /// A name that several groups have.
+    #[error("`{field}` is a field of {groups}: write GROUP.{field}")]
+    Many { field: String, groups: String },
     /// No built-in profile of that name.
     #[error("no profile `{0}`; there is: connectx6dx")]
     Unknown(String),
@@ -155,6 +164,46 @@ impl Profile {
     }
 }
 
+impl Profile {
+    /// Sets a capability of every function, in both answers: `NAME=VALUE` or
+    /// `GROUP.NAME=VALUE`, with a path where a group has groups inside
+    /// (`flow_nic.flow_table_properties_nic_receive.decap=1`). A group that only a
+    /// physical function has stays one that SFs do not have.
+    pub fn set(&mut self, setting: &str) -> Result<(), ProfileError> {
+        let wrong = || ProfileError::Setting { setting: setting.to_owned() };
+        let (path, value) = setting.split_once('=').ok_or_else(wrong)?;
+        let value = value.trim();
+        let value = match value.strip_prefix("0x") {
+            Some(digits) => i64::from_str_radix(digits, 16),
+            None => value.parse(),
+        };
+        let value = value.map_err(|_| wrong())?;
+        let mut names: Vec<&str> = path.split('.').map(str::trim).collect();
+        if names.len() == 1 {
+            let has = |g: &&Group| (g.layout)().fields.iter().any(|f| f.name.trim_start_matches("r#") == names[0]);
+            let groups: Vec<&str> = GROUPS.iter().filter(has).map(|g| g.key).collect();
+            match groups[..] {
+                [] => return Err(ProfileError::Nowhere { field: path.to_owned() }),
+                [group] => names.insert(0, group),
+                _ => return Err(ProfileError::Many { field: path.to_owned(), groups: groups.join(", ") }),
+            }
+        }
+        let mut table = Table::new();
+        let mut inner = Value::Integer(value);
+        for name in names.iter().skip(1).rev() {
+            inner = Value::Table(Table::from_iter([((*name).to_owned(), inner)]));
+        }
+        table.insert(names[0].to_owned(), inner);
+        let id = GROUPS.iter().find(|g| g.key == names[0]).map(|g| g.id);
+        for (caps, sf) in [(&mut self.pf, false), (&mut self.sf, true)] {
+            if !sf || id.is_none_or(|id| caps.groups.contains_key(&id)) {
+                caps.apply("caps", &table, true)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Caps {
     fn block(&mut self, id: u16) -> &mut (Vec<u8>, Vec<u8>) {
         self.groups.entry(id).or_insert_with(|| (vec![0; GROUP_SIZE], vec![0; GROUP_SIZE]))
@@ -218,6 +267,15 @@ fn write_fields(block: &mut [u8], base: usize, layout: &Info, values: &Table) ->
                 let d = field.in_dword(u32::from_be_bytes(dword), *n as u32);
                 block[at..at + 4].copy_from_slice(&d.to_be_bytes());
             }
+            // A list of dwords.
+            (Value::Array(list), None) if f.kind == Kind::Bytes && list.len() as u32 * 32 == f.width * f.count => {
+                for (i, n) in list.iter().enumerate() {
+                    let n = n.as_integer().and_then(|n| u32::try_from(n).ok());
+                    let n = n.ok_or_else(|| ProfileError::Value { field: key.clone(), bits: 32 })?;
+                    let at = base + (f.bit / 8) as usize + 4 * i;
+                    block[at..at + 4].copy_from_slice(&n.to_be_bytes());
+                }
+            }
             (Value::Integer(n), None) if f.width == 64 && *n >= 0 => {
                 let at = base + (f.bit / 8) as usize;
                 block[at..at + 8].copy_from_slice(&n.to_be_bytes());
@@ -243,6 +301,37 @@ mod tests {
         assert_eq!(cur.get(CmdHcaCap::log_max_cq), 16);
         let sf = View::<CmdHcaCap>::new(&p.sf.groups[&0].1);
         assert_eq!(sf.get(CmdHcaCap::eswitch_manager), 0);
+    }
+
+    #[test]
+    fn single_capabilities_are_set() {
+        let mut p = Profile::builtin("connectx6dx").unwrap();
+        let eth = View::<PerProtocolNetworkingOffloadCaps>::new(&p.sf.groups[&1].1);
+        let periods = eth.bytes(PerProtocolNetworkingOffloadCaps::lro_timer_supported_periods);
+        assert_eq!(periods, [[0, 0, 0, 8], [0, 0, 0, 16], [0, 0, 0, 32], [0, 0, 4, 0]].as_flattened());
+        p.set("striding_rq=1").unwrap();
+        p.set("eth.max_lso_cap = 0x10").unwrap();
+        p.set("flow_nic.flow_table_properties_nic_receive.decap=1").unwrap();
+        p.set("eswitch.vxlan_encap_decap=0").unwrap();
+        assert!(p.pf.groups.contains_key(&9) && !p.sf.groups.contains_key(&9), "SFs have no eswitch");
+        for caps in [&p.pf, &p.sf] {
+            let (max, cur) = &caps.groups[&0];
+            assert_eq!(View::<CmdHcaCap>::new(max).get(CmdHcaCap::striding_rq), 1);
+            assert_eq!(View::<CmdHcaCap>::new(cur).get(CmdHcaCap::striding_rq), 1);
+        }
+        for (setting, said) in [
+            ("striding_rq", "NAME=NUMBER"),
+            ("striding_rq=yes", "NAME=NUMBER"),
+            ("striding_rq=2", "at most 1 bits"),
+            ("striding_rq=-1", "at most 1 bits"),
+            ("strideing=1", "not a field of any"),
+            ("eth.striding_rq=1", "is not a field of"),
+            ("ether.lro_cap=1", "is not a capability group"),
+            ("general=1", "not a field of any"),
+        ] {
+            let e = p.set(setting).unwrap_err().to_string();
+            assert!(e.contains(said), "{setting}: {e}");
+        }
     }
 
     #[test]

@@ -6,9 +6,8 @@ Both ways the receiver gets the same frames. Its own counters tell what arrived.
 in the receiver's driver, by an XDP program that drops them: what a socket would do with them
 is no part of it."""
 
-import ctypes
-
 from lab import *
+from xdp import Program
 
 needs_sfs()
 needs_tc()
@@ -38,39 +37,6 @@ x, y = sfs
 write("/proc/sys/net/ipv4/ip_forward", "1")
 # Only when all is up do frames count.
 until(lambda: ping(Y, 1400, ns="x", lost_ok=True) == 2, "an answer through the router")
-
-
-class Drop:
-    """An XDP program that drops everything, on the receiver."""
-
-    FILE = "/tmp/bpf/drop"
-
-    def __init__(self):
-        os.makedirs("/tmp/bpf", exist_ok=True)
-        run("mount -t bpf bpf /tmp/bpf")
-        code = ctypes.create_string_buffer(struct.pack("<BBhi", 0xB7, 0, 0, 1) + struct.pack("<BBhi", 0x95, 0, 0, 0))
-        licence = ctypes.create_string_buffer(b"GPL")
-        load = struct.pack("<IIQQ", 6, 2, ctypes.addressof(code), ctypes.addressof(licence))
-        path = ctypes.create_string_buffer(self.FILE.encode())
-        program = self._bpf(5, load)
-        self._bpf(6, struct.pack("<QI", ctypes.addressof(path), program))
-
-    @staticmethod
-    def _bpf(command, attributes):
-        attributes = ctypes.create_string_buffer(attributes.ljust(128, b"\0"))
-        libc = ctypes.CDLL(None, use_errno=True)
-        got = libc.syscall(321, command, attributes, 128)
-        require(got >= 0, f"bpf({command}): {os.strerror(ctypes.get_errno())}")
-        return got
-
-    @contextlib.contextmanager
-    def on(self):
-        run(f"ip link set dev {y.dev} xdpdrv pinned {self.FILE}", "y")
-        until(lambda: carrier(y.dev, "y"), f"the carrier of {y.dev}")
-        try:
-            yield
-        finally:
-            run(f"ip link set dev {y.dev} xdpdrv off", "y")
 
 
 def arrived():
@@ -181,7 +147,8 @@ def measure(mode, traffic, size):
     if traffic == "tcp":
         once(mode, traffic, size, tcp_stream(), False)
         return
-    with drop.on():
+    with drop.on(y.dev, "y"):
+        until(lambda: carrier(y.dev, "y"), f"the carrier of {y.dev}")
         fps = once(mode, traffic, size, udp_frames(size, None), False)
         # A sender that outruns the router takes its CPU: the same with little more than arrived.
         once(mode, traffic, size, udp_frames(size, fps * 1.2), True)
@@ -191,7 +158,7 @@ with check("the flow by the kernel and by the device"):
     r = attempt("modprobe pktgen")
     require(r.status == 0, f"{os.uname().release} has no pktgen: it needs CONFIG_NET_PKTGEN")
     pktgen("kpktgend_0", "rem_device_all", f"add_device {x.dev}")
-    drop = Drop()
+    drop = Program(Program.DROP)
     for turn in range(PLAN["repeat"]):
         for traffic, size in [("udp", size) for size in PLAN["sizes"]] + [("tcp", 0)]:
             for mode in ("software", "offloaded") if turn % 2 == 0 else ("offloaded", "software"):

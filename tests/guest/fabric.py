@@ -43,9 +43,13 @@ class Fabric:
     def let_go(self):
         """Before the function's driver leaves: the SFs go first where the kernel needs it."""
         if WAITS_FOR_ITSELF:
-            for sf in self.sfs:
-                sf.deactivate()
-                until(lambda: state_of(sf.handle) == "inactive/detached", f"the end of {sf.aux}")
+            self.detach()
+
+    def detach(self):
+        """The SFs' drivers leave."""
+        for sf in self.sfs:
+            sf.deactivate()
+            until(lambda: state_of(sf.handle) == "inactive/detached", f"the end of {sf.aux}")
 
     def traffic(self, size=1 << 18):
         """All SFs at the same time, with the peer and with each other."""

@@ -43,6 +43,8 @@ with check("traffic before any fault"):
     traffic()
 
 with check("completions that are lost: TCP sends again what was in them"):
+    if not SURVIVES_LOST_COMPLETIONS:
+        skip("before 6.12: the driver gives a page away twice where the completion of a buffer is lost")
     with pings(), fault("lose completion pf=0 every=61 times=20") as struck:
         while struck() < 20:
             both_ways()

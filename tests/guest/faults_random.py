@@ -26,7 +26,7 @@ def some(pf):
         f"lose event {event} times={n % 3 + 1}",
         f"duplicate event {event} p={p} seed={seed}",
         f"reorder event any p={p} seed={seed} ms={n}",
-        f"lose completion every={n + 20}",
+        f"lose completion every={n + 20}" if SURVIVES_LOST_COMPLETIONS else f"delay any ms={n}",
         f"lose interrupt vector={chance.choice(VECTORS[pf])} times=1",
         "stop health",
         f"set health syndrome={n} ext={seed}",

@@ -23,8 +23,8 @@ TREE = "/tmp/linux"
 TESTS = f"{TREE}/tools/testing/selftests"
 REMOTE = "remote"
 # Other networks than those that the tests give to insides of tunnels.
-LOCAL = {"4": "198.51.100.1", "6": "2001:db8:1::1"}
-FAR = {"4": "198.51.100.2", "6": "2001:db8:1::2"}
+LOCAL = {"4": "10.64.0.1", "6": "2001:db8:1::1"}
+FAR = {"4": "10.64.0.2", "6": "2001:db8:1::2"}
 RETRIES = int(os.environ.get("SUITE_RETRIES", "0"))
 # Patterns of cases whose end is known: no second try helps them.
 KNOWN = os.environ.get("SUITE_KNOWN", "").split()

@@ -577,6 +577,10 @@ def rss_config(dev, ns=None, context=None):
     return bytes.fromhex(below.splitlines()[0].replace(":", "")), table
 
 
+# Earlier drivers give a page away twice where the completion of a receive buffer is lost.
+SURVIVES_LOST_COMPLETIONS = KERNEL >= (6, 12)
+
+
 # ---------------------------------------------------------------- devlink and SFs
 
 

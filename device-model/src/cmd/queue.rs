@@ -11,10 +11,11 @@ use smallvec::smallvec;
 
 use super::transport::insert;
 use super::{Answer, Cx};
+use crate::control::caps::ETH;
 use crate::control::function::{Body, CqBody, Function};
 use crate::control::objects::{Kind, ObjRef, Uses};
 use crate::fabric::plane::Rung;
-use crate::queue::{Cq, CqConfig, Eq, EqConfig, QCounter, Ring, Rq, RqConfig, Sq, SqConfig, WqState};
+use crate::queue::{Cq, CqConfig, Eq, EqConfig, QCounter, Ring, Rq, RqConfig, Sq, SqConfig, Strides, WqState};
 use crate::work::Job;
 
 const ABSENT: Refusal = Refusal::new(Status::BadRes, Syndrome::NO_SUCH_OBJECT);
@@ -236,7 +237,7 @@ pub fn create_sq(cx: &mut Cx<'_>, i: View<'_, CreateSqIn>, o: &mut ViewMut<'_, C
     let uid = cx.uid;
     let c = i.sub_open(CreateSqIn::ctx);
     let wq = c.sub_open(Sqc::wq);
-    if c.is(Sqc::hairpin) || c.is(Sqc::reg_umr) || c.is(Sqc::allow_multi_pkt_send_wqe) || c.is(Sqc::non_wire) {
+    if c.is(Sqc::hairpin) || c.is(Sqc::allow_multi_pkt_send_wqe) || c.is(Sqc::non_wire) {
         return Err(Refusal::param(Syndrome::QUEUE_TYPE));
     }
     if wq.get(Wq::wq_type) != CYCLIC {
@@ -246,6 +247,9 @@ pub fn create_sq(cx: &mut Cx<'_>, i: View<'_, CreateSqIn>, o: &mut ViewMut<'_, C
         return Err(Refusal::param(Syndrome::QUEUE_STRIDE));
     }
     let f = cx.function()?;
+    if c.is(Sqc::reg_umr) && !f.caps.of(ETH).is(PerProtocolNetworkingOffloadCaps::reg_umr_sq) {
+        return Err(Refusal::param(Syndrome::QUEUE_TYPE));
+    }
     let uar = wq.get(Wq::uar_page);
     check_uar(f, uar, uid)?;
     let (cqn, tisn, pd) = (c.get(Sqc::cqn), c.get(Sqc::tis_num_0), wq.get(Wq::pd));
@@ -273,6 +277,7 @@ pub fn create_sq(cx: &mut Cx<'_>, i: View<'_, CreateSqIn>, o: &mut ViewMut<'_, C
         tdn,
         prio: prio as u8,
         min_inline_mode: c.get(Sqc::min_wqe_inline_mode) as u8,
+        reg_umr: c.is(Sqc::reg_umr),
         flush_in_error: c.is(Sqc::flush_in_error_en),
         user_index: c.get(Sqc::user_index),
         uid,
@@ -345,14 +350,29 @@ pub fn create_rq(cx: &mut Cx<'_>, i: View<'_, CreateRqIn>, o: &mut ViewMut<'_, C
     const INLINE: u32 = 0;
     const LINKED_LIST: u32 = 0;
     const CYCLIC: u32 = 1;
+    const LINKED_LIST_STRIDING: u32 = 2;
+    const CYCLIC_STRIDING: u32 = 3;
     let uid = cx.uid;
     let c = i.sub_open(CreateRqIn::ctx);
     let wq = c.sub_open(Rqc::wq);
-    let linked = match wq.get(Wq::wq_type) {
-        LINKED_LIST => true,
-        CYCLIC => false,
+    let caps = &cx.function()?.caps;
+    let cap = |f: Field<CmdHcaCap>| caps.general(f) != 0;
+    let (linked, striding) = match wq.get(Wq::wq_type) {
+        LINKED_LIST => (true, false),
+        CYCLIC => (false, false),
+        LINKED_LIST_STRIDING if cap(CmdHcaCap::striding_rq) => (true, true),
+        CYCLIC_STRIDING if cap(CmdHcaCap::striding_rq) => (false, true),
         _ => return Err(Refusal::param(Syndrome::QUEUE_TYPE)),
     };
+    let strides = if striding {
+        let (size, count) = (wq.get(Wq::log_wqe_stride_size), wq.get(Wq::log_wqe_num_of_strides));
+        Some(Strides::new(size, count, cap(CmdHcaCap::ext_stride_num_range))?)
+    } else {
+        None
+    };
+    if wq.is(Wq::shampo_enable) || wq.is(Wq::two_byte_shift_en) {
+        return Err(Refusal::param(Syndrome::QUEUE_TYPE));
+    }
     if c.get(Rqc::mem_rq_type) != INLINE || c.is(Rqc::hairpin) || c.is(Rqc::delay_drop_en) || c.is(Rqc::scatter_fcs) {
         return Err(Refusal::param(Syndrome::QUEUE_TYPE));
     }
@@ -378,6 +398,7 @@ pub fn create_rq(cx: &mut Cx<'_>, i: View<'_, CreateRqIn>, o: &mut ViewMut<'_, C
         log_size: log_size as u8,
         log_stride: log_stride as u8,
         linked,
+        strides,
         cq,
         dbr_addr: wq.get64(Wq::dbr_addr),
         pd,

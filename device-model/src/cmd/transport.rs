@@ -2,6 +2,7 @@
 //! TIS.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use sfnic_firmware_cmds::layouts::*;
@@ -10,10 +11,11 @@ use smallvec::smallvec;
 
 use super::{Answer, Cx};
 use crate::bar::FIRST_UAR;
+use crate::control::caps::ETH;
 use crate::control::function::{Body, Function, Tis};
 use crate::control::objects::{Kind, ObjRef, Uses};
-use crate::fabric::mkey::{Mkey, Translation};
-use crate::fabric::tir::{Dispatch, Rqt, Tir, TirState};
+use crate::fabric::mkey::{Mkey, PageList, Translation};
+use crate::fabric::tir::{Dispatch, Lro, Rqt, Tir, TirState};
 use crate::packet::toeplitz::{HashFn, Selector};
 use crate::queue::Rq;
 
@@ -110,9 +112,11 @@ pub fn create_mkey(cx: &mut Cx<'_>, i: View<'_, CreateMkeyIn>, o: &mut ViewMut<'
         return Err(Refusal::param(Syndrome::MKEY_MODE));
     }
     let mode = c.get(Mkc::access_mode_4_2) << Mkc::access_mode_1_0.width() | c.get(Mkc::access_mode_1_0);
-    // A free key waits for a send queue to give it memory (UMR), which none does here.
+    // A free key waits for a send queue to give it memory (UMR). One that brings no list has
+    // no room for one: such are mlx5_ib's, whose queues for UMRs are not modelled.
+    let bare = c.is(Mkc::free) && i.get(CreateMkeyIn::translations_octword_actual_size) == 0;
     let translation = match mode {
-        PAGES | INDIRECT if c.is(Mkc::free) => Translation::Free,
+        PAGES | INDIRECT if bare => Translation::None,
         PHYSICAL => Translation::Physical,
         PAGES => page_list(&i, &c)?,
         _ => return Err(Refusal::param(Syndrome::MKEY_MODE)),
@@ -125,8 +129,11 @@ pub fn create_mkey(cx: &mut Cx<'_>, i: View<'_, CreateMkeyIn>, o: &mut ViewMut<'
     let mkey = Arc::new(Mkey {
         key: index << 8 | c.get(Mkc::mkey_7_0),
         pd,
+        uid,
         local_read: c.is(Mkc::lr),
         local_write: c.is(Mkc::lw),
+        umr: c.is(Mkc::umr_en),
+        free: AtomicBool::new(c.is(Mkc::free)),
         translation,
     });
     insert(f, ObjRef(Kind::Mkey, index), uid, smallvec![ObjRef(Kind::Pd, pd)], Body::Mkey(mkey.clone()))?;
@@ -137,14 +144,11 @@ pub fn create_mkey(cx: &mut Cx<'_>, i: View<'_, CreateMkeyIn>, o: &mut ViewMut<'
 
 /// The page list of a CREATE_MKEY in MTT mode.
 fn page_list(i: &View<'_, CreateMkeyIn>, c: &View<'_, Mkc>) -> Result<Translation, Refusal> {
-    /// Low bits of an MTT entry carry permissions.
-    const ADDRESS: u64 = !0x7;
     let log_page = c.get(Mkc::log_page_size);
     if !(12..=30).contains(&log_page) {
         return Err(Refusal::param(Syndrome::QUEUE_PAGES));
     }
-    let raw = i.tail(CreateMkeyIn::klm_pas_mtt);
-    let pages: Box<[u64]> = raw.as_chunks::<8>().0.iter().map(|p| u64::from_be_bytes(*p) & ADDRESS).collect();
+    let pages = PageList::new(i.tail(CreateMkeyIn::klm_pas_mtt));
     let (start, len) = (c.get64(Mkc::start_addr), c.get64(Mkc::len));
     let first = start & ((1 << log_page) - 1);
     let need = first.checked_add(len).ok_or(Refusal::param(Syndrome::QUEUE_PAGES))?.div_ceil(1 << log_page);
@@ -287,16 +291,33 @@ fn tir_hash(c: &View<'_, Tirc>) -> Result<(HashFn, bool, Selector), Refusal> {
     Ok((hash, c.is(Tirc::rx_hash_symmetric), Selector::decode(c.sub(Tirc::rx_hash_field_selector_outer))))
 }
 
+/// What a TIR context says of joining segments.
+fn tir_lro(f: &Function, c: &View<'_, Tirc>) -> Result<Lro, Refusal> {
+    /// `MLX5_TIRC_PACKET_MERGE_MASK_*`.
+    const IPV4: u32 = 1;
+    const IPV6: u32 = 2;
+    /// Unit of `lro_max_ip_payload_size`, in bytes.
+    const UNIT: u32 = 256;
+    let mask = c.get(Tirc::packet_merge_mask);
+    let known = if f.caps.of(ETH).is(PerProtocolNetworkingOffloadCaps::lro_cap) { IPV4 | IPV6 } else { 0 };
+    if mask & !known != 0 {
+        return Err(Refusal::param(Syndrome::TIR_DISPATCH));
+    }
+    let limit = c.get(Tirc::lro_max_ip_payload_size) * UNIT;
+    Ok(Lro { ipv4: mask & IPV4 != 0, ipv6: mask & IPV6 != 0, limit })
+}
+
 /// CREATE_TIR.
 pub fn create_tir(cx: &mut Cx<'_>, i: View<'_, CreateTirIn>, o: &mut ViewMut<'_, CreateTirOut>) -> Answer {
     const DIRECT: u32 = 0;
     const INDIRECT: u32 = 1;
     let uid = cx.uid;
     let c = i.sub(CreateTirIn::ctx);
-    // Coalescing and TLS are not advertised.
-    if c.is(Tirc::packet_merge_mask) || c.is(Tirc::tls_en) {
+    // TLS is not advertised.
+    if c.is(Tirc::tls_en) {
         return Err(Refusal::param(Syndrome::TIR_DISPATCH));
     }
+    let lro = tir_lro(cx.function()?, &c)?;
     let td = c.get(Tirc::transport_domain);
     let limit = limit(cx, CmdHcaCap::log_max_tir)?;
     let (hash, symmetric, selector) = tir_hash(&c)?;
@@ -319,7 +340,7 @@ pub fn create_tir(cx: &mut Cx<'_>, i: View<'_, CreateTirIn>, o: &mut ViewMut<'_,
         _ => return Err(Refusal::param(Syndrome::TIR_DISPATCH)),
     };
     let id = f.objects.take_id(Kind::Tir, 1, limit)?;
-    let state = TirState { dispatch, hash, symmetric, selector, self_lb_block: c.get(Tirc::self_lb_block) };
+    let state = TirState { dispatch, hash, symmetric, selector, self_lb_block: c.get(Tirc::self_lb_block), lro };
     let tir = Arc::new(Tir { id, td, state: ArcSwap::from_pointee(state) });
     let uses = smallvec![target, ObjRef(Kind::TransportDomain, td)];
     insert(f, ObjRef(Kind::Tir, id), uid, uses, Body::Tir(tir))?;
@@ -327,7 +348,7 @@ pub fn create_tir(cx: &mut Cx<'_>, i: View<'_, CreateTirIn>, o: &mut ViewMut<'_,
     Ok(())
 }
 
-/// MODIFY_TIR: hash and loopback.
+/// MODIFY_TIR: hash, loopback, joining of segments.
 pub fn modify_tir(cx: &mut Cx<'_>, i: View<'_, ModifyTirIn>, _: &mut ViewMut<'_, ModifyTirOut>) -> Answer {
     let (uid, r) = (cx.uid, ObjRef(Kind::Tir, i.get(ModifyTirIn::tirn)));
     let c = i.sub(ModifyTirIn::ctx);
@@ -335,9 +356,10 @@ pub fn modify_tir(cx: &mut Cx<'_>, i: View<'_, ModifyTirIn>, _: &mut ViewMut<'_,
     let Body::Tir(tir) = cx.function()?.objects.check(r, uid)? else {
         return Err(Refusal::new(Status::BadRes, Syndrome::NO_SUCH_OBJECT));
     };
+    let tir = tir.clone();
     let mut next = TirState::clone(&tir.state.load());
-    if select.is(ModifyTirBitmask::packet_merge) && c.is(Tirc::packet_merge_mask) {
-        return Err(Refusal::param(Syndrome::FIELD_SELECT));
+    if select.is(ModifyTirBitmask::packet_merge) {
+        next.lro = tir_lro(cx.function()?, &c)?;
     }
     if select.is(ModifyTirBitmask::hash) {
         (next.hash, next.symmetric, next.selector) = tir_hash(&c)?;

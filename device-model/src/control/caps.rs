@@ -11,6 +11,8 @@ use sfnic_firmware_cmds::{Layout, Refusal, Syndrome};
 
 /// Group number of the GENERAL capabilities.
 pub const GENERAL: u16 = 0x00;
+/// Group number of the Ethernet offloads.
+pub const ETH: u16 = 0x01;
 /// Group number of the GENERAL_2 capabilities.
 pub const GENERAL_2: u16 = 0x20;
 

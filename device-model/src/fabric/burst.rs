@@ -7,7 +7,8 @@ use super::counters::Tally;
 use super::flows::cache::{At, Cache, Depends, End, Flow, Way};
 use super::pipeline::Pipeline;
 use super::plane::{FunctionPlane, Keys};
-use super::rx_info::rx_info;
+use super::receive::rx_info;
+use super::tir::Lro;
 use crate::dma::Near;
 use crate::nic::Card;
 use crate::packet::checksum::{self, Fill};
@@ -35,6 +36,8 @@ pub struct Note {
     pub fill: Fill,
     /// metadata_reg_a.
     pub reg_a: u32,
+    /// It is the first frame of its message.
+    pub begins: bool,
 }
 
 /// Who sends.
@@ -50,8 +53,28 @@ pub struct From<'a> {
     pub td: u32,
 }
 
+/// Where frames of a burst come from.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// A send queue.
+    Queue(From<'a>),
+    /// The wire at the port of a card.
+    Wire(&'a Card),
+}
+
+impl Source<'_> {
+    /// Fills in the match fields of a frame whose key is zero.
+    fn read_headers(&self, frame: &mut Frame<'_>, reg_a: u32) {
+        match self {
+            Source::Queue(from) => read_headers(*from, frame, reg_a),
+            // The port says where it comes from.
+            Source::Wire(_) => frame.parse(),
+        }
+    }
+}
+
 /// Sends kept frames, in order.
-pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: From<'_>, frames: &mut [Frame<'_>], notes: &[Note]) {
+pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: Source<'_>, frames: &mut [Frame<'_>], notes: &[Note]) {
     // After the WQEs were read: see `flows`.
     let changes = &p.nic.flows.changes;
     cache.sync(changes.now());
@@ -123,13 +146,24 @@ fn place(cache: &mut Cache, changes: &Changes, learnt: u64, found: Option<&Optio
 }
 
 /// A frame through all tables; the cache learns from it.
-pub fn long_way(p: &mut Pipeline<'_>, cache: Option<&mut Cache>, from: From<'_>, frame: &mut Frame<'_>, note: &Note) {
+fn long_way(p: &mut Pipeline<'_>, cache: Option<&mut Cache>, from: Source<'_>, frame: &mut Frame<'_>, note: &Note) {
     frame.key.0.fill(0);
-    read_headers(from, frame, note.reg_a);
+    from.read_headers(frame, note.reg_a);
     checksum::fill(frame, note.fill);
-    p.begin_message();
-    let Some(cache) = cache else { return p.send(from.card, from.function, frame) };
-    if let Some((flow, way, on)) = p.send_learning(from.card, from.function, frame, note.key) {
+    if note.begins {
+        p.begin_message();
+    }
+    let Some(cache) = cache else {
+        return match from {
+            Source::Queue(from) => p.send(from.card, from.function, frame),
+            Source::Wire(card) => p.receive_parsed(card, frame),
+        };
+    };
+    let learnt = match from {
+        Source::Queue(from) => p.send_learning(from.card, from.function, frame, note.key),
+        Source::Wire(card) => p.receive_learning(card, frame, note.key),
+    };
+    if let Some((flow, way, on)) = learnt {
         cache.learn(note.hash, flow, way, on, &p.nic.flows.changes);
     }
 }
@@ -143,7 +177,7 @@ pub fn read_headers(from: From<'_>, frame: &mut Frame<'_>, reg_a: u32) {
 }
 
 /// Serves frames of flows that share a way.
-fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: From<'_>, frames: &mut [Frame<'_>], notes: &[Note], at: &[At]) {
+fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Frame<'_>], notes: &[Note], at: &[At]) {
     let mut tally = Tally::default();
     for (frame, at) in frames.iter().zip(at) {
         tally.count(frame.headers(), frame.len());
@@ -151,43 +185,70 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: From<'_>, frames: &mut [Fram
             flow.counters.iter().for_each(|c| p.nic.counters.add(p.worker, *c, frame.len() as u64));
         }
     }
-    from.function.vport.tx.add(&tally);
+    if let Source::Queue(from) = from {
+        from.function.vport.tx.add(&tally);
+    }
     let Some((_, way)) = at.first().and_then(|at| cache.get(*at)) else { return };
     p.account(way.crossings, frames.len());
-    let cards = &p.nic.cards;
+    let nic = p.nic;
+    let cards = &nic.cards;
     way.ports_out.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.tx.add(&tally));
     way.ports_in.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.add_rx(&tally));
-    let End::Queue { function, vport, rq, rss } = &way.end else { return };
+    let (function, vport, rq, rss, lro) = match &way.end {
+        End::Queue { function, vport, rq, rss, lro } => (function, vport, rq, rss, lro),
+        End::Wire(card) => {
+            let Some(card) = cards.get(*card) else { return };
+            for (frame, note) in frames.iter_mut().zip(notes) {
+                checksum::fill(frame, note.fill);
+                p.leave_by_wire(card, frame);
+            }
+            return;
+        }
+        End::Drop => return,
+    };
     vport.rx.add(&tally);
     let flows = at.iter().filter_map(|at| cache.get(*at)).map(|(flow, _)| flow);
-    receive(p, function, rq, *rss, frames.iter_mut().zip(notes).zip(flows));
+    if receive(p, function, rq, (*rss, *lro), frames.iter_mut().zip(notes).zip(flows)) {
+        p.merges(function, rq);
+    }
 }
 
-/// Puts frames into a receive queue.
+/// Puts frames into a receive queue. True where it waits for more segments.
 fn receive<'f, 'm: 'f>(
-    p: &Pipeline<'_>,
+    p: &mut Pipeline<'_>,
     function: &FunctionPlane,
     rq: &Rq,
-    rss: RssType,
+    (rss, lro): (RssType, Lro),
     frames: impl Iterator<Item = ((&'f mut Frame<'m>, &'f Note), &'f Flow)>,
-) {
+) -> bool {
     let mem = function.dma.load();
     let near = Near::new(&mem);
-    let keys = Keys::new(function, &p.nic.flows);
-    let mut session = rq.session(&near, &keys, p.now);
+    let (nic, now) = (p.nic, p.now);
+    let keys = Keys::new(function, &nic.flows);
+    let mut session = rq.session(&near, &keys, now);
+    let mut waits = false;
     for ((frame, note), flow) in frames {
+        if p.can_wait() && session.as_mut().is_ok_and(|s| s.is_starved(frame.len())) {
+            // The driver hears of what it has, and may post more.
+            drop(session);
+            p.wait_while(|| rq.is_starved(&mem, frame.len()));
+            session = rq.session(&near, &keys, now);
+        }
         let sums = checksum::fill_and_sum(frame, note.fill);
         let mut info = rx_info(frame, sums);
         (info.flow_tag, info.metadata) = (flow.flow_tag, flow.reg_b);
         (info.rss_hash, info.rss_type) = (flow.rss_hash, rss);
-        let end = match &mut session {
-            Ok(s) => s.deliver(frame, &info),
-            Err(e) => Err(*e),
+        let end = match (&mut session, lro.segment(frame, &sums)) {
+            (Ok(s), Some(segment)) => s.deliver_segment(frame, &info, &segment, lro.limit),
+            (Ok(s), None) => s.deliver(frame, &info).map(|()| false),
+            (Err(e), _) => Err(*e),
         };
+        waits |= end == Ok(true);
         if end.is_err_and(|e| e != RxDrop::NoBuffer) {
             function.vport.rx.errors.count(frame.len());
         }
     }
+    waits
 }
 
 /// A way as it is learnt.

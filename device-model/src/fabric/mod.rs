@@ -5,6 +5,7 @@
 //! (or legacy switching) → egress ACL of the destination → NIC RX tables → TIR
 //! → receive queue; or through the physical port to whatever is connected.
 
+pub mod arrive;
 pub mod burst;
 pub mod counters;
 pub mod flows;
@@ -15,7 +16,7 @@ pub mod police;
 pub mod port;
 mod port_fault;
 pub mod rate;
-mod rx_info;
+mod receive;
 mod steer;
 pub mod tir;
 pub mod transmit;

@@ -16,16 +16,14 @@ use super::flows::record::Record as FlowRecord;
 use super::plane::FunctionPlane;
 use super::police::Police;
 use super::port::Far;
-use super::rx_info::rx_info;
 use super::tir::Tir;
 use super::vport::{UPLINK, Vport};
 use crate::capture::Way;
 use crate::explain::Record;
 use crate::nic::{Card, Manager, Nic};
-use crate::packet::checksum::Summary;
 use crate::packet::key::MISC2;
-use crate::packet::{FlowKey, Frame, checksum};
-use crate::queue::{RssType, RxDrop};
+use crate::packet::{FlowKey, Frame};
+use crate::queue::Rq;
 use crate::steering::{NoTrace, Reader, TableType, Verdict};
 
 /// How often one frame may pass a port or a vport, copies included: far more
@@ -57,11 +55,13 @@ pub struct Pipeline<'n> {
     depth: u32,
     record: Option<Record>,
     /// What the frame's way teaches, where somebody wants to learn.
-    flow: Option<Rc<RefCell<FlowRecord>>>,
+    pub(super) flow: Option<Rc<RefCell<FlowRecord>>>,
     /// Whether a wire outside has got frames.
     left: bool,
+    /// Receive queues that are joining segments.
+    pub(super) merging: SmallVec<[(Arc<FunctionPlane>, Arc<Rq>); 2]>,
     /// Asked while a receive queue has no buffer: true to look again.
-    pause: Option<&'n mut dyn FnMut() -> bool>,
+    pub(super) pause: Option<&'n mut dyn FnMut() -> bool>,
 }
 
 /// Where steering sends a frame, without borrowing the tables.
@@ -90,6 +90,7 @@ impl<'n> Pipeline<'n> {
             record: None,
             flow: None,
             left: false,
+            merging: SmallVec::new(),
             pause: None,
         }
     }
@@ -142,13 +143,22 @@ impl<'n> Pipeline<'n> {
         frame: &mut Frame<'_>,
         key: FlowKey,
     ) -> Learnt {
+        self.learning(key, |p| p.send(card, function, frame))
+    }
+
+    fn learning(&mut self, key: FlowKey, take: impl FnOnce(&mut Self)) -> Learnt {
         let record = Rc::new(RefCell::new(FlowRecord::default()));
         self.flow = Some(record.clone());
-        self.send(card, function, frame);
+        take(self);
         self.flow = None;
         let mut record = Rc::into_inner(record)?.into_inner();
         record.way.crossings = self.crossings;
         record.finish(key)
+    }
+
+    /// As [`Self::receive_parsed`]; answers as [`Self::send_learning`] does.
+    pub fn receive_learning(&mut self, card: &Card, frame: &mut Frame<'_>, key: FlowKey) -> Learnt {
+        self.learning(key, |p| p.receive_parsed(card, frame))
     }
 
     /// Frames went a known way, each with so many crossings.
@@ -359,53 +369,16 @@ impl<'n> Pipeline<'n> {
         });
     }
 
-    /// A TIR picks the queue.
-    fn deliver(&mut self, function: &Arc<FunctionPlane>, tir: &Tir, frame: &Frame<'_>) {
-        let state = tir.state.load();
-        if self.blocked_loopback(function, tir, state.self_lb_block, frame) {
-            return self.note(|| "dropped: the function's own frame".into());
-        }
-        let hash = state.hash(&frame.key);
-        let v = checksum::verify(frame);
-        let check_sum = checksum::rx_check_sum(frame);
-        let mut info = rx_info(frame, Summary { l3_ok: v.l3_ok(), l4_ok: v.l4_ok(), check_sum });
-        info.rss_hash = hash.value;
-        info.rss_type = RssType { ip: hash.ip_type as u8, l4: hash.l4_type as u8 };
-        let mem = function.dma.load();
-        if let Some(pause) = &mut self.pause {
-            while state.with_queue(hash.value, |rq| rq.is_starved(&mem)) == Some(true) && pause() {}
-        }
-        if self.flow.is_some() {
-            let marks = [hash.value, frame.meta.flow_tag, frame.meta.reg_b];
-            let queue = state.with_queue(hash.value, Arc::clone);
-            if let Some(rq) = queue {
-                let (function, vport) = (function.clone(), function.vport.clone());
-                self.learn(|r| r.end(End::Queue { function, vport, rq, rss: info.rss_type }, marks));
-            }
-        }
-        let end = state.with_queue(hash.value, |rq| (rq.rqn(), rq.deliver(&mem, &**function, frame, &info, self.now)));
-        match end {
-            Some((rqn, Ok(()))) => self.note(|| format!("received by rq {rqn:#x}")),
-            Some((rqn, Err(e))) => {
-                if !matches!(e, RxDrop::NoBuffer) {
-                    function.vport.rx.errors.count(frame.len());
-                }
-                self.note(|| format!("dropped by rq {rqn:#x}: {e}"));
-            }
-            None => self.note(|| "dropped: the RQT is empty".into()),
-        }
+    /// Whether frames may wait for receive buffers.
+    pub(super) fn can_wait(&self) -> bool {
+        self.pause.is_some()
     }
 
-    /// Whether a frame that the function sent itself is not taken. The field is
-    /// called `self_lb_block`, but a bit that is set lets frames pass: so the
-    /// driver uses it (`mlx5e_modify_tirs_lb`, `TIR_ALLOW_SELF_LB_UC`).
-    fn blocked_loopback(&self, function: &FunctionPlane, tir: &Tir, allow: u32, frame: &Frame<'_>) -> bool {
-        const UNICAST: u32 = 1;
-        const MULTICAST: u32 = 2;
-        let m = &frame.meta;
-        let own = !m.from_wire && m.source_vport == function.vport.number && m.source_td == tir.td;
-        let bit = if Cast::of(frame.headers()) == Cast::Unicast { UNICAST } else { MULTICAST };
-        own && allow & bit == 0
+    /// Has a frame wait for a receive buffer, if it may and as long as it may.
+    pub(super) fn wait_while(&mut self, starved: impl Fn() -> bool) {
+        if let Some(pause) = &mut self.pause {
+            while starved() && pause() {}
+        }
     }
 
     /// A frame leaves by the physical port.
@@ -444,13 +417,20 @@ impl<'n> Pipeline<'n> {
                     self.enter_port(other, frame);
                 }
             }
-            Far::Outside(wire) => {
-                self.left = true;
-                if !wire.transmit(frame) {
-                    card.port.tx_discards.add(1);
-                }
+            Far::Outside(_) => {
+                self.learn(|r| r.end(End::Wire(card.index), [0; 3]));
+                self.leave_by_wire(card, frame);
                 self.note(|| "left by the wire".into());
             }
+        }
+    }
+
+    /// A frame leaves the process.
+    pub(super) fn leave_by_wire(&mut self, card: &Card, frame: &Frame<'_>) {
+        let Far::Outside(wire) = &card.port.far else { return };
+        self.left = true;
+        if !wire.transmit(frame) {
+            card.port.tx_discards.add(1);
         }
     }
 
@@ -498,8 +478,10 @@ impl<'n> Pipeline<'n> {
 }
 
 impl Drop for Pipeline<'_> {
-    /// The burst is over: wires outside send what they held back.
+    /// The burst is over: joined segments are received, wires outside send what they
+    /// held back.
     fn drop(&mut self) {
+        self.end_merges();
         if !self.left {
             return;
         }

@@ -11,7 +11,7 @@ use super::mkey::{Mkey, RESERVED_LKEY};
 use super::tir::Tir;
 use super::vport::Vport;
 use crate::dma::Dma;
-use crate::queue::{AsyncEqs, Cq, Eq, KeyCheck, KeyFault, KeyUse, Sq};
+use crate::queue::{AsyncEqs, Cq, Eq, KeyCheck, KeyFault, KeyUse, Remap, Sq};
 use crate::steering::Reader;
 
 /// A queue and the UAR page that its owner rings.
@@ -129,6 +129,10 @@ impl KeyCheck for Keys<'_> {
         }
         mkey.resolve(addr, len, key.access, each)
     }
+
+    fn remap(&self, remap: &Remap<'_>) -> Result<(), KeyFault> {
+        self.function.remap(remap)
+    }
 }
 
 impl KeyCheck for FunctionPlane {
@@ -144,5 +148,10 @@ impl KeyCheck for FunctionPlane {
             return Err(KeyFault);
         }
         mkey.resolve(addr, len, key.access, each)
+    }
+    fn remap(&self, remap: &Remap<'_>) -> Result<(), KeyFault> {
+        let keys = self.mkeys.pin();
+        let mkey = keys.get(&(remap.key >> 8)).filter(|m| m.key == remap.key).ok_or(KeyFault)?;
+        mkey.remap(remap)
     }
 }

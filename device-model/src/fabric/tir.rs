@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::packet::MatchKey;
+use crate::packet::checksum::Summary;
 use crate::packet::toeplitz::{HashFn, RxHash, Selector, rx_hash};
-use crate::queue::Rq;
+use crate::packet::{Frame, L3, MatchKey, lro};
+use crate::queue::{Rq, Segment};
 
 /// Receive queue table.
 #[derive(Debug)]
@@ -43,6 +44,34 @@ pub struct TirState {
     /// The function's own frames that are taken: bit 0 unicast, bit 1
     /// multicast.
     pub self_lb_block: u32,
+    /// Which segments are joined.
+    pub lro: Lro,
+}
+
+/// Joining of TCP segments (`packet_merge_mask`). It happens in striding queues; others
+/// receive each frame by itself. What is being joined never waits for longer than the
+/// burst in which it came, which is within any `lro_timeout_period_usecs`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lro {
+    /// Over IPv4.
+    pub ipv4: bool,
+    /// Over IPv6.
+    pub ipv6: bool,
+    /// Most bytes behind the IP header.
+    pub limit: u32,
+}
+
+impl Lro {
+    /// The segment that a frame is, if it is to be joined with others.
+    #[inline]
+    pub fn segment(self, frame: &Frame<'_>, sums: &Summary) -> Option<Segment> {
+        let wanted = match frame.layers.l3 {
+            L3::Ipv4 => self.ipv4,
+            L3::Ipv6 => self.ipv6,
+            L3::None => false,
+        };
+        if wanted { lro::segment(frame, sums) } else { None }
+    }
 }
 
 /// Transport interface receive.

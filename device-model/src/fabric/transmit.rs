@@ -1,6 +1,6 @@
 //! From a send WQE to frames.
 
-use super::burst::{self, From, KEPT, Note};
+use super::burst::{self, From, KEPT, Note, Source};
 use super::flows::cache::Cache;
 use super::pipeline::Pipeline;
 use crate::dma::Near;
@@ -30,6 +30,8 @@ pub struct Transmit<'a, 'n> {
     /// formed; used again and again.
     frames: Vec<Frame<'a>>,
     notes: Vec<Note>,
+    /// A message that is cut into frames; one at most.
+    message: Vec<Frame<'a>>,
     /// What the port's parser knows of tunnels.
     tunnels: TunnelPorts,
     /// Bytes that may be sent, and that were.
@@ -51,7 +53,8 @@ impl<'a, 'n> Transmit<'a, 'n> {
         let watched = nic.explainer.is_on() || nic.capture.is_on() || nic.faults.at(Place::Frames);
         let cache = cache.filter(|_| !watched);
         let tunnels = **from.card.fabric.tunnels.load();
-        Self { pipeline, cache, from, near, frames: Vec::new(), notes: Vec::new(), tunnels, allowance, sent: 0 }
+        let (frames, notes, message) = (Vec::new(), Vec::new(), Vec::new());
+        Self { pipeline, cache, from, near, frames, notes, message, tunnels, allowance, sent: 0 }
     }
 
     /// Bytes that were sent.
@@ -61,14 +64,16 @@ impl<'a, 'n> Transmit<'a, 'n> {
 
     /// Forms the bytes of the next frame, of an LSO the whole message.
     fn form(&mut self, wqe: &TxWqe<'_>) -> Result<&mut Frame<'a>, WqeFault> {
-        let n = self.notes.len();
-        while self.frames.len() <= n {
-            self.frames.push(Frame::empty());
-        }
-        let f = &mut self.frames[n];
+        let f = nth(&mut self.frames, self.notes.len());
         f.tunnel_ports = self.tunnels;
         gather(f, wqe, &self.near)?;
         Ok(f)
+    }
+
+    /// Who sends, as flows are told apart.
+    fn sender(&self, wqe: &TxWqe<'_>) -> Sender {
+        let From { card, function, .. } = self.from;
+        Sender { card: card.index as u8, vport: function.vport.number, sqn: wqe.sqn, reg_a: wqe.metadata }
     }
 
     fn is_down(&self) -> bool {
@@ -78,35 +83,59 @@ impl<'a, 'n> Transmit<'a, 'n> {
 
     /// A frame whose flow may be known: it is kept, or goes the long way.
     fn keep(&mut self, wqe: &TxWqe<'_>) -> Result<TxResult, WqeFault> {
-        let from = self.from;
-        let sender = Sender {
-            card: from.card.index as u8,
-            vport: from.function.vport.number,
-            sqn: wqe.sqn,
-            reg_a: wqe.metadata,
-        };
-        let f = self.form(wqe)?;
-        let bytes = f.len() as u64;
-        match f.quick_parse(sender) {
+        let sender = self.sender(wqe);
+        let bytes = self.form(wqe)?.len() as u64;
+        self.keep_formed(sender, fill(wqe), true);
+        Ok(TxResult::Sent { frames: 1, bytes })
+    }
+
+    /// The frame that was formed last. With `begins` it is the first of its message.
+    #[inline]
+    fn keep_formed(&mut self, sender: Sender, fill: Fill, begins: bool) {
+        let at = self.notes.len();
+        let reg_a = sender.reg_a;
+        match self.frames[at].quick_parse(sender) {
             Some(key) => {
-                self.notes.push(Note { key, hash: key.hash(), fill: fill(wqe), reg_a: wqe.metadata });
+                self.notes.push(Note { key, hash: key.hash(), fill, reg_a, begins });
                 if self.notes.len() >= KEPT {
                     self.flush();
                 }
             }
             None => {
                 // Those before it first.
-                let at = self.notes.len();
                 self.flush();
-                let f = &mut self.frames[at];
+                let (from, f) = (self.from, &mut self.frames[at]);
                 f.key.0.fill(0);
-                burst::read_headers(from, f, wqe.metadata);
-                checksum::fill(f, fill(wqe));
-                self.pipeline.begin_message();
+                burst::read_headers(from, f, reg_a);
+                checksum::fill(f, fill);
+                if begins {
+                    self.pipeline.begin_message();
+                }
                 self.pipeline.send(from.card, from.function, f);
             }
         }
-        Ok(TxResult::Sent { frames: 1, bytes })
+    }
+
+    /// A message whose segments' flows may be known: they are kept, or it goes the
+    /// long way.
+    fn keep_segments(&mut self, wqe: &TxWqe<'_>, mss: usize) -> Result<TxResult, WqeFault> {
+        let sender = self.sender(wqe);
+        let message = nth(&mut self.message, 0);
+        message.tunnel_ports = self.tunnels;
+        gather(message, wqe, &self.near)?;
+        if message.quick_parse(sender).is_none() {
+            return self.send_now(wqe);
+        }
+        let cut = lso::Cut::new(message, mss, wqe.header.len()).ok_or(WqeFault::LsoParameters)?;
+        let (mut frames, mut bytes) = (0, 0);
+        for i in 0..cut.count() {
+            let segment = nth(&mut self.frames, self.notes.len());
+            cut.segment(&self.message[0], i, segment);
+            frames += 1;
+            bytes += segment.len() as u64;
+            self.keep_formed(sender, cut.fill(), i == 0);
+        }
+        Ok(TxResult::Sent { frames, bytes })
     }
 
     /// A frame or message that goes the long way.
@@ -152,8 +181,11 @@ impl TxSink for Transmit<'_, '_> {
             self.from.function.tx_link_down.add(1);
             return TxResult::Dropped;
         }
-        let plain = self.cache.is_some() && wqe.mss.is_none() && wqe.vlan.is_none();
-        let sent = if plain { self.keep(wqe) } else { self.send_now(wqe) };
+        let sent = match wqe.mss {
+            _ if self.cache.is_none() || wqe.vlan.is_some() => self.send_now(wqe),
+            Some(mss) => self.keep_segments(wqe, mss.get().into()),
+            None => self.keep(wqe),
+        };
         if let Ok(TxResult::Sent { bytes, .. }) = &sent {
             self.sent = self.sent.saturating_add(*bytes);
         }
@@ -163,7 +195,7 @@ impl TxSink for Transmit<'_, '_> {
     fn flush(&mut self) {
         let n = self.notes.len();
         if let Some(cache) = self.cache.as_deref_mut().filter(|_| n > 0) {
-            burst::send(self.pipeline, cache, self.from, &mut self.frames[..n], &self.notes);
+            burst::send(self.pipeline, cache, Source::Queue(self.from), &mut self.frames[..n], &self.notes);
             self.notes.clear();
         }
     }
@@ -176,6 +208,14 @@ impl TxSink for Transmit<'_, '_> {
         let from = &self.from;
         self.pipeline.nic.unmodelled.record(from.card.index, from.function.id, Access::WqeOpcode(opcode));
     }
+}
+
+/// A frame that is there to be used again.
+fn nth<'f, 'm>(frames: &'f mut Vec<Frame<'m>>, n: usize) -> &'f mut Frame<'m> {
+    while frames.len() <= n {
+        frames.push(Frame::empty());
+    }
+    &mut frames[n]
 }
 
 fn fill(wqe: &TxWqe<'_>) -> Fill {

@@ -310,7 +310,7 @@ impl<'m> Frame<'m> {
 
     /// Makes this frame one of `of`'s first `hdr` bytes followed by `len` bytes
     /// of what lies `from` behind them. Both ranges must lie in `of`, and the
-    /// headers in its header buffer. Match key, layers and metadata are `of`'s.
+    /// headers in its header buffer. Layers and metadata are `of`'s, the match key stays.
     pub(crate) fn cut_from(&mut self, of: &Self, hdr: usize, from: usize, len: usize) {
         let h = of.headers();
         // Headers that have grown leave less room before them.
@@ -344,7 +344,6 @@ impl<'m> Frame<'m> {
             skip = 0;
             left -= take;
         }
-        self.key.0 = of.key.0;
         self.layers = of.layers;
         self.inner = of.inner;
         self.tunnel = of.tunnel;

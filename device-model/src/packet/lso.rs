@@ -16,6 +16,43 @@ pub const MAX_SEGMENTS: usize = 4096;
 /// Longest IP packet.
 const IP_MAX: usize = 0xffff;
 
+/// How a frame is cut into segments.
+pub(crate) struct Cut {
+    plan: Plan,
+    mss: usize,
+    payload: usize,
+}
+
+impl Cut {
+    /// Of a parsed frame; None where [`segment`] answers that.
+    pub(crate) fn new(f: &Frame<'_>, mss: usize, hdr_len: usize) -> Option<Self> {
+        let plan = Plan::new(f, hdr_len)?;
+        let payload = f.len().checked_sub(hdr_len)?;
+        if mss == 0 || hdr_len - usize::from(f.layers.l3_off) + mss.min(payload) > IP_MAX {
+            return None;
+        }
+        let cut = Self { plan, mss, payload };
+        (cut.count() <= MAX_SEGMENTS).then_some(cut)
+    }
+
+    /// How many segments there are.
+    pub(crate) fn count(&self) -> usize {
+        self.payload.div_ceil(self.mss).max(1)
+    }
+
+    /// Checksums that are to be filled in.
+    pub(crate) fn fill(&self) -> Fill {
+        self.plan.fill
+    }
+
+    /// Makes `s` segment number `i`, all but its checksums and its match key.
+    pub(crate) fn segment<'m>(&self, f: &Frame<'m>, i: usize, s: &mut Frame<'m>) {
+        let from = i * self.mss;
+        s.cut_from(f, self.plan.hdr_len, from, self.mss.min(self.payload.saturating_sub(from)));
+        self.plan.finish(s, i, from, i + 1 == self.count());
+    }
+}
+
 /// What every segment starts from.
 struct Plan {
     /// The segmented stack lies inside a tunnel.
@@ -42,23 +79,15 @@ struct Plan {
 /// `mss` is 0, a segment would not be an IP packet, or there would be more than
 /// [`MAX_SEGMENTS`].
 pub fn segment<'m>(f: &Frame<'m>, mss: usize, hdr_len: usize, mut each: impl FnMut(&mut Frame<'m>)) -> Option<usize> {
-    let plan = Plan::new(f, hdr_len)?;
-    let payload = f.len().checked_sub(hdr_len)?;
-    if mss == 0 || hdr_len - usize::from(f.layers.l3_off) + mss.min(payload) > IP_MAX {
-        return None;
-    }
-    let n = payload.div_ceil(mss).max(1);
-    if n > MAX_SEGMENTS {
-        return None;
-    }
+    let cut = Cut::new(f, mss, hdr_len)?;
     let mut s = Frame::empty();
-    for i in 0..n {
-        let from = i * mss;
-        s.cut_from(f, hdr_len, from, mss.min(payload - from));
-        plan.finish(&mut s, i, from, i + 1 == n);
+    for i in 0..cut.count() {
+        s.key.0 = f.key.0;
+        cut.segment(f, i, &mut s);
+        fill(&mut s, cut.fill());
         each(&mut s);
     }
-    Some(n)
+    Some(cut.count())
 }
 
 impl Plan {
@@ -136,7 +165,6 @@ impl Plan {
             s.parse();
         }
         debug_assert!(s.headers().len() >= self.hdr_len);
-        fill(s, self.fill);
     }
 }
 

@@ -17,6 +17,7 @@ pub mod frame;
 pub mod headers;
 pub mod key;
 pub mod layers;
+pub mod lro;
 pub mod lso;
 mod parse;
 mod parse_tunnel;

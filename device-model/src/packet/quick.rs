@@ -83,6 +83,8 @@ impl Frame<'_> {
     }
 }
 
+// Where it is called, its results are not moved.
+#[inline(always)]
 fn read(h: &[u8], len: usize, ports: &TunnelPorts, from: Sender) -> Option<(Layers, FlowKey)> {
     let mac = h.first_chunk::<MIN_LEN>()?;
     let dmac = u64::from_be_bytes(*mac.first_chunk::<8>()?) >> 16;

@@ -357,6 +357,16 @@ impl CqBatch<'_, '_> {
     /// Writes an error completion (`struct mlx5_err_cqe`). Errors count as
     /// solicited.
     pub fn fail(&mut self, d: Debtor, fault: WqeFault) -> Result<(), CqFault> {
+        self.fail_with(d, fault, |_| ())
+    }
+
+    /// As [`Self::fail`], with what `more` sets.
+    pub fn fail_with(
+        &mut self,
+        d: Debtor,
+        fault: WqeFault,
+        more: impl FnOnce(&mut ViewMut<'_, Cqe64>),
+    ) -> Result<(), CqFault> {
         self.write(true, |cqe| {
             cqe.set(Cqe64::user_index, d.user_index)
                 .set_bytes(Cqe64::error_syndromes, &[fault as u8, fault.syndrome()])
@@ -364,6 +374,7 @@ impl CqBatch<'_, '_> {
                 .set(Cqe64::send_opcode, d.wqe_opcode.into())
                 .set(Cqe64::wqe_counter, d.wqe_counter.into())
                 .set(Cqe64::opcode, if d.send { cqe_opcode::REQ_ERR } else { cqe_opcode::RESP_ERR });
+            more(cqe);
         })
     }
 }

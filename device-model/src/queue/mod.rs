@@ -11,16 +11,22 @@
 //! than a ring, a WQE or the caller's budget.
 //!
 //! Not modelled: CQE compression, CQ moderation (an event is sent at once) and
-//! resizing, striding RQs, shared receive queues, multi-packet WQEs, UMR, TLS.
+//! resizing, shared receive queues, multi-packet WQEs, UMR of other fields than
+//! `free` and of indirect keys (KLM, KSM), header-data split, TLS.
 
 mod cq;
 mod doorbell;
 mod eq;
+mod merge;
 mod ring;
 mod rq;
 mod scatter;
 mod schedule;
+mod session;
 mod sq;
+mod stride;
+mod umr;
+mod window;
 mod wqe;
 
 #[cfg(test)]
@@ -28,16 +34,23 @@ mod mini_driver;
 #[cfg(test)]
 mod tests_cq;
 #[cfg(test)]
+mod tests_merge;
+#[cfg(test)]
 mod tests_rx;
+#[cfg(test)]
+mod tests_stride;
 #[cfg(test)]
 mod tests_tx;
 
 pub use cq::{Arm, Cq, CqBatch, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor};
 pub use doorbell::Doorbell;
 pub use eq::{AsyncEqs, EVENT_DATA, Eq, EqConfig, EqSnapshot};
+pub use merge::{SAME, Segment};
 pub use ring::Ring;
-pub use rq::{QCounter, Rq, RqConfig, RqSnapshot, RssType, RxDrop, RxFrame, RxInfo, RxSession};
+pub use rq::{QCounter, Rq, RqConfig, RqSnapshot, RssType, RxDrop, RxFrame, RxInfo};
+pub use session::RxSession;
 pub use sq::{PollResult, Sq, SqConfig, SqSnapshot, TxResult, TxSink};
+pub use stride::Strides;
 pub use wqe::{Csum, Piece, SwParser, TxSeg, TxWqe, WqeFault};
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -138,4 +151,28 @@ pub trait KeyCheck {
     /// Under a physical-address key the address is the IOVA. The ranges' sum
     /// must be `len`.
     fn resolve(&self, key: KeyUse, addr: u64, len: u32, each: impl FnMut(u64, u32)) -> Result<(), KeyFault>;
+
+    /// Changes a key's translations at once for all who use it.
+    fn remap(&self, _: &Remap<'_>) -> Result<(), KeyFault> {
+        Err(KeyFault)
+    }
+}
+
+/// What a UMR changes of a memory key. Its numbers are the guest's.
+#[derive(Debug, Clone, Copy)]
+pub struct Remap<'a> {
+    /// The key.
+    pub key: u32,
+    /// Protection domain of the queue, which must be the key's.
+    pub pd: u32,
+    /// User context of the queue, which must be the key's.
+    pub uid: u16,
+    /// The first translation that changes.
+    pub first: usize,
+    /// The new ones (`struct mlx5_mtt`).
+    pub translations: &'a [u8],
+    /// The key must be free, or must not.
+    pub expect_free: Option<bool>,
+    /// The key becomes free or usable.
+    pub free: Option<bool>,
 }

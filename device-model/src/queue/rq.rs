@@ -1,23 +1,24 @@
-//! Receive queues.
+//! Receive queues. [`super::stride`] has those whose buffers take many frames.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
-use sfnic_firmware_cmds::entries::{Cqe64, TERMINATE_SCATTER_LKEY, WqRecord, WqeData, WqeNext, cqe_opcode};
+use parking_lot::Mutex;
+use sfnic_firmware_cmds::entries::{Cqe64, TERMINATE_SCATTER_LKEY, WqRecord, WqeData, WqeNext};
 use sfnic_firmware_cmds::{Layout, Refusal, Syndrome, View};
 use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
 use super::cq::{Cq, CqBatch, CqFault, Debtor};
+use super::merge::Merge;
 use super::ring::Ring;
-use super::scatter::{Scatter, Source, VLAN_AT, VLAN_LEN, scatter};
+use super::session::RxSession;
+use super::stride::{Open, Strides};
+use super::window::Window;
 use super::wqe::WqeFault;
 use super::{Access, KeyCheck, KeyUse, StateCell, WqState};
 use crate::dma::{DmaAccess, DmaError, Memory, Near};
 
-/// Longest receive WQE: 64 data segments.
-const MAX_STRIDE: usize = 1024;
 /// Most guest ranges that one frame is scattered over.
 const MAX_RANGES: usize = 256;
 
@@ -35,6 +36,8 @@ pub struct RqConfig {
     /// WQEs form a linked list (`wq_type` 0) instead of a cycle (1): the first
     /// segment of each names the next.
     pub linked: bool,
+    /// Each WQE is one buffer for many frames (`wq_type` 2 and 3).
+    pub strides: Option<Strides>,
     /// Where completions go.
     pub cq: Arc<Cq>,
     /// Doorbell record, 8-byte aligned; its first dword is the receive counter.
@@ -122,6 +125,11 @@ pub trait RxFrame {
         self.len() == 0
     }
 
+    /// The frame, where all of it lies in memory of ours.
+    fn whole(&self) -> Option<&[u8]> {
+        None
+    }
+
     /// Copies the bytes from `offset` on, as many as `dst` is long; the range
     /// lies within the frame. Fails where the sender's memory is gone.
     fn copy_to(&self, offset: usize, dst: &VolatileSlice<'_>) -> Result<(), DmaError>;
@@ -176,28 +184,32 @@ pub struct RqSnapshot {
 }
 
 #[derive(Debug)]
-struct Inner {
-    consumer: u16,
+pub(super) struct Inner {
+    pub(super) consumer: u16,
     producer: u16,
     /// Index of the next WQE in a linked list.
     next: u16,
-    vlan_strip_disable: bool,
-    scatter_fcs: bool,
-    counter_set: Option<Arc<QCounter>>,
-    raw: [u8; MAX_STRIDE],
-    ranges: SmallVec<[(u64, u32); 16]>,
-    packets: u64,
-    bytes: u64,
-    no_buffer: u64,
-    too_long: u64,
+    /// The WQE that frames go into, of a striding queue; it is the last of `window`.
+    pub(super) open: Option<Open>,
+    /// Segments that are being joined behind what `open` has in use.
+    pub(super) merge: Option<Box<Merge>>,
+    pub(super) vlan_strip_disable: bool,
+    pub(super) scatter_fcs: bool,
+    pub(super) counter_set: Option<Arc<QCounter>>,
+    window: Window,
+    pub(super) ranges: SmallVec<[(u64, u32); 16]>,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    pub(super) no_buffer: u64,
+    pub(super) too_long: u64,
     errors: u64,
 }
 
 /// A receive queue: a ring of WQEs, each a list of buffers for one frame.
 #[derive(Debug)]
 pub struct Rq {
-    config: RqConfig,
-    state: StateCell,
+    pub(super) config: RqConfig,
+    pub(super) state: StateCell,
     inner: Mutex<Inner>,
 }
 
@@ -216,10 +228,12 @@ impl Rq {
             consumer: 0,
             producer: 0,
             next: 0,
+            open: None,
+            merge: None,
             vlan_strip_disable: config.vlan_strip_disable,
             scatter_fcs: config.scatter_fcs,
             counter_set: config.counter_set.clone(),
-            raw: [0; MAX_STRIDE],
+            window: Window::default(),
             ranges: SmallVec::new(),
             packets: 0,
             bytes: 0,
@@ -254,6 +268,7 @@ impl Rq {
             WqState::Rst => reset(&mut q),
             WqState::Err => {
                 let near = Near::new(mem);
+                q.merge = None;
                 self.flush(&mut q, &near, &mut self.config.cq.batch(&near));
             }
             WqState::Rdy => {}
@@ -300,9 +315,29 @@ impl Rq {
         }
     }
 
-    /// Whether the queue is ready and the driver has posted no buffer.
-    pub fn is_starved(&self, mem: &Memory) -> bool {
-        self.state.get() == WqState::Rdy && self.posted(&mut self.inner.lock(), &Near::new(mem)) == 0
+    /// Whether the queue is ready and has no buffer for a frame of `len` bytes
+    /// because the driver has posted none.
+    pub fn is_starved(&self, mem: &Memory, len: usize) -> bool {
+        self.lacks(&mut self.inner.lock(), &Near::new(mem), len)
+    }
+
+    /// As [`Self::is_starved`].
+    pub(super) fn lacks(&self, q: &mut Inner, mem: &Near<'_>, len: usize) -> bool {
+        if self.state.get() != WqState::Rdy {
+            return false;
+        }
+        match self.posted(q, mem) {
+            0 => true,
+            1 if self.is_too_full(q, len) => {
+                // The last one that is known of is in use.
+                let used = q.consumer;
+                q.consumer = q.producer;
+                let more = self.posted(q, mem);
+                q.consumer = used;
+                more == 0
+            }
+            _ => false,
+        }
     }
 
     /// Receives a frame; see [`RxSession::deliver`].
@@ -331,12 +366,12 @@ impl Rq {
             return Err(RxDrop::NotReady);
         }
         let inner = self.inner.lock();
-        Ok(RxSession { rq: self, inner, mem, keys, cq: self.config.cq.batch(mem), now })
+        Ok(RxSession::new(self, inner, self.config.cq.batch(mem), mem, keys, now))
     }
 
     /// How many WQEs are posted; looks at the record where none is known of.
     /// A counter further ahead than the ring is long is nonsense: none.
-    fn posted(&self, q: &mut Inner, mem: &Near<'_>) -> u16 {
+    pub(super) fn posted(&self, q: &mut Inner, mem: &Near<'_>) -> u16 {
         if q.producer == q.consumer {
             let Ok(word) = mem.dma_read32(self.config.dbr_addr + 4 * WqRecord::receive_counter.dword() as u64) else {
                 return 0;
@@ -351,36 +386,46 @@ impl Rq {
         0
     }
 
+    /// Where the WQE that is next lies, and how many of the bytes from there on are
+    /// posted of so many WQEs. In a cycle they lie behind each other; where the second
+    /// of a linked list lies only the first one knows.
+    fn place(&self, q: &Inner, posted: u16) -> (u64, usize) {
+        let stride = 1usize << self.config.log_stride;
+        let (number, there) = if self.config.linked { (self.index(q), 1) } else { (q.consumer, posted) };
+        (u64::from(number) * stride as u64, stride * usize::from(there))
+    }
+
     /// Index in the ring of the WQE that is next.
-    fn index(&self, q: &Inner) -> u16 {
+    pub(super) fn index(&self, q: &Inner) -> u16 {
         let mask = ((1u32 << self.config.log_size) - 1) as u16;
         mask & if self.config.linked { q.next } else { q.consumer }
     }
 
-    fn advance(&self, q: &mut Inner, next: u16) {
+    pub(super) fn advance(&self, q: &mut Inner, next: u16) {
         q.next = next;
         q.consumer = q.consumer.wrapping_add(1);
     }
 
-    /// Reads WQE `index` and finds room for `len` bytes in its buffers; the
-    /// ranges are in `q.ranges` then. Answers the link to the next WQE. Too
-    /// little room is [`WqeFault::Length`].
-    fn read_wqe(
-        &self,
-        q: &mut Inner,
-        mem: &Near<'_>,
-        keys: &impl KeyCheck,
-        index: u16,
-        len: usize,
-    ) -> Result<u16, WqeFault> {
-        let stride = 1usize << self.config.log_stride;
-        let raw = &mut q.raw[..stride];
-        self.config.ring.read(mem, u64::from(index) * stride as u64, raw).map_err(|_| WqeFault::QueueDma)?;
-        let (next, list) = match raw.split_at_checked(WqeNext::SIZE).filter(|_| self.config.linked) {
-            Some((head, list)) => (View::<WqeNext>::new(head).get(WqeNext::next_wqe_index) as u16, list),
-            None => (0, &*raw),
-        };
+    /// Reads the first of the `posted` WQEs and answers the link to the next one.
+    pub(super) fn read_wqe(&self, q: &mut Inner, mem: &Near<'_>, posted: u16) -> Result<u16, WqeFault> {
+        let (at, there) = self.place(q, posted);
+        if self.config.linked {
+            q.window.clear();
+        }
+        let wqe = q.window.get(&self.config.ring, mem, at, 1 << self.config.log_stride, there);
+        let wqe = wqe.map_err(|_| WqeFault::QueueDma)?;
+        let head = wqe.get(..WqeNext::SIZE).filter(|_| self.config.linked);
+        Ok(head.map_or(0, |head| View::<WqeNext>::new(head).get(WqeNext::next_wqe_index) as u16))
+    }
+
+    /// Finds `len` bytes from byte `skip` on in the buffers of the WQE that was
+    /// read last; the ranges are in `q.ranges` then. Too little room is
+    /// [`WqeFault::Length`].
+    pub(super) fn find(&self, q: &mut Inner, keys: &impl KeyCheck, skip: u64, len: usize) -> Result<(), WqeFault> {
+        let from = if self.config.linked { WqeNext::SIZE } else { 0 };
+        let list = q.window.last().get(from..1 << self.config.log_stride).unwrap_or(&[]);
         q.ranges.clear();
+        let mut skip = skip;
         let mut left = u32::try_from(len).map_err(|_| WqeFault::Length)?;
         for seg in list.chunks_exact(WqeData::SIZE).map(View::<WqeData>::new) {
             if left == 0 {
@@ -391,11 +436,18 @@ impl Rq {
                 break;
             }
             // A count of zero means 2 GiB.
-            let n = if count == 0 { left } else { left.min(count) };
+            let room = if count == 0 { 1 << 31 } else { u64::from(count) };
+            if skip >= room {
+                skip -= room;
+                continue;
+            }
+            let n = u64::from(left).min(room - skip) as u32;
+            let addr = seg.get64(WqeData::addr).checked_add(skip).ok_or(WqeFault::Key)?;
+            skip = 0;
             let key = KeyUse { lkey, pd: self.config.pd, reserved: self.config.reserved_key, access: Access::Write };
             let ranges = &mut q.ranges;
             let mut fits = true;
-            let resolved = keys.resolve(key, seg.get64(WqeData::addr), n, |iova, len| {
+            let resolved = keys.resolve(key, addr, n, |iova, len| {
                 fits &= ranges.len() < MAX_RANGES;
                 if fits && len > 0 {
                     ranges.push((iova, len));
@@ -406,11 +458,11 @@ impl Rq {
             }
             left -= n;
         }
-        if left == 0 { Ok(next) } else { Err(WqeFault::Length) }
+        if left == 0 { Ok(()) } else { Err(WqeFault::Length) }
     }
 
-    /// Completes WQE `index` with an error.
-    fn fail(&self, q: &mut Inner, cq: &mut CqBatch<'_, '_>, index: u16, fault: WqeFault) {
+    /// Completes WQE `index`, or what is left of it, with an error.
+    pub(super) fn fail(&self, q: &mut Inner, cq: &mut CqBatch<'_, '_>, index: u16, fault: WqeFault) {
         q.errors += 1;
         if let Some(c) = &q.counter_set {
             let kind = if fault == WqeFault::Flushed { &c.resp_cqe_flush_error } else { &c.resp_cqe_error };
@@ -419,128 +471,39 @@ impl Rq {
         if fault != WqeFault::Flushed {
             tracing::debug!(rqn = self.config.rqn, index, %fault, "receive queue in error");
         }
+        let open = q.open.take();
+        let strides = self.config.strides.map(|s| s.left(open));
         // A broken completion queue tells the driver by an event.
-        let _ = cq.fail(self.debtor(index), fault);
-        let next = View::<WqeNext>::new(&q.raw[..WqeNext::SIZE]).get(WqeNext::next_wqe_index) as u16;
-        self.advance(q, next);
+        let _ = cq.fail_with(self.debtor(index), fault, |cqe| {
+            if let Some(n) = strides {
+                cqe.set(Cqe64::wqe_id, index.into());
+                cqe.set(Cqe64::consumed_strides, n.min(Cqe64::consumed_strides.max()));
+            }
+        });
+        let next = q.window.last().get(..WqeNext::SIZE).map(View::<WqeNext>::new);
+        self.advance(q, next.map_or(0, |n| n.get(WqeNext::next_wqe_index) as u16));
     }
 
     /// Flushes what is posted, at most a ring's worth.
-    fn flush(&self, q: &mut Inner, mem: &Near<'_>, cq: &mut CqBatch<'_, '_>) {
+    pub(super) fn flush(&self, q: &mut Inner, mem: &Near<'_>, cq: &mut CqBatch<'_, '_>) {
         if !self.config.flush_in_error {
             return;
         }
         q.producer = q.consumer;
         for _ in 0..self.posted(q, mem) {
             let index = self.index(q);
-            let stride = 1u64 << self.config.log_stride;
-            let head = &mut q.raw[..WqeNext::SIZE];
-            if self.config.ring.read(mem, u64::from(index) * stride, head).is_err() {
+            let (at, there) = self.place(q, 1);
+            q.window.clear();
+            if q.window.get(&self.config.ring, mem, at, WqeNext::SIZE, there).is_err() {
                 return;
             }
             self.fail(q, cq, index, WqeFault::Flushed);
         }
     }
 
-    fn debtor(&self, index: u16) -> Debtor {
+    pub(super) fn debtor(&self, index: u16) -> Debtor {
         let RqConfig { rqn, user_index, .. } = self.config;
         Debtor { send: false, qpn: rqn, user_index, wqe_opcode: 0, wqe_counter: index }
-    }
-}
-
-/// A receive queue and its completion queue, locked for several frames. What
-/// becomes of them is told by one event when the session ends.
-pub struct RxSession<'a, 'm, K> {
-    rq: &'a Rq,
-    /// Declared before the queue's lock: the completion queue is released first.
-    cq: CqBatch<'a, 'm>,
-    inner: MutexGuard<'a, Inner>,
-    mem: &'a Near<'m>,
-    keys: &'a K,
-    now: u64,
-}
-
-impl<K: KeyCheck> RxSession<'_, '_, K> {
-    /// The queue.
-    pub fn rq(&self) -> &Rq {
-        self.rq
-    }
-
-    /// Receives a frame: copies it into the next posted buffers and writes the
-    /// completion. The receive counter is read only when the posted buffers
-    /// known of are used up.
-    pub fn deliver(&mut self, frame: &impl RxFrame, info: &RxInfo) -> Result<(), RxDrop> {
-        let (rq, q, mem) = (self.rq, &mut *self.inner, self.mem);
-        if rq.state.get() != WqState::Rdy {
-            return Err(RxDrop::NotReady);
-        }
-        if rq.posted(q, mem) == 0 {
-            q.no_buffer += 1;
-            if let Some(c) = &q.counter_set {
-                c.out_of_buffer.fetch_add(1, Ordering::Relaxed);
-            }
-            return Err(RxDrop::NoBuffer);
-        }
-        let strip = !q.vlan_strip_disable && info.vlan.is_some() && frame.len() >= VLAN_AT + VLAN_LEN;
-        let fcs = info.fcs.filter(|_| q.scatter_fcs);
-        let body = frame.len() - if strip { VLAN_LEN } else { 0 };
-        let len = body + fcs.map_or(0, |f| f.len());
-        let index = rq.index(q);
-        let step = match rq.read_wqe(q, mem, self.keys, index, len) {
-            Ok(next) => match scatter(mem, &q.ranges, &Source { frame, strip, body, fcs }) {
-                Ok(()) => Ok(next),
-                Err(Scatter::Source) => return Err(RxDrop::Source),
-                Err(Scatter::Buffer) => Err(WqeFault::Dma),
-            },
-            Err(WqeFault::Length) => {
-                q.too_long += 1;
-                return Err(RxDrop::TooLong);
-            }
-            Err(fault) => Err(fault),
-        };
-        let result = match step {
-            Ok(next) => {
-                rq.advance(q, next);
-                self.complete(index, len, strip, info)
-            }
-            Err(fault) => {
-                rq.fail(q, &mut self.cq, index, fault);
-                Err(RxDrop::Buffer(fault))
-            }
-        };
-        if result.is_err() {
-            rq.state.set(WqState::Err);
-            rq.flush(&mut self.inner, mem, &mut self.cq);
-        }
-        result
-    }
-
-    fn complete(&mut self, index: u16, len: usize, strip: bool, info: &RxInfo) -> Result<(), RxDrop> {
-        let cut = |field: sfnic_firmware_cmds::layout::Field<Cqe64>, value: u32| value & field.max();
-        let sum = if strip { info.check_sum_stripped } else { info.check_sum };
-        let written = self.cq.complete(self.rq.debtor(index), false, |cqe| {
-            cqe.set(Cqe64::rss_hash_result, info.rss_hash)
-                .set(Cqe64::rss_ip_type, cut(Cqe64::rss_ip_type, info.rss_type.ip.into()))
-                .set(Cqe64::rss_l4_type, cut(Cqe64::rss_l4_type, info.rss_type.l4.into()))
-                .set(Cqe64::check_sum, sum.into())
-                .set(Cqe64::outer_l3_tunneled, info.tunneled.into())
-                .set(Cqe64::l2_ok, 1)
-                .set(Cqe64::l3_ok, info.l3_ok.into())
-                .set(Cqe64::l4_ok, info.l4_ok.into())
-                .set(Cqe64::l3_hdr_type, cut(Cqe64::l3_hdr_type, info.l3_type.into()))
-                .set(Cqe64::l4_hdr_type, cut(Cqe64::l4_hdr_type, info.l4_type.into()))
-                .set(Cqe64::vlan_stripped, strip.into())
-                .set(Cqe64::vlan_info, info.vlan.unwrap_or(0).into())
-                .set(Cqe64::ft_metadata, info.metadata)
-                .set(Cqe64::flow_tag, cut(Cqe64::flow_tag, info.flow_tag))
-                .set(Cqe64::byte_cnt, len as u32)
-                .set(Cqe64::opcode, cqe_opcode::RESP_SEND)
-                .set64(Cqe64::timestamp, self.now);
-        });
-        written.map_err(RxDrop::Completion)?;
-        self.inner.packets += 1;
-        self.inner.bytes += len as u64;
-        Ok(())
     }
 }
 
@@ -548,4 +511,7 @@ fn reset(q: &mut Inner) {
     q.consumer = 0;
     q.producer = 0;
     q.next = 0;
+    q.window.clear();
+    q.open = None;
+    q.merge = None;
 }

@@ -3,7 +3,7 @@
 use vm_memory::VolatileSlice;
 
 use super::rq::RxFrame;
-use crate::dma::{DmaError, Near};
+use crate::dma::{DmaAccess, DmaError, Near};
 
 /// Where a VLAN tag lies in a frame, and its length.
 pub(super) const VLAN_AT: usize = 12;
@@ -33,12 +33,27 @@ pub(super) fn scatter<F: RxFrame>(
     ranges: &[(u64, u32)],
     source: &Source<'_, F>,
 ) -> Result<(), Scatter> {
+    if let ([(iova, len)], Some(frame)) = (ranges, source.whole())
+        && *len as usize == frame.len()
+    {
+        return mem.dma_write(*iova, frame).map_err(|_| Scatter::Buffer);
+    }
+    scatter_with(mem, ranges, |pos, piece| source.put(pos, piece))
+}
+
+/// Has `put` write the bytes from its first argument on, piece by piece.
+pub(super) fn scatter_with(
+    mem: &Near<'_>,
+    ranges: &[(u64, u32)],
+    mut put: impl FnMut(usize, VolatileSlice<'_>) -> Result<(), DmaError>,
+) -> Result<(), Scatter> {
     let mut pos = 0;
     let mut fault = false;
     for &(iova, len) in ranges {
         let mapped = mem.slices_to_write(iova, len as usize, |piece| {
-            fault = fault || source.put(pos, piece).is_err();
-            pos += piece.len();
+            let n = piece.len();
+            fault = fault || put(pos, piece).is_err();
+            pos += n;
         });
         if mapped.is_err() {
             return Err(Scatter::Buffer);
@@ -51,6 +66,12 @@ pub(super) fn scatter<F: RxFrame>(
 }
 
 impl<F: RxFrame> Source<'_, F> {
+    /// What is written, where it is the frame as it is in memory of ours.
+    #[inline]
+    fn whole(&self) -> Option<&[u8]> {
+        if self.strip || self.fcs.is_some() { None } else { self.frame.whole() }
+    }
+
     /// Writes the bytes from `pos` of what is written into `dst`.
     fn put(&self, mut pos: usize, dst: VolatileSlice<'_>) -> Result<(), DmaError> {
         if !self.strip && pos + dst.len() <= self.body {

@@ -11,7 +11,9 @@ use smallvec::SmallVec;
 use super::cq::{Cq, CqPermit, Debtor};
 use super::ring::Ring;
 use super::schedule::Schedule;
-use super::wqe::{DS, MAX_WQE, SegList, TxWqe, WQEBB, WqeFault, WqeRules, parse_eth};
+use super::umr::{self, UmrRules};
+use super::window::Window;
+use super::wqe::{DS, SegList, TxWqe, WQEBB, WqeFault, WqeRules, parse_eth};
 use super::{KeyCheck, StateCell, WqState};
 use crate::dma::{DmaAccess, DmaError, Memory, Near};
 
@@ -39,6 +41,8 @@ pub struct SqConfig {
     /// Header bytes that must be inline (`min_wqe_inline_mode`): 0 none,
     /// 1 the Ethernet header, more of them above (checked as 1).
     pub min_inline_mode: u8,
+    /// The queue may execute UMRs (`reg_umr`).
+    pub reg_umr: bool,
     /// In error, WQEs are completed with a flush error (`flush_in_error_en`);
     /// else they stay.
     pub flush_in_error: bool,
@@ -138,7 +142,7 @@ struct Inner {
     /// The record as it was when the queue became ready: the driver does not
     /// clear it on reset, so it counts only once a doorbell was rung.
     stale: Option<u16>,
-    raw: [u8; MAX_WQE],
+    window: Window,
     segs: SegList,
 }
 
@@ -175,7 +179,13 @@ impl Sq {
             schedule: Schedule::default(),
             rung: AtomicBool::new(false),
             stats: Stats::default(),
-            inner: Mutex::new(Inner { consumer: 0, producer: 0, stale: None, raw: [0; MAX_WQE], segs: SegList::new() }),
+            inner: Mutex::new(Inner {
+                consumer: 0,
+                producer: 0,
+                stale: None,
+                window: Window::default(),
+                segs: SegList::new(),
+            }),
         })
     }
 
@@ -286,6 +296,7 @@ impl Sq {
         q.consumer = 0;
         q.producer = 0;
         q.stale = None;
+        q.window.clear();
         self.rung.store(false, Ordering::Release);
     }
 
@@ -399,12 +410,12 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
     fn execute(&mut self, q: &mut Inner, ahead: u16) -> u16 {
         let sq = self.sq;
         let at = u64::from(q.consumer) * WQEBB as u64;
-        // One read of each byte: what is checked is what is used.
-        if sq.config.ring.read(self.mem, at, &mut q.raw[..WQEBB]).is_err() {
+        let there = usize::from(ahead) * WQEBB;
+        let Ok(first) = q.window.get(&sq.config.ring, self.mem, at, WQEBB, there) else {
             self.fail(q, 0, WqeFault::QueueDma);
             return ahead;
-        }
-        let ctrl = View::<WqeCtrl>::new(&q.raw[..WQEBB]);
+        };
+        let ctrl = View::<WqeCtrl>::new(first);
         let opcode = ctrl.get(WqeCtrl::opcode) as u8;
         let ce = ctrl.get(WqeCtrl::ce);
         let len = ctrl.get(WqeCtrl::ds) as usize * DS;
@@ -422,7 +433,7 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
             sq.state.set(WqState::Err);
             return 0;
         };
-        match self.run(q, (opcode, len, at), index) {
+        match self.run(q, (opcode, len, at, there), index) {
             Ok(()) if ce == wqe_ce::CQE || ce == wqe_ce::CQE_AND_EQE => {
                 self.due.push((permit, ce == wqe_ce::CQE_AND_EQE));
                 if self.due.len() >= DUE {
@@ -442,19 +453,25 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
         blocks
     }
 
-    fn run(&mut self, q: &mut Inner, (opcode, len, at): (u8, usize, u64), index: u16) -> Result<(), WqeFault> {
+    fn run(
+        &mut self,
+        q: &mut Inner,
+        (opcode, len, at, there): (u8, usize, u64, usize),
+        index: u16,
+    ) -> Result<(), WqeFault> {
         let sq = self.sq;
         if len == 0 {
             return Err(WqeFault::NoSegments);
         }
         match opcode {
             wqe_opcode::NOP => Ok(()),
+            wqe_opcode::UMR if sq.config.reg_umr => {
+                let SqConfig { pd, uid, reserved_key, .. } = sq.config;
+                let raw = q.window.get(&sq.config.ring, self.mem, at, len, there).map_err(|_| WqeFault::QueueDma)?;
+                umr::execute(raw, UmrRules { pd, uid, reserved_key }, self.mem, self.keys)
+            }
             wqe_opcode::SEND | wqe_opcode::LSO => {
-                if len > WQEBB {
-                    let rest = q.raw.get_mut(WQEBB..len).ok_or(WqeFault::NoSegments)?;
-                    sq.config.ring.read(self.mem, at + WQEBB as u64, rest).map_err(|_| WqeFault::QueueDma)?;
-                }
-                let raw = q.raw.get(..len).ok_or(WqeFault::NoSegments)?;
+                let raw = q.window.get(&sq.config.ring, self.mem, at, len, there).map_err(|_| WqeFault::QueueDma)?;
                 let lso = opcode == wqe_opcode::LSO;
                 let wqe = parse_eth(raw, index, lso, &sq.rules, self.keys, &mut q.segs)?;
                 match self.tx.send(&wqe) {

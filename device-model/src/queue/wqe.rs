@@ -76,6 +76,12 @@ pub enum WqeFault {
     /// The model owed a completion and forgot it.
     #[error("completion forgotten")]
     Forgotten = 0x0d,
+    /// No room for the segments of a UMR.
+    #[error("UMR without its segments")]
+    UmrTooShort = 0x0e,
+    /// A UMR that changes what is not modelled, or contradicts itself.
+    #[error("UMR of fields that cannot be changed")]
+    UmrFields = 0x0f,
 }
 
 impl WqeFault {

@@ -57,6 +57,15 @@ pub(super) struct Variant {
     #[arg(long, value_name = "NAME|FILE")]
     profile: Option<String>,
 
+    /// A capability that differs from the profile's, of all functions; may be given several
+    /// times. NAME alone does where one group only has it.
+    ///
+    /// The names are the kernel's (struct mlx5_ifc_GROUP_bits). What the model does not do it
+    /// does not learn this way; it is for switching off, and for what is off by default:
+    /// striding_rq=1 are receive queues whose buffers take many frames, and with them LRO.
+    #[arg(long, value_name = "[GROUP.]NAME=VALUE")]
+    cap: Vec<String>,
+
     /// Fill bits of answers and events that mean nothing with noise, to find drivers that
     /// read them; the same seed is the same noise.
     #[arg(long, value_name = "SEED")]
@@ -68,6 +77,9 @@ impl Variant {
     pub(super) fn apply(&self, config: &mut Config) -> Result<(), Failure> {
         if let Some(name) = &self.profile {
             config.profile = super::trace::named_profile(name)?;
+        }
+        for cap in &self.cap {
+            config.profile.set(cap).map_err(|why| Failure::Usage(format!("--cap: {why}")))?;
         }
         config.noise = self.noise.or(config.noise);
         Ok(())

@@ -1,5 +1,7 @@
 //! Objects with their owners, and who refers to whom.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Map, Value, json};
 use sfnic_device_model::Nic;
 use sfnic_device_model::control::function::Body;
@@ -33,10 +35,11 @@ fn about(body: &Body) -> Value {
     match body {
         Body::Mkey(m) => match &m.translation {
             Translation::Physical => json!({ "key": m.key, "pd": m.pd, "translation": "physical" }),
-            Translation::Free => json!({ "key": m.key, "pd": m.pd, "translation": "free" }),
+            Translation::None => json!({ "key": m.key, "pd": m.pd, "translation": "free" }),
             Translation::Pages { start, len, log_page, pages } => json!({
                 "key": m.key, "pd": m.pd, "translation": "pages", "start": start, "bytes": len,
                 "page_bytes": 1u64 << log_page.min(&63), "pages": pages.len(),
+                "umr": m.umr, "free": m.free.load(Ordering::Relaxed),
             }),
         },
         Body::Rqt(t) => {

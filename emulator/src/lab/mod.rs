@@ -53,6 +53,8 @@ pub struct Lab {
     pub embedded: bool,
     /// The kernel's own tests, which the script runs, and where they are.
     pub tests: Option<(Job, PathBuf)>,
+    /// Capabilities that differ from the profile's.
+    pub caps: Vec<String>,
     /// More options for QEMU.
     pub qemu: Vec<String>,
     /// Variables for the script.
@@ -78,6 +80,7 @@ impl Default for Lab {
             boot_files: false,
             embedded: false,
             tests: None,
+            caps: vec![],
             qemu: vec![],
             env: vec![],
             refuse: vec![],
@@ -105,6 +108,7 @@ impl Lab {
             iommu: suite.iommu,
             boot_files: suite.boot_files,
             embedded: suite.embedded,
+            caps: suite.caps.clone(),
             qemu: suite.qemu.clone(),
             env: suite.env.clone().into_iter().chain(seed).collect(),
             ..Self::default()
@@ -121,8 +125,10 @@ impl Lab {
             let mac = [0x52, 0x54, 0x00, 0x5f, 0x00, i];
             CardConfig { mac, vectors: self.vectors, max_sfs: self.max_sfs, manager, ..CardConfig::default() }
         });
+        let mut profile = Profile::builtin("connectx6dx")?;
+        self.caps.iter().try_for_each(|cap| profile.set(cap))?;
         let board = Board::new(BoardConfig {
-            profile: Profile::builtin("connectx6dx")?,
+            profile,
             cards: cards.collect(),
             wires: vec![WireKind::Cable; 2],
             workers: self.workers,

@@ -89,6 +89,10 @@ def main():
     time.sleep(0.2)
     for nic in plan["nics"]:
         name = netdev(nic["driver"])
+        if nic["lro"]:
+            run("ethtool", "-K", name, "lro", "on")
+            if "large-receive-offload: on" not in run("ethtool", "-k", name):
+                sys.exit(f"{nic['name']}: LRO stays off")
         run("ip", "addr", "add", nic["guest"] + "/30", "dev", name)
         run("ip", "link", "set", name, "up")
     for nic in plan["nics"]:

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::kit::DEFAULT_LINE;
 use sfnic_qemu::{Guest, Kit, KitOptions, What};
 
@@ -27,6 +28,8 @@ pub use report::{NicResult, Rates, Ratio, Report, Rtt};
 
 /// The guest's half of it.
 const SCRIPT: &[u8] = include_bytes!("guest.py");
+/// The capability that LRO needs.
+const STRIDING: &str = "striding_rq=1";
 /// Echo requests a NIC.
 const PINGS: u32 = 100;
 /// Bits of the networks' prefixes: the host's address is the first, the guest's the
@@ -66,6 +69,15 @@ pub struct TapBenchArgs {
     /// Threads of the device that move frames (0: those that serve its socket do it).
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(0..=8))]
     pub workers: u32,
+
+    /// Our NIC has striding receive queues, and joins TCP segments (LRO) in them.
+    #[arg(long)]
+    pub lro: bool,
+
+    /// A capability of our NIC that differs from the profile's, as of `sfnic vm`:
+    /// striding_rq=1 are striding receive queues without LRO.
+    #[arg(long, value_name = "[GROUP.]NAME=VALUE")]
+    pub cap: Vec<String>,
 
     /// The line of kernels; its newest version is taken.
     #[arg(long, value_name = "LINE", default_value = DEFAULT_LINE)]
@@ -109,6 +121,8 @@ struct PlanNic {
     driver: &'static str,
     host: Ipv4Addr,
     guest: Ipv4Addr,
+    /// Whether to switch LRO on.
+    lro: bool,
 }
 
 /// Addresses of the host's and the guest's end of a network of RFC 2544.
@@ -130,21 +144,34 @@ pub fn run(args: TapBenchArgs) -> Result<i32> {
     }
 }
 
+/// What our NIC offers.
+fn profile(args: &TapBenchArgs) -> Result<Profile> {
+    let mut profile = Config::default().profile;
+    let lro = args.lro.then_some(STRIDING);
+    for cap in args.cap.iter().map(String::as_str).chain(lro) {
+        profile.set(cap).context("--cap")?;
+    }
+    Ok(profile)
+}
+
 /// Measures.
 ///
 /// # Errors
 /// As [`run`].
 pub fn measure(args: &TapBenchArgs) -> Result<Report> {
     // Before minutes are spent on a kit.
+    let profile = profile(args)?;
     host::in_private_network(|| Ok(()))?;
     let kit = Kit::ensure(&args.kit, &args.kernel)?;
-    let said = host::in_private_network(|| guest(args, &kit))?;
+    let said = host::in_private_network(|| guest(args, profile, &kit))?;
     let names: Vec<&str> = CANDIDATES.iter().map(|c| c.name).collect();
     let nics = report::read(&said, &names, &args.sizes)?;
     Ok(Report {
         kernel: kit.release().to_owned(),
         qemu: kit.qemu().version.to_string(),
         cpus: args.cpus,
+        lro: args.lro,
+        caps: args.cap.clone(),
         seconds: args.seconds.into(),
         ratios: report::ratios(&nics),
         nics,
@@ -152,7 +179,7 @@ pub fn measure(args: &TapBenchArgs) -> Result<Report> {
 }
 
 /// Runs the guest and returns what it said. The calling thread is in the private network.
-fn guest(args: &TapBenchArgs, kit: &Kit) -> Result<String> {
+fn guest(args: &TapBenchArgs, profile: Profile, kit: &Kit) -> Result<String> {
     let dir = tempfile::Builder::new().prefix("sfnic-").tempdir().context("cannot create a directory")?;
     let script = dir.path().join("tapbench.py");
     let mut file = File::create(&script).context("cannot write the guest's script")?;
@@ -162,7 +189,7 @@ fn guest(args: &TapBenchArgs, kit: &Kit) -> Result<String> {
     for c in CANDIDATES.iter().filter(|c| c.device.is_some()) {
         interface::create_persistent_tap(c.tap)?;
     }
-    let board = board(args.workers)?;
+    let board = board(args.workers, profile)?;
     let socket = dir.path().join("pf0.sock");
     board.serve(std::slice::from_ref(&socket)).context("cannot offer the device")?;
     let mut peers = vec![];
@@ -171,7 +198,7 @@ fn guest(args: &TapBenchArgs, kit: &Kit) -> Result<String> {
         let (host, guest) = addresses(i);
         interface::set_address(c.tap, host, PREFIX)?;
         peers.push(host::Peer::start(c.name, host, args.kit.quiet)?);
-        nics.push(PlanNic { name: c.name, driver: c.driver, host, guest });
+        nics.push(PlanNic { name: c.name, driver: c.driver, host, guest, lro: i == 0 && args.lro });
     }
     let plan = Plan { nics, seconds: args.seconds, repeat: args.repeat, pings: PINGS, sizes: &args.sizes };
     let transfers = CANDIDATES.len() as u32 * 2 * args.repeat * args.sizes.len() as u32;
@@ -202,8 +229,8 @@ fn guest(args: &TapBenchArgs, kit: &Kit) -> Result<String> {
 }
 
 /// A device of one physical function whose port is a TAP interface.
-fn board(workers: u32) -> Result<Board> {
-    let mut config = Config { workers: workers as usize, ..Config::default() };
+fn board(workers: u32, profile: Profile) -> Result<Board> {
+    let mut config = Config { workers: workers as usize, profile, ..Config::default() };
     config.pfs.truncate(1);
     for pf in &mut config.pfs {
         pf.wire = WireKind::Tap(CANDIDATES[0].tap.to_owned());

@@ -96,6 +96,10 @@ pub struct Report {
     pub qemu: String,
     /// CPUs of the guest.
     pub cpus: u32,
+    /// Our NIC joins TCP segments.
+    pub lro: bool,
+    /// Capabilities of ours that differ from the profile's.
+    pub caps: Vec<String>,
     /// Length of one transfer in seconds.
     pub seconds: f64,
     /// The NICs.
@@ -163,8 +167,12 @@ impl Report {
     /// A table for people.
     pub fn table(&self) -> String {
         let mut t = format!(
-            "guest: kernel {}, {} CPUs, QEMU {}; TCP for {} s, median\n",
-            self.kernel, self.cpus, self.qemu, self.seconds
+            "guest: kernel {}, {} CPUs, QEMU {}; TCP for {} s, median{}\n",
+            self.kernel,
+            self.cpus,
+            self.qemu,
+            self.seconds,
+            if self.lro { "; ours with LRO" } else { "" }
         );
         let several = self.nics.iter().any(|n| n.rates.len() > 1);
         for (i, size) in self.nics.first().map(|n| n.rates.iter()).into_iter().flatten().map(|r| r.size).enumerate() {
@@ -213,7 +221,9 @@ mod tests {
         assert_eq!((nics[0].rates[0].send_mbps, nics[0].rates[0].receive_mbps), (16.0, 16.0));
         let ratios = ratios(&nics);
         assert_eq!((ratios[0].send, ratios[0].receive, ratios[0].rtt), (2.0, 2.0, 2.0));
-        let report = Report { kernel: "k".into(), qemu: "q".into(), cpus: 2, seconds: 1.0, nics, ratios };
+        let (kernel, qemu) = ("k".into(), "q".into());
+        let report = Report { kernel, qemu, cpus: 2, lro: true, caps: vec![], seconds: 1.0, nics, ratios };
+        assert!(report.table().contains("ours with LRO"));
         assert!(
             report.table().contains("/ b                    2.00             2.00         2.00"),
             "{}",

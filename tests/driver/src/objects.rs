@@ -136,6 +136,19 @@ impl Function {
 
     /// CREATE_SQ of `1 << log_size` blocks, in reset.
     pub fn create_sq(&self, uar: u32, pd: u32, cqn: u32, tisn: u32, log_size: u32) -> Result<Sq, CmdError> {
+        self.create_sq_with(uar, pd, cqn, tisn, log_size, |_| ())
+    }
+
+    /// As [`Self::create_sq`], after `set` has had its way with the context.
+    pub fn create_sq_with(
+        &self,
+        uar: u32,
+        pd: u32,
+        cqn: u32,
+        tisn: u32,
+        log_size: u32,
+        set: impl FnOnce(&mut ViewMut<'_, Sqc>),
+    ) -> Result<Sq, CmdError> {
         let bytes = BLOCK << log_size;
         let (ring, record) = (self.mem.alloc(bytes), self.mem.alloc(PAGE));
         let out: Out<CreateSqOut> =
@@ -146,6 +159,7 @@ impl Function {
                 wq.set(Wq::wq_type, CYCLIC).set(Wq::pd, pd).set(Wq::uar_page, uar);
                 wq.set(Wq::log_wq_stride, BLOCK.ilog2()).set(Wq::log_wq_sz, log_size);
                 wq.set64(Wq::dbr_addr, record);
+                set(&mut c);
             })?;
         Ok(Sq {
             number: out.get(CreateSqOut::sqn),

@@ -92,9 +92,20 @@ impl Rig {
         CardConfig { mac: [0x52, 0x54, 0, 0x5f, 0, index], max_sfs: 8, far, ..CardConfig::default() }
     }
 
+    /// As [`Rig::loopback`], with capabilities that differ from the profile's.
+    pub fn offering(caps: &[&str]) -> Self {
+        Self::with(caps, vec![Self::card(0, Far::Loopback)], MEMORY)
+    }
+
     /// A device of these cards, each with `bytes` of guest memory.
     pub fn new(cards: Vec<CardConfig>, bytes: u64) -> Self {
-        let profile = Profile::builtin("connectx6dx").expect("the built-in profile");
+        Self::with(&[], cards, bytes)
+    }
+
+    /// As [`Rig::new`], with capabilities that differ from the profile's.
+    pub fn with(caps: &[&str], cards: Vec<CardConfig>, bytes: u64) -> Self {
+        let mut profile = Profile::builtin("connectx6dx").expect("the built-in profile");
+        caps.iter().for_each(|cap| profile.set(cap).expect("a capability"));
         let clock = Arc::new(ManualClock::default());
         let vectors: Vec<u16> = cards.iter().map(|c| c.vectors).collect();
         let nic = Nic::new(profile, cards, clock.clone(), Arc::new(NoWaker));

@@ -1,7 +1,8 @@
 //! Send WQEs.
 
-use sfnic_firmware_cmds::entries::{WqeCtrl, WqeData, WqeEth, WqeInline, wqe_ce, wqe_opcode};
+use sfnic_firmware_cmds::entries::{WqeCtrl, WqeData, WqeEth, WqeInline, WqeUmr, wqe_ce, wqe_opcode};
 use sfnic_firmware_cmds::layout::{Layout, ViewMut};
+use sfnic_firmware_cmds::layouts::Mkc;
 
 /// Segments are multiples of this many bytes.
 const DS: usize = 16;
@@ -37,6 +38,29 @@ impl Wqe {
         Self::control(wqe_opcode::LSO).eth(header, |e| {
             e.set(WqeEth::mss, mss.into());
         })
+    }
+
+    /// Changes the pages of a memory key from number `first` on, which is even, and
+    /// makes it usable; `set` has its way with the UMR segment.
+    pub fn umr(key: u32, first: u32, pages: &[u64], set: impl FnOnce(&mut ViewMut<'_, WqeUmr>)) -> Self {
+        let mut b = Self::control(wqe_opcode::UMR).0;
+        ViewMut::<WqeCtrl>::new(&mut b).set(WqeCtrl::general_id, key);
+        let mut umr = [0; WqeUmr::SIZE];
+        let mut v = ViewMut::<WqeUmr>::new(&mut umr);
+        v.set(WqeUmr::inline, 1).set(WqeUmr::translation_offset_en, 1).set(WqeUmr::mask_free, 1);
+        v.set(WqeUmr::xlt_octowords, pages.len().div_ceil(2) as u32).set(WqeUmr::xlt_offset, first / 2);
+        set(&mut v);
+        b.extend(umr);
+        b.extend([0; Mkc::SIZE]);
+        b.extend(pages.iter().flat_map(|p| p.to_be_bytes()));
+        b.resize(b.len().next_multiple_of(DS), 0);
+        Self(b)
+    }
+
+    /// The first `n` segments of it.
+    pub fn cut(mut self, n: usize) -> Self {
+        self.0.truncate(n * DS);
+        self
     }
 
     /// Adds an Ethernet segment.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::fabric::plane::FunctionPlane;
-use crate::fabric::tir::Tir;
+use crate::fabric::tir::{Lro, Tir};
 use crate::fabric::vport::Vport;
 use crate::packet::FlowKey;
 use crate::queue::{Rq, RssType};
@@ -35,7 +35,11 @@ pub enum End {
         rq: Arc<Rq>,
         /// What the hash covers.
         rss: RssType,
+        /// What of them is joined.
+        lro: Lro,
     },
+    /// Outside: they leave by the wire of a card's port.
+    Wire(usize),
     /// A rule of the eswitch drops them.
     Drop,
 }
@@ -59,9 +63,11 @@ impl Way {
     fn is(&self, other: &Self) -> bool {
         let same_end = match (&self.end, &other.end) {
             (End::Drop, End::Drop) => true,
-            (End::Queue { function: f, vport: v, rq: q, rss: r }, End::Queue { function, vport, rq, rss }) => {
-                Arc::ptr_eq(q, rq) && Arc::ptr_eq(f, function) && Arc::ptr_eq(v, vport) && r == rss
-            }
+            (End::Wire(a), End::Wire(b)) => a == b,
+            (
+                End::Queue { function: f, vport: v, rq: q, rss: r, lro: l },
+                End::Queue { function, vport, rq, rss, lro },
+            ) => Arc::ptr_eq(q, rq) && Arc::ptr_eq(f, function) && Arc::ptr_eq(v, vport) && (r, l) == (rss, lro),
             _ => false,
         };
         same_end

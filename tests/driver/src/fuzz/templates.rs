@@ -115,6 +115,7 @@ pub(super) fn template(row: &Row, book: &Book, s: &Setting, e: &mut impl Entropy
         Opcode::CREATE_SQ => set(&mut i, |v: &mut ViewMut<'_, CreateSqIn>| {
             let mut c = v.sub(CreateSqIn::ctx);
             c.set(Sqc::tis_lst_sz, 1).set(Sqc::flush_in_error_en, (e.next() & 1) as u32);
+            c.set(Sqc::reg_umr, (e.next() & 1) as u32);
             let mut wq = c.sub(Sqc::wq);
             wq.set(Wq::wq_type, 1).set(Wq::log_wq_stride, 6).set(Wq::log_wq_sz, 4);
             wq.set64(Wq::dbr_addr, s.page(e));
@@ -123,7 +124,8 @@ pub(super) fn template(row: &Row, book: &Book, s: &Setting, e: &mut impl Entropy
             let mut c = v.sub(CreateRqIn::ctx);
             c.set(Rqc::flush_in_error_en, (e.next() & 1) as u32);
             let mut wq = c.sub(Rqc::wq);
-            wq.set(Wq::wq_type, (e.next() & 1) as u32).set(Wq::log_wq_stride, 5).set(Wq::log_wq_sz, 4);
+            wq.set(Wq::wq_type, (e.next() & 3) as u32).set(Wq::log_wq_stride, 5).set(Wq::log_wq_sz, 4);
+            wq.set(Wq::log_wqe_stride_size, (e.next() & 7) as u32);
             wq.set64(Wq::dbr_addr, s.page(e));
         }),
         Opcode::MODIFY_SQ => set(&mut i, |v: &mut ViewMut<'_, ModifySqIn>| {
@@ -154,6 +156,7 @@ pub(super) fn template(row: &Row, book: &Book, s: &Setting, e: &mut impl Entropy
         Opcode::CREATE_TIR => set(&mut i, |v: &mut ViewMut<'_, CreateTirIn>| {
             let mut c = v.sub(CreateTirIn::ctx);
             c.set(Tirc::disp_type, (e.next() & 1) as u32).set(Tirc::rx_hash_fn, 2);
+            c.set(Tirc::packet_merge_mask, (e.next() & 3) as u32).set(Tirc::lro_max_ip_payload_size, 255);
             c.sub(Tirc::rx_hash_field_selector_outer).set(RxHashFieldSelect::selected_fields, 0xf);
         }),
         Opcode::MODIFY_TIR => set(&mut i, |v: &mut ViewMut<'_, ModifyTirIn>| {
@@ -214,6 +217,7 @@ fn mkey(i: &mut Vec<u8>, s: &Setting, e: &mut impl Entropy) {
         v.set(CreateMkeyIn::translations_octword_actual_size, 2);
         let mut c = v.sub(CreateMkeyIn::memory_key_mkey_entry);
         c.set(Mkc::lr, 1).set(Mkc::lw, 1).set(Mkc::mkey_7_0, 0x42).set(Mkc::length64, 1);
+        c.set(Mkc::umr_en, (e.next() & 1) as u32).set(Mkc::free, e.one_in(4).into());
         if listed {
             c.set(Mkc::access_mode_1_0, 1).set(Mkc::log_page_size, 12);
             c.set64(Mkc::start_addr, s.arena).set64(Mkc::len, 4 * 4096);

@@ -71,7 +71,7 @@ impl World {
     /// A world in which everything is in order.
     pub fn new() -> Self {
         let cards = vec![Rig::card(0, Far::Port(1)), Rig::card(1, Far::Port(0)), Rig::card(2, Far::None)];
-        let rig = Rig::new(cards, MEMORY);
+        let rig = Rig::with(&["striding_rq=1"], cards, MEMORY);
         let peer = rig.pf(1).bring_up().and_then(|f| f.netdev(&NetdevConfig::default())).expect("the peer's driver");
         let bystander = rig.pf(2).bring_up().and_then(|f| f.netdev(&NetdevConfig::default()));
         let bystander = bystander.expect("the bystander's driver").function;

@@ -33,6 +33,10 @@ pub(super) const STRUCTURES: &[Structure] = &[
         &[
             ("outer_l3_tunneled", ReadBy("cqe_is_tunneled")),
             ("wqe_id", Is("wqe_id")),
+            ("lro_tcppsh", ReadBy("get_cqe_lro_tcppsh")),
+            ("lro_min_ttl", Is("lro.min_ttl")),
+            ("lro_tcp_win", Is("lro.tcp_win")),
+            ("lro_ack_seq_num", Is("lro.ack_seq_num")),
             ("rss_hash_result", Is("rss_hash_result")),
             ("rss_hash_type", Is("rss_hash_type")),
             ("rss_l4_type", Part("rss_hash_type", "CQE_RSS_HTYPE_L4")),
@@ -55,6 +59,9 @@ pub(super) const STRUCTURES: &[Structure] = &[
             ("user_index", Part("srqn", "__mlx5_mask(sqc, user_index)")),
             ("ft_metadata", Is("ft_metadata")),
             ("byte_cnt", Is("byte_cnt")),
+            ("filler", ReadBy("mpwrq_is_filler_cqe")),
+            ("consumed_strides", ReadBy("mpwrq_get_cqe_consumed_strides")),
+            ("stride_byte_cnt", ReadBy("mpwrq_get_cqe_byte_cnt")),
             ("timestamp", ReadBy("get_cqe_ts")),
             ("sop_drop_qpn", Is("sop_drop_qpn")),
             // What the number below it leaves (infiniband/hw/mlx5/cq.c, handle_good_req).
@@ -86,6 +93,20 @@ pub(super) const STRUCTURES: &[Structure] = &[
             ("ce", Part("fm_ce_se", "MLX5_WQE_CTRL_CQ_UPDATE_AND_EQE")),
             ("solicited", Part("fm_ce_se", "MLX5_WQE_CTRL_SOLICITED")),
             ("general_id", Is("general_id")),
+        ],
+    ),
+    (
+        "wqe_umr_ctrl_seg",
+        "struct mlx5_wqe_umr_ctrl_seg",
+        &[
+            ("inline", Part("flags", "MLX5_UMR_INLINE")),
+            ("check_free", Part("flags", "MLX5_UMR_CHECK_FREE")),
+            ("check_not_free", Part("flags", "MLX5_UMR_CHECK_NOT_FREE")),
+            ("translation_offset_en", Part("flags", "MLX5_UMR_TRANSLATION_OFFSET_EN")),
+            ("xlt_octowords", Is("xlt_octowords")),
+            ("xlt_offset", Is("xlt_offset")),
+            ("mkey_mask", Is("mkey_mask")),
+            ("mask_free", Part("mkey_mask", "MLX5_MKEY_MASK_FREE")),
         ],
     ),
     (

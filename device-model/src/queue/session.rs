@@ -1,0 +1,176 @@
+//! Frames into a receive queue, as long as somebody holds its lock.
+
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
+use sfnic_firmware_cmds::ViewMut;
+use sfnic_firmware_cmds::entries::{Cqe64, cqe_opcode};
+use sfnic_firmware_cmds::layout::Field;
+
+use super::cq::{CqBatch, CqFault, Debtor};
+use super::rq::{Inner, Rq, RxDrop, RxFrame, RxInfo};
+use super::scatter::{Scatter, Source, VLAN_AT, VLAN_LEN, scatter};
+use super::wqe::WqeFault;
+use super::{KeyCheck, WqState};
+use crate::dma::Near;
+
+/// A receive queue and its completion queue, locked for several frames. What
+/// becomes of them is told by one event when the session ends.
+pub struct RxSession<'a, 'm, K> {
+    pub(super) rq: &'a Rq,
+    /// Declared before the queue's lock: the completion queue is released first.
+    pub(super) cq: CqBatch<'a, 'm>,
+    pub(super) inner: MutexGuard<'a, Inner>,
+    pub(super) mem: &'a Near<'m>,
+    pub(super) keys: &'a K,
+    now: u64,
+}
+
+impl<'a, 'm, K: KeyCheck> RxSession<'a, 'm, K> {
+    pub(super) fn new(
+        rq: &'a Rq,
+        inner: MutexGuard<'a, Inner>,
+        cq: CqBatch<'a, 'm>,
+        mem: &'a Near<'m>,
+        keys: &'a K,
+        now: u64,
+    ) -> Self {
+        Self { rq, cq, inner, mem, keys, now }
+    }
+
+    /// The queue.
+    pub fn rq(&self) -> &Rq {
+        self.rq
+    }
+
+    /// As [`Rq::is_starved`].
+    pub fn is_starved(&mut self, len: usize) -> bool {
+        self.rq.lacks(&mut self.inner, self.mem, len)
+    }
+
+    /// Receives a frame: copies it into the next posted buffers and writes the
+    /// completion. The receive counter is read only when the posted buffers
+    /// known of are used up.
+    pub fn deliver(&mut self, frame: &impl RxFrame, info: &RxInfo) -> Result<(), RxDrop> {
+        if self.rq.state.get() != WqState::Rdy {
+            return Err(RxDrop::NotReady);
+        }
+        if let Some(strides) = self.rq.config.strides {
+            return self.deliver_strided(strides, frame, info);
+        }
+        let posted = self.some_buffer()?;
+        let (source, len) = self.source(frame, info);
+        let (rq, q, mem) = (self.rq, &mut *self.inner, self.mem);
+        let index = rq.index(q);
+        let found = rq.read_wqe(q, mem, posted).and_then(|next| rq.find(q, self.keys, 0, len).map(|()| next));
+        let next = match found {
+            Ok(next) => next,
+            Err(WqeFault::Length) => {
+                q.too_long += 1;
+                return Err(RxDrop::TooLong);
+            }
+            Err(fault) => return Err(self.broken(index, fault)),
+        };
+        match scatter(mem, &q.ranges, &source) {
+            Ok(()) => {}
+            Err(Scatter::Source) => return Err(RxDrop::Source),
+            Err(Scatter::Buffer) => return Err(self.broken(index, WqeFault::Dma)),
+        }
+        rq.advance(q, next);
+        let told = Told { debtor: rq.debtor(index), len, strip: source.strip, frames: 1 };
+        self.complete(told, info, |_| ())
+    }
+
+    /// How many WQEs are posted; refuses where none is.
+    pub(super) fn some_buffer(&mut self) -> Result<u16, RxDrop> {
+        let q = &mut *self.inner;
+        let posted = self.rq.posted(q, self.mem);
+        if posted > 0 {
+            return Ok(posted);
+        }
+        q.no_buffer += 1;
+        if let Some(c) = &q.counter_set {
+            c.out_of_buffer.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(RxDrop::NoBuffer)
+    }
+
+    /// What of a frame is written, and how long that is.
+    pub(super) fn source<'f, F: RxFrame>(&self, frame: &'f F, info: &RxInfo) -> (Source<'f, F>, usize) {
+        let strip = !self.inner.vlan_strip_disable && info.vlan.is_some() && frame.len() >= VLAN_AT + VLAN_LEN;
+        let fcs = info.fcs.filter(|_| self.inner.scatter_fcs);
+        let body = frame.len() - if strip { VLAN_LEN } else { 0 };
+        (Source { frame, strip, body, fcs }, body + fcs.map_or(0, |f| f.len()))
+    }
+
+    /// WQE `index` is at fault: the queue is in error.
+    pub(super) fn broken(&mut self, index: u16, fault: WqeFault) -> RxDrop {
+        self.rq.fail(&mut self.inner, &mut self.cq, index, fault);
+        self.stop();
+        RxDrop::Buffer(fault)
+    }
+
+    fn stop(&mut self) {
+        self.rq.state.set(WqState::Err);
+        self.inner.merge = None;
+        self.rq.flush(&mut self.inner, self.mem, &mut self.cq);
+    }
+
+    /// Writes the completion of what has been received, with what `more` sets.
+    /// Where that fails the queue is in error.
+    pub(super) fn complete(
+        &mut self,
+        told: Told,
+        info: &RxInfo,
+        more: impl FnOnce(&mut ViewMut<'_, Cqe64>),
+    ) -> Result<(), RxDrop> {
+        let cut = |field: Field<Cqe64>, value: u32| value & field.max();
+        let Told { debtor, len, strip, frames } = told;
+        let sum = if strip { info.check_sum_stripped } else { info.check_sum };
+        let written = self.cq.complete(debtor, false, |cqe| {
+            cqe.set(Cqe64::rss_hash_result, info.rss_hash)
+                .set(Cqe64::rss_ip_type, cut(Cqe64::rss_ip_type, info.rss_type.ip.into()))
+                .set(Cqe64::rss_l4_type, cut(Cqe64::rss_l4_type, info.rss_type.l4.into()))
+                .set(Cqe64::check_sum, sum.into())
+                .set(Cqe64::outer_l3_tunneled, info.tunneled.into())
+                .set(Cqe64::l2_ok, 1)
+                .set(Cqe64::l3_ok, info.l3_ok.into())
+                .set(Cqe64::l4_ok, info.l4_ok.into())
+                .set(Cqe64::l3_hdr_type, cut(Cqe64::l3_hdr_type, info.l3_type.into()))
+                .set(Cqe64::l4_hdr_type, cut(Cqe64::l4_hdr_type, info.l4_type.into()))
+                .set(Cqe64::vlan_stripped, strip.into())
+                .set(Cqe64::vlan_info, info.vlan.unwrap_or(0).into())
+                .set(Cqe64::ft_metadata, info.metadata)
+                .set(Cqe64::flow_tag, cut(Cqe64::flow_tag, info.flow_tag))
+                .set(Cqe64::byte_cnt, len as u32)
+                .set(Cqe64::opcode, cqe_opcode::RESP_SEND)
+                .set64(Cqe64::timestamp, self.now);
+            more(cqe);
+        });
+        self.written(written)?;
+        self.inner.packets += frames;
+        self.inner.bytes += len as u64;
+        Ok(())
+    }
+
+    /// The queue is in error where a completion could not be written.
+    pub(super) fn written(&mut self, written: Result<(), CqFault>) -> Result<(), RxDrop> {
+        if written.is_err() {
+            self.stop();
+        }
+        written.map_err(RxDrop::Completion)
+    }
+}
+
+/// What a completion tells beside what is known of the frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    /// Who owes it; the number of the first stride in a striding queue.
+    pub(super) debtor: Debtor,
+    /// Bytes in memory.
+    pub(super) len: usize,
+    /// The VLAN tag is not among them.
+    pub(super) strip: bool,
+    /// Frames.
+    pub(super) frames: u64,
+}
