@@ -161,7 +161,7 @@ fn of_card(all: &mut Samples, card: &Card) {
             let labels = labels(vec![("status", status.name().to_owned())]);
             all.count("sfnic_commands", "Commands executed, by opcode and status", labels, *n);
         }
-        let ends = CLASSES.iter().map(|ns| *ns as f64 / NS).chain([f64::MAX]);
+        let ends = CLASSES.iter().map(|ns| *ns as f64 / NS).chain([f64::INFINITY]);
         let classes = Value::Durations(tally.total_ns as f64 / NS, ends.zip(tally.classes).collect());
         all.add("sfnic_command_duration_seconds", "How long commands took", labels(vec![]), classes);
     }

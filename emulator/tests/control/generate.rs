@@ -77,8 +77,11 @@ fn valid(d: &Document, schema: &Value) -> BoxedStrategy<Value> {
             let needed = schema["required"].as_array().cloned().unwrap_or_default();
             let member = |(name, schema): (&String, &Value)| {
                 let name = name.clone();
-                let there = if needed.contains(&json!(name)) { 1.0 } else { 0.35 };
-                let value = proptest::option::weighted(there, valid(d, schema));
+                let value = valid(d, schema);
+                let value = match needed.contains(&json!(name)) {
+                    true => value.prop_map(Some).boxed(),
+                    false => proptest::option::weighted(0.35, value).boxed(),
+                };
                 value.prop_map(move |v| v.map(|v| (name.clone(), v))).boxed()
             };
             let members: Vec<_> = schema["properties"].as_object().into_iter().flatten().map(member).collect();

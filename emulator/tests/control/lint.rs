@@ -119,7 +119,7 @@ pub(crate) fn problems(text: &str) -> (Vec<String>, BTreeMap<String, String>) {
             say("not understood");
             continue;
         };
-        let (name, text) = id.split_once('{').map_or((id, ""), |(n, l)| (n, l.trim_end_matches('}')));
+        let (name, text) = id.split_once('{').map_or((id, ""), |(n, l)| (n, l.strip_suffix('}').unwrap_or("=")));
         let Ok(value) = value.parse::<f64>() else {
             say("no number");
             continue;

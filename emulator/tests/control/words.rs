@@ -87,7 +87,7 @@ const REFUSED: &[Refused] = &[
     ("slice set DEV/101 mtu 9979", 2, &["mtu 9979", "68 to 9978"]),
     ("slice set DEV/101 speed 9", 2, &["\"speed\"", "state, hw_addr, link"]),
     // Faults and looks inside.
-    ("fault add fail", 2, &["fail"]),
+    ("fault add fail", 2, &["a command is missing", "sfnic list commands"]),
     ("fault add explode", 2, &["explode"]),
     ("fault add drop frames pf=9", 2, &["pf"]),
     ("fault del 99", 1, &["no fault 99"]),

@@ -144,7 +144,8 @@ const ATTRIBUTES: &str = "\u{1b}[1;4mWords, at any time:\u{1b}[0m
 
 \u{1b}[1;4mWhile it is inactive and detached:\u{1b}[0m
   hw_addr MAC              aa:bb:cc:dd:ee:ff
-  mtu N                    the largest that its netdev can have; longer frames are dropped
+  mtu N                    the largest that its netdev can be set to (it begins with 1500
+                           all the same); longer frames are dropped
   max_io_eqs N             completion event queues, and so channels (Linux 6.9 and newer)
   roce on|off              on where the profile's SFs have RoCE; the built-in one's have not
 
