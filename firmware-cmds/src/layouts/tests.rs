@@ -31,12 +31,16 @@ const SHARED: &[(&str, &[&str])] = &[
     ("cqe64", &["hds_ip_ext", "l4_ok", "l3_ok", "l2_ok"]),
     ("cqe64", &["l4_l3_hdr_type", "l4_hdr_type", "l3_hdr_type", "vlan_stripped"]),
     ("cqe64", &["srqn", "lro_num_seg", "user_index"]),
+    // A striding queue has less for the length, and tells of strides in what is left.
+    ("cqe64", &["byte_cnt", "filler", "consumed_strides", "stride_byte_cnt"]),
     // The timestamp of a good completion, the syndromes of a bad one.
     ("cqe64", &["timestamp", "error_syndromes"]),
     ("cqe64", &["sop_drop_qpn", "send_opcode", "flow_tag", "qpn"]),
     ("cqe64", &["op_own", "opcode", "format", "solicited", "owner"]),
     // With or without an inlined header.
     ("wqe_eth_seg", &["vlan_insert", "inline_hdr_sz", "inline_hdr_sz_bytes"]),
+    // The one bit of the mask that is looked at.
+    ("wqe_umr_ctrl_seg", &["mkey_mask", "mask_free"]),
     ("mnvda_reg", &["parameter_index", "pf_parameter_index"]),
 ];
 
