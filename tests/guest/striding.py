@@ -135,10 +135,11 @@ def joins(what, *ways, least=50):
         require(c[n]["rx_lro_bytes"] >= least << 14, f"{what}: {c[n]['rx_lro_bytes']} bytes joined")
         say(f"  {what}: {c[n]['rx_packets']} segments, {c[n]['rx_lro_packets']} times joined")
     for n in (0, 1):
-        sent = c[1 - n]["tx_packets"]
-        equal(c[n]["rx_packets"] + c[n]["rx_out_of_buffer"], sent, f"{what}: segments received of {sent}")
-        seen = sum(c[n][f"rx_vport_{cast}_packets"] for cast in ("unicast", "multicast", "broadcast"))
-        equal(seen, sent, f"{what}: counted by the vport")
+        # Groups that the other one has not joined are not for it.
+        sent, got = c[1 - n]["tx_vport_unicast_packets"], c[n]["rx_packets"] + c[n]["rx_out_of_buffer"]
+        equal(c[n]["rx_vport_unicast_packets"], sent, f"{what}: counted by the vport")
+        require(got >= sent, f"{what}: {got} segments received of {sent}")
+
 
 
 with check("LRO: segments are joined, and each is counted"):
@@ -161,16 +162,17 @@ with check("LRO: many streams at once"):
     all_of([lambda: tcp(FOUR % 2, 2 << 20, A, B), lambda: tcp(FOUR % 1, 2 << 20, B, A)] * 4, "streams")
     sound(*d)
 
-with check("LRO: in a VLAN, with its tag stripped and not"):
+with check("LRO: a VLAN's netdev takes it off, as the kernel has it; frames keep and lose their tags"):
     for n, ns in ((0, A), (1, B)):
         run(f"ip link add link {DEVS[n]} name v7 type vlan id 7", ns)
         set_up("v7", f"10.7.0.{n + 1}/24", ns=ns)
-    joins("stripped", ("10.7.0.2", A, B))
-    run(f"ethtool -K {DEVS[1]} rxvlan off", B)
-    joins("not stripped", ("10.7.0.2", A, B))
-    run(f"ethtool -K {DEVS[1]} rxvlan on", B)
+    for state in ("off", "on"):
+        run(f"ethtool -K {DEVS[1]} rxvlan {state}", B)
+        joins(f"rxvlan {state}", ("10.7.0.2", A, B), least=0)
     for n, ns in ((0, A), (1, B)):
         run("ip link del v7", ns)
+        lro(n, "on")
+    meet(DEVS)
 
 with check("LRO: without checksums for the device, without TSO"):
     run(f"ethtool -K {DEVS[0]} tso off tx off", A)
