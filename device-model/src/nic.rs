@@ -25,7 +25,7 @@ use crate::fabric::plane::FunctionPlane;
 use crate::fabric::port::{Far, Port};
 use crate::fabric::tir::Tir;
 use crate::fabric::vport::UPLINK;
-use crate::faults::Faults;
+use crate::faults::{Faults, Place};
 use crate::irq::IrqLine;
 use crate::later::Later;
 use crate::listen::Commands;
@@ -154,6 +154,12 @@ impl std::fmt::Debug for Nic {
 }
 
 impl Nic {
+    /// Whether somebody wants to see, or to spoil, what happens to single frames: then
+    /// every decision is made for every frame.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.explainer.is_on() || self.capture.is_on() || self.faults.at(Place::Frames)
+    }
+
     /// Builds a device.
     pub fn new(profile: Profile, cards: Vec<CardConfig>, clock: Arc<dyn Clock>, waker: Arc<dyn Waker>) -> Arc<Self> {
         let events = Arc::new(Events::new(clock.clone()));

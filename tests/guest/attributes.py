@@ -140,9 +140,6 @@ with check("what is set outlives the driver"):
     tcp("10.0.0.100", 1 << 19, "s4", PEER)
 
 with check("slices are deleted"):
-    for n in (100, 101):
-        set_slice(n, "state", "inactive")
-        reaches(n, "inactive/detached")
-        ctl("slice", "del", f"{DEV}/{n}")
+    remove(100, 101)
 
 finish()

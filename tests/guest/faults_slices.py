@@ -41,9 +41,6 @@ with check("everything works after it"):
     tcp("10.0.0.4", 1 << 19, PEER, "s4")
 
 with check("an inactive one is let go of"):
-    for n in (100, 101):
-        set_slice(n, "state", "inactive")
-        reaches(n, "inactive/detached")
-        ctl("slice", "del", f"{DEV}/{n}")
+    remove(100, 101)
 
 finish()

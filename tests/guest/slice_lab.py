@@ -52,6 +52,14 @@ def reaches(index, wanted):
     until(lambda: state(index) == wanted, f"{wanted} of slice {index}, which is {state(index)}", 60)
 
 
+def remove(*indices):
+    """Slices are deactivated, let go of, and deleted."""
+    for n in indices:
+        set_slice(n, "state", "inactive")
+        reaches(n, "inactive/detached")
+        ctl("slice", "del", f"{DEV}/{n}")
+
+
 def inside_of(sfnum):
     """The objects of a slice's function, as `sfnic ctl show objects` has them."""
     said = json.loads(ask("ctl " + json.dumps(["show", "objects", "--json"]))["out"])["objects"]

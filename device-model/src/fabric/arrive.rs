@@ -1,10 +1,10 @@
 //! Frames that come in by a wire, from outside the process.
 
-use super::burst::{self, KEPT, Note, Source};
+use super::burst::{self, Note, Source};
 use super::flows::cache::Cache;
+use super::kept::Kept;
 use super::pipeline::Pipeline;
 use super::vport::UPLINK;
-use crate::faults::Place;
 use crate::nic::Card;
 use crate::packet::checksum::Fill;
 use crate::packet::{Frame, Sender, lso};
@@ -12,18 +12,16 @@ use crate::packet::{Frame, Sender, lso};
 /// Takes in a frame at a card's port. With `segment` it stands for TCP segments of so
 /// many bytes of payload each, one behind the other, whose checksums are to be filled in;
 /// false where it cannot be cut.
-pub fn arrive<'m>(
+pub fn arrive(
     p: &mut Pipeline<'_>,
     cache: Option<&mut Cache>,
     card: &Card,
-    mut frame: Frame<'m>,
+    mut frame: Frame<'_>,
     segment: Option<usize>,
 ) -> bool {
     frame.tunnel_ports = **card.fabric.tunnels.load();
-    // Who wants to see every decision gets every decision made.
-    let watched = p.nic.explainer.is_on() || p.nic.capture.is_on() || p.nic.faults.at(Place::Frames);
     let sender = Sender { card: card.index as u8, vport: UPLINK, sqn: 0, reg_a: 0 };
-    let known = cache.filter(|_| !watched).and_then(|cache| Some((cache, frame.quick_parse(sender)?)));
+    let known = cache.filter(|_| !p.nic.is_watched()).and_then(|cache| Some((cache, frame.quick_parse(sender)?)));
     match (known, segment) {
         (Some((cache, key)), None) => {
             let note = Note { key, hash: key.hash(), fill: Fill::default(), reg_a: 0, begins: true };
@@ -41,30 +39,19 @@ pub fn arrive<'m>(
 }
 
 /// Takes in the segments of a frame, as many at a time as a burst has.
-fn segments<'m>(
+fn segments(
     p: &mut Pipeline<'_>,
     cache: &mut Cache,
     (card, sender): (&Card, Sender),
-    frame: &Frame<'m>,
+    frame: &Frame<'_>,
     mss: usize,
 ) -> bool {
     let Some(cut) = lso::Cut::new(frame, mss, frame.layers.l4_end()) else { return false };
-    let count = cut.count();
-    let mut frames: Vec<Frame<'m>> = vec![Frame::empty(); count.min(KEPT)];
-    let mut notes: Vec<Note> = Vec::with_capacity(frames.len());
-    for i in 0..count {
-        let at = notes.len();
-        cut.segment(frame, i, &mut frames[at]);
-        match frames[at].quick_parse(sender) {
-            Some(key) => notes.push(Note { key, hash: key.hash(), fill: cut.fill(), reg_a: 0, begins: i == 0 }),
-            // Its headers are those of the frame, which have been understood.
-            None => debug_assert!(false, "a segment is not understood"),
-        }
-        if notes.len() == frames.len() || i + 1 == count {
-            let n = notes.len();
-            burst::send(p, cache, Source::Wire(card), &mut frames[..n], &notes);
-            notes.clear();
-        }
+    let (mut kept, from) = (Kept::default(), Source::Wire(card));
+    for i in 0..cut.count() {
+        cut.segment(frame, i, kept.next());
+        kept.keep(p, cache, from, (sender, cut.fill(), i == 0));
     }
+    kept.flush(p, cache, from);
     true
 }

@@ -146,7 +146,7 @@ fn place(cache: &mut Cache, changes: &Changes, learnt: u64, found: Option<&Optio
 }
 
 /// A frame through all tables; the cache learns from it.
-fn long_way(p: &mut Pipeline<'_>, cache: Option<&mut Cache>, from: Source<'_>, frame: &mut Frame<'_>, note: &Note) {
+pub fn long_way(p: &mut Pipeline<'_>, cache: Option<&mut Cache>, from: Source<'_>, frame: &mut Frame<'_>, note: &Note) {
     frame.key.0.fill(0);
     from.read_headers(frame, note.reg_a);
     checksum::fill(frame, note.fill);

@@ -1,10 +1,10 @@
 //! From a send WQE to frames.
 
-use super::burst::{self, From, KEPT, Note, Source};
+use super::burst::{self, From, Source};
 use super::flows::cache::Cache;
+use super::kept::Kept;
 use super::pipeline::Pipeline;
 use crate::dma::Near;
-use crate::faults::Place;
 use crate::packet::checksum::{self, Fill};
 use crate::packet::frame::{HDR_CAP, MIN_LEN};
 use crate::packet::{Frame, Sender, TunnelPorts, lso};
@@ -26,12 +26,10 @@ pub struct Transmit<'a, 'n> {
     from: From<'a>,
     /// Guest memory of this burst.
     near: Near<'a>,
-    /// Frames that are kept, as many as there are notes, and one that is being
-    /// formed; used again and again.
-    frames: Vec<Frame<'a>>,
-    notes: Vec<Note>,
-    /// A message that is cut into frames; one at most.
-    message: Vec<Frame<'a>>,
+    /// Frames whose flows may be known, and the one that is being formed.
+    kept: Kept<'a>,
+    /// A message that is cut into frames, where there was one.
+    message: Option<Box<Frame<'a>>>,
     /// What the port's parser knows of tunnels.
     tunnels: TunnelPorts,
     /// Bytes that may be sent, and that were.
@@ -48,13 +46,10 @@ impl<'a, 'n> Transmit<'a, 'n> {
         near: Near<'a>,
         allowance: u64,
     ) -> Self {
-        // Who wants to see every decision gets every decision made.
-        let nic = pipeline.nic;
-        let watched = nic.explainer.is_on() || nic.capture.is_on() || nic.faults.at(Place::Frames);
-        let cache = cache.filter(|_| !watched);
+        let cache = cache.filter(|_| !pipeline.nic.is_watched());
         let tunnels = **from.card.fabric.tunnels.load();
-        let (frames, notes, message) = (Vec::new(), Vec::new(), Vec::new());
-        Self { pipeline, cache, from, near, frames, notes, message, tunnels, allowance, sent: 0 }
+        let kept = Kept::default();
+        Self { pipeline, cache, from, near, kept, message: None, tunnels, allowance, sent: 0 }
     }
 
     /// Bytes that were sent.
@@ -64,7 +59,7 @@ impl<'a, 'n> Transmit<'a, 'n> {
 
     /// Forms the bytes of the next frame, of an LSO the whole message.
     fn form(&mut self, wqe: &TxWqe<'_>) -> Result<&mut Frame<'a>, WqeFault> {
-        let f = nth(&mut self.frames, self.notes.len());
+        let f = self.kept.next();
         f.tunnel_ports = self.tunnels;
         gather(f, wqe, &self.near)?;
         Ok(f)
@@ -92,27 +87,8 @@ impl<'a, 'n> Transmit<'a, 'n> {
     /// The frame that was formed last. With `begins` it is the first of its message.
     #[inline]
     fn keep_formed(&mut self, sender: Sender, fill: Fill, begins: bool) {
-        let at = self.notes.len();
-        let reg_a = sender.reg_a;
-        match self.frames[at].quick_parse(sender) {
-            Some(key) => {
-                self.notes.push(Note { key, hash: key.hash(), fill, reg_a, begins });
-                if self.notes.len() >= KEPT {
-                    self.flush();
-                }
-            }
-            None => {
-                // Those before it first.
-                self.flush();
-                let (from, f) = (self.from, &mut self.frames[at]);
-                f.key.0.fill(0);
-                burst::read_headers(from, f, reg_a);
-                checksum::fill(f, fill);
-                if begins {
-                    self.pipeline.begin_message();
-                }
-                self.pipeline.send(from.card, from.function, f);
-            }
+        if let Some(cache) = self.cache.as_deref_mut() {
+            self.kept.keep(self.pipeline, cache, Source::Queue(self.from), (sender, fill, begins));
         }
     }
 
@@ -120,21 +96,22 @@ impl<'a, 'n> Transmit<'a, 'n> {
     /// long way.
     fn keep_segments(&mut self, wqe: &TxWqe<'_>, mss: usize) -> Result<TxResult, WqeFault> {
         let sender = self.sender(wqe);
-        let message = nth(&mut self.message, 0);
+        let mut message = self.message.take().unwrap_or_else(|| Box::new(Frame::empty()));
         message.tunnel_ports = self.tunnels;
-        gather(message, wqe, &self.near)?;
+        gather(&mut message, wqe, &self.near)?;
         if message.quick_parse(sender).is_none() {
             return self.send_now(wqe);
         }
-        let cut = lso::Cut::new(message, mss, wqe.header.len()).ok_or(WqeFault::LsoParameters)?;
+        let cut = lso::Cut::new(&message, mss, wqe.header.len()).ok_or(WqeFault::LsoParameters)?;
         let (mut frames, mut bytes) = (0, 0);
         for i in 0..cut.count() {
-            let segment = nth(&mut self.frames, self.notes.len());
-            cut.segment(&self.message[0], i, segment);
+            let segment = self.kept.next();
+            cut.segment(&message, i, segment);
             frames += 1;
             bytes += segment.len() as u64;
             self.keep_formed(sender, cut.fill(), i == 0);
         }
+        self.message = Some(message);
         Ok(TxResult::Sent { frames, bytes })
     }
 
@@ -152,7 +129,7 @@ impl<'a, 'n> Transmit<'a, 'n> {
         }
         self.pipeline.begin_message();
         let (mut frames, mut bytes) = (0, 0);
-        let (pipeline, f) = (&mut *self.pipeline, &mut self.frames[0]);
+        let (pipeline, f) = (&mut *self.pipeline, self.kept.next());
         let mut one = |f: &mut Frame<'_>| {
             frames += 1;
             bytes += f.len() as u64;
@@ -193,10 +170,8 @@ impl TxSink for Transmit<'_, '_> {
     }
 
     fn flush(&mut self) {
-        let n = self.notes.len();
-        if let Some(cache) = self.cache.as_deref_mut().filter(|_| n > 0) {
-            burst::send(self.pipeline, cache, Source::Queue(self.from), &mut self.frames[..n], &self.notes);
-            self.notes.clear();
+        if let Some(cache) = self.cache.as_deref_mut() {
+            self.kept.flush(self.pipeline, cache, Source::Queue(self.from));
         }
     }
 
@@ -208,14 +183,6 @@ impl TxSink for Transmit<'_, '_> {
         let from = &self.from;
         self.pipeline.nic.unmodelled.record(from.card.index, from.function.id, Access::WqeOpcode(opcode));
     }
-}
-
-/// A frame that is there to be used again.
-fn nth<'f, 'm>(frames: &'f mut Vec<Frame<'m>>, n: usize) -> &'f mut Frame<'m> {
-    while frames.len() <= n {
-        frames.push(Frame::empty());
-    }
-    &mut frames[n]
 }
 
 fn fill(wqe: &TxWqe<'_>) -> Fill {
