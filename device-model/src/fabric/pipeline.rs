@@ -13,6 +13,7 @@ use super::burst::Learnt;
 use super::counters::Cast;
 use super::flows::cache::End;
 use super::flows::record::Record as FlowRecord;
+use super::outside::{HostSide, Outside};
 use super::plane::FunctionPlane;
 use super::police::Police;
 use super::port::Far;
@@ -58,6 +59,8 @@ pub struct Pipeline<'n> {
     pub(super) flow: Option<Rc<RefCell<FlowRecord>>>,
     /// Whether a wire outside has got frames.
     left: bool,
+    /// Who outside has got frames, by vport.
+    pub(super) outsides: SmallVec<[(Arc<Vport>, Arc<Outside>); 2]>,
     /// Receive queues that are joining segments.
     pub(super) merging: SmallVec<[(Arc<FunctionPlane>, Arc<Rq>); 2]>,
     /// Asked while a receive queue has no buffer: true to look again.
@@ -90,6 +93,7 @@ impl<'n> Pipeline<'n> {
             record: None,
             flow: None,
             left: false,
+            outsides: SmallVec::new(),
             merging: SmallVec::new(),
             pause: None,
         }
@@ -192,6 +196,25 @@ impl<'n> Pipeline<'n> {
         self.record = self.nic.explainer.begin(|| format!("wire {}", card.index), frame);
         self.enter_port(card, frame);
         self.record = None;
+    }
+
+    /// A parsed frame that whoever is behind a vport, outside of the device, sends.
+    pub fn send_outside(&mut self, card: &Card, vport: &Vport, frame: &mut Frame<'_>) {
+        self.crossings = 0;
+        self.depth = 0;
+        self.record =
+            self.nic.explainer.begin(|| format!("pf{} vport {:#x}, outside", card.index, vport.number), frame);
+        vport.tx.count(Cast::of(frame.headers()), frame.len());
+        self.nic.capture.see(card.index, vport.number, Way::Out, frame);
+        if self.allowed(vport, frame, Police::leave) {
+            self.enter_eswitch(card, vport.number, frame);
+        }
+        self.record = None;
+    }
+
+    /// As [`Self::send_outside`]; answers as [`Self::send_learning`] does.
+    pub fn send_outside_learning(&mut self, card: &Card, vport: &Vport, frame: &mut Frame<'_>, key: FlowKey) -> Learnt {
+        self.learning(key, |p| p.send_outside(card, vport, frame))
     }
 
     pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
@@ -336,11 +359,13 @@ impl<'n> Pipeline<'n> {
             return self.note(|| format!("dropped: no vport {number:#x}"));
         };
         drop(vports);
-        let Some(function) = vport.function.load_full() else {
+        let Some(host) = vport.host_side() else {
             return self.note(|| format!("dropped: no driver behind vport {number:#x}"));
         };
         if !vport.link.load(Relaxed) && number != 0 {
-            function.rx_link_down.add(1);
+            if let HostSide::Function(function) = &host {
+                function.rx_link_down.add(1);
+            }
             return self.note(|| format!("dropped: link of vport {number:#x} is down"));
         }
         self.depth += 1;
@@ -348,7 +373,10 @@ impl<'n> Pipeline<'n> {
             Next::Pass | Next::Default | Next::NoTables => {
                 if p.allowed(&vport, f, Police::enter) {
                     p.nic.capture.see(card.index, number, Way::In, f);
-                    p.receive(&function, &vport, f);
+                    match &host {
+                        HostSide::Function(function) => p.receive(function, &vport, f),
+                        HostSide::Outside(outside) => p.deliver_outside(&vport, outside, f),
+                    }
                 }
             }
             _ => p.drop_by_rule("egress ACL"),
@@ -487,6 +515,7 @@ impl Drop for Pipeline<'_> {
     /// held back.
     fn drop(&mut self) {
         self.end_merges();
+        self.flush_outsides();
         if !self.left {
             return;
         }
