@@ -69,7 +69,7 @@ impl Nic {
         };
         let card = &self.cards[job.card];
         let now = self.ticks();
-        let mem = card.dma.load();
+        let mem = job.function.dma.load();
         let mut cache = self.flows.of(worker);
         let mut pipeline = Pipeline::new(self, worker, now);
         let config = job.sq.config();

@@ -16,12 +16,23 @@
 //! sf_window = "256K"          # or log_sf_window = 18
 //! sf_base = 0x8000            # function id of the first SF
 //! wire = "cable"              # see [`WIRES`]
+//!
+//! [[slice]]                   # a slice that is there from the beginning
+//! flavour = "passthrough"     # a virtual function of another guest, "virtio", or "pcisf"
+//! pf = 0
+//! number = 88                 # sfnum: where the host manages the eswitch, of the SF it adds
+//! index = 100
+//! hw_addr = "52:54:00:5f:00:88"
+//! state = "active"            # or "inactive"
+//! socket = "PATH"             # where its guest finds it; default: slice100.sock beside pf0's
+//! vectors = 16                # MSI-X vectors of a passthrough slice
 //! ```
 //!
 //! Everything may be left out. An error is one line that names the file, the key, the
 //! value and what is allowed.
 
 mod mac;
+mod slice;
 
 use std::path::Path;
 
@@ -35,6 +46,7 @@ use crate::board::{BoardConfig, WireKind};
 use crate::control::DEFAULT_HANDLE;
 use crate::wire::spec;
 use mac::Mac;
+pub use slice::{SliceConfig, socket_name};
 
 /// The profile that is used when none is named.
 pub const DEFAULT_PROFILE: &str = "connectx6dx";
@@ -56,7 +68,7 @@ pub const WIRES: &str = "\"cable\", \"loopback\", \"tap:NAME\", \"vhost-user:PAT
 /// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
-const TOP_KEYS: &[&str] = &["profile", "caps", "workers", "eswitch", "handle", "noise", "faults", "pf"];
+const TOP_KEYS: &[&str] = &["profile", "caps", "workers", "eswitch", "handle", "noise", "faults", "pf", "slice"];
 const PF_KEYS: &[&str] = &["mac", "vectors", "max_sfs", "log_sf_window", "sf_window", "sf_base", "wire"];
 
 /// A device.
@@ -74,6 +86,8 @@ pub struct Config {
     pub faults: Vec<Fault>,
     /// Physical functions, by number.
     pub pfs: Vec<PfConfig>,
+    /// Slices that are there from the beginning.
+    pub slices: Vec<SliceConfig>,
 }
 
 /// A physical function.
@@ -127,6 +141,7 @@ impl Config {
             workers: self.workers,
             noise: self.noise,
             faults: self.faults,
+            slices: self.slices,
         }
     }
 }
@@ -216,7 +231,21 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     if let Some((n, pf)) = faults.iter().enumerate().find_map(|(n, f)| Some((n, f.pf.filter(|pf| *pf >= pfs.len())?))) {
         return Err(format!("faults[{n}]: pf = \"{pf}\": allowed is 0 to {}", pfs.len().saturating_sub(1)));
     }
-    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), handle, noise, faults, pfs })
+    let slices = slices(table, &pfs, base)?;
+    let workers = usize::try_from(workers).unwrap_or_default();
+    Ok(Config { profile, workers, handle, noise, faults, pfs, slices })
+}
+
+/// Slices that are there from the beginning.
+fn slices(table: &Table, pfs: &[PfConfig], base: Option<&Path>) -> Parsed<Vec<SliceConfig>> {
+    let Some(value) = table.get("slice") else { return Ok(vec![]) };
+    let wrong = || refuse("slice", value, &format!("up to {} sections [[slice]]", slice::MOST));
+    let mut slices = vec![];
+    for (i, value) in value.as_array().filter(|l| l.len() <= slice::MOST).ok_or_else(wrong)?.iter().enumerate() {
+        let section = Section { at: format!("slice[{i}]."), table: value.as_table().ok_or_else(wrong)? };
+        slices.push(slice::parse(&section, pfs, &slices, base)?);
+    }
+    Ok(slices)
 }
 
 /// Two ports with one address, or one TAP interface, would not work.
@@ -412,12 +441,12 @@ fn short(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn config(text: &str) -> Config {
+    pub(super) fn config(text: &str) -> Config {
         read(text, "nic.toml", None).unwrap()
     }
 
     /// The error without the name of the file.
-    fn error(text: &str) -> String {
+    pub(super) fn error(text: &str) -> String {
         let e = read(text, "nic.toml", None).unwrap_err().to_string();
         assert_eq!(e.lines().count(), 1, "{e}");
         e.strip_prefix("nic.toml: ").unwrap().to_owned()
@@ -480,7 +509,7 @@ mod tests {
     fn unknown_keys_are_named_with_the_known_ones() {
         assert_eq!(
             error("worker = 2"),
-            "worker = 2: no such key; there is profile, caps, workers, eswitch, handle, noise, faults, pf"
+            "worker = 2: no such key; there is profile, caps, workers, eswitch, handle, noise, faults, pf, slice"
         );
         let keys = PF_KEYS.join(", ");
         assert_eq!(

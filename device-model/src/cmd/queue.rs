@@ -49,10 +49,10 @@ pub fn create_eq(cx: &mut Cx<'_>, i: View<'_, CreateEqIn>, o: &mut ViewMut<'_, C
     let uid = cx.uid;
     let c = i.sub(CreateEqIn::eq_context_entry);
     let vector = c.get(Eqc::intr) as u16;
-    if vector >= cx.card.config.vectors {
+    let irq = cx.function()?.irq.clone();
+    if vector >= irq.vectors() {
         return Err(Refusal::param(Syndrome::VECTOR_RANGE));
     }
-    let irq = cx.card.irq.clone();
     let site = cx.site();
     let (tap, noise) = (cx.nic.trace.tap(cx.card.index, cx.fid), cx.nic.noise.seed());
     let f = cx.function()?;
@@ -297,9 +297,10 @@ pub fn modify_sq(cx: &mut Cx<'_>, i: View<'_, ModifySqIn>, _: &mut ViewMut<'_, M
     }
     let from = WqState::from_raw(i.get(ModifySqIn::sq_state))?;
     let to = WqState::from_raw(i.sub(ModifySqIn::ctx).get(Sqc::state))?;
-    let mem = cx.card.dma.load();
     let card = cx.card.index;
     let f = cx.function()?;
+    let dma = f.plane.dma.clone();
+    let mem = dma.load();
     let Body::Sq(sq) = f.objects.check(r, uid)? else { return Err(ABSENT) };
     if sq.modify(&mem, from, to)? {
         let job = Job { card, function: f.plane.clone(), sq: sq.clone() };
@@ -429,8 +430,9 @@ pub fn modify_rq(cx: &mut Cx<'_>, i: View<'_, ModifyRqIn>, _: &mut ViewMut<'_, M
     }
     let from = WqState::from_raw(i.get(ModifyRqIn::rq_state))?;
     let to = WqState::from_raw(c.get(Rqc::state))?;
-    let mem = cx.card.dma.load();
     let f = cx.function()?;
+    let dma = f.plane.dma.clone();
+    let mem = dma.load();
     let Body::Rq(rq) = f.objects.check(r, uid)? else { return Err(ABSENT) };
     let rq = rq.clone();
     let set = c.get(Rqc::counter_set_id);

@@ -79,6 +79,13 @@ impl VportControl {
         v
     }
 
+    /// Gives it a permanent address, and GUIDs that go with it.
+    pub fn set_address(&mut self, mac: [u8; 6]) {
+        self.mac = mac;
+        (self.node_guid, self.port_guid) = (guid(mac), guid(mac));
+        self.publish_filter();
+    }
+
     /// What the function's driver set is gone; what the manager set stays.
     pub fn forget_driver(&mut self) {
         self.unicast.clear();

@@ -134,6 +134,7 @@ impl Lab {
             workers: self.workers,
             noise: self.noise,
             faults: vec![],
+            slices: vec![],
         })?;
         for opcode in &self.refuse {
             let fault = format!("fail {}", opcode.name().unwrap_or("any")).parse().map_err(anyhow::Error::msg)?;
