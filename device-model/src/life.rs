@@ -18,7 +18,7 @@ use crate::events::Happening;
 use crate::fabric::plane::FunctionPlane;
 use crate::irq::IrqLine;
 use crate::nic::{Card, DEFAULT_MTU, Manager, Nic};
-use crate::slice::Flavour;
+use crate::slice::{Flavour, default_address};
 use crate::steering::{Limits, Steering};
 use crate::trace::Record;
 
@@ -112,7 +112,8 @@ impl Nic {
 
     /// Makes the function of an SF's slot, of the flavour that the slot has.
     fn sf_made(&self, card: &Card, ctl: &mut Control, id: u16) {
-        let (Some(slot), Some(vport)) = (ctl.sf(id), ctl.vports.get(&id)) else { return };
+        let Some(slot) = ctl.sf(id).cloned() else { return };
+        let Some(vport) = ctl.vports.get_mut(&id) else { return };
         let vhca_id = card.vhca_id(Some(id.wrapping_sub(ctl.sf_base)));
         let mut caps = self.sf_caps.clone();
         caps.fix(CmdHcaCap::vhca_id, vhca_id.into());
@@ -128,6 +129,7 @@ impl Nic {
             }
             _ => (FunctionKind::Sf, card.dma.clone(), card.irq.clone()),
         };
+        vport.set_groups(slot.flavour == Flavour::Virtio);
         let steering = Steering::with(Limits::default(), self.flows.changes.clone());
         let plane = FunctionPlane::new(id, vhca_id, vport.plane.clone(), dma, steering.reader());
         ctl.functions.insert(id, Function::new(id, kind, vhca_id, caps, plane, irq, steering));
@@ -153,6 +155,8 @@ impl Nic {
             v.plane.user_number.store(number, Relaxed);
             if let Some(d) = declared.as_ref().filter(|d| d.hw_addr != [0; 6]) {
                 v.set_address(d.hw_addr);
+            } else if let Some(d) = declared.as_ref().filter(|d| d.flavour == Flavour::Virtio) {
+                v.set_address(default_address(d.index));
             }
         }
         if changed {
@@ -164,10 +168,11 @@ impl Nic {
     }
 
     /// The manager activated an SF: its window answers from here on.
-    pub(crate) fn sf_activated(&self, _: &Card, ctl: &mut Control, id: u16) {
+    pub(crate) fn sf_activated(&self, card: &Card, ctl: &mut Control, id: u16) {
         if let Some(f) = ctl.functions.get_mut(&id) {
             f.iseg = Iseg::default();
         }
+        self.virtio_settle(card, ctl, id);
     }
 
     /// No driver is attached any more and none may attach: nothing of it stays.
@@ -189,6 +194,9 @@ impl Nic {
         card.fabric.vports.pin().remove(&id);
         ctl.vports.remove(&id);
         self.flows.changed();
+        if let Some(slice) = ctl.sf(id).filter(|s| s.flavour == Flavour::Virtio).and_then(|s| s.slice) {
+            self.virtio_gone(slice);
+        }
         if let Some(s) = ctl.sf_mut(id) {
             s.sw_function_id = 0;
             s.slice = None;
@@ -203,6 +211,7 @@ impl Nic {
     pub(crate) fn teardown_function(&self, card: &Card, ctl: &mut Control, id: u16) {
         let Some(f) = ctl.functions.get_mut(&id) else { return };
         f.plane.vport.function.store(None);
+        f.plane.vport.peer.store(None);
         f.clear_objects();
         if id == PF {
             ctl.l2_table.clear();
@@ -252,6 +261,7 @@ impl Nic {
             State::Allocated => self.sf_detached(card, ctl, id),
             _ => self.refresh_vport_link(card, ctl, id),
         }
+        self.virtio_settle(card, ctl, id);
     }
 
     /// Nobody keeps hosts from hearing that SFs are taken back, nor us from

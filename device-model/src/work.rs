@@ -120,7 +120,7 @@ impl Nic {
         }
     }
 
-    /// As [`Nic::receive_with_pause`], from whoever is behind a vport that leads outside.
+    /// As [`Nic::receive_with_pause`], from the peer behind a vport.
     pub fn receive_at_vport<'n>(
         &'n self,
         worker: usize,

@@ -46,6 +46,9 @@ pub enum WireKind {
     None,
 }
 
+/// Numbers of threads that move frames are below this: those have a cache of flows.
+const MOST_WORKERS: usize = 16;
+
 /// What a board is made of.
 #[derive(Debug, Clone)]
 pub struct BoardConfig {
@@ -179,7 +182,7 @@ impl Board {
             bell,
             due: Arc::default(),
             stop,
-            offers: Offers::new(c.workers == 0),
+            offers: Offers::new(c.workers == 0, c.workers + 2 + count..MOST_WORKERS),
             slices: c.slices,
             threads: Mutex::default(),
             inline: c.workers == 0,
@@ -244,6 +247,11 @@ impl Board {
             self.nic.slice_set(index, &slice.change())?;
         }
         Ok(())
+    }
+
+    /// The links to the machines of virtio slices, by index of the slice.
+    pub fn slice_links(&self) -> Vec<(u32, Arc<Link>)> {
+        self.offers.links()
     }
 
     /// Stops every thread; clients are disconnected.

@@ -1,17 +1,22 @@
 //! The sockets at which guests find slices that are devices of their own.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use sfnic_device_model::endpoint::{ENDPOINT_BAR_SIZE, Endpoint};
 use sfnic_device_model::nic::Nic;
-use sfnic_device_model::slice::{Flavour, Offer, Outside};
+use sfnic_device_model::slice::{Flavour, Offer, Outside, VirtioEnd};
 
 use crate::config::socket_name;
 use crate::vfio_user::{DmaMap, Interrupts, PciDevice, Server, StopHandle};
+use crate::wire::slice::SliceInlet;
+use crate::wire::vhost::Meeting;
+use crate::wire::{Link, open_vhost};
 
 /// A worker's number that several threads may have: it has no cache of flows, and counts
 /// where all may.
@@ -25,19 +30,32 @@ pub struct Offers {
     dir: OnceLock<PathBuf>,
     /// There are no workers: the threads of sockets do their work.
     inline: bool,
+    /// Numbers that threads of slices may have.
+    workers: Range<usize>,
     served: Mutex<BTreeMap<u32, Served>>,
 }
 
 /// A slice that is offered.
 struct Served {
-    stop: StopHandle,
+    stop: Stop,
     thread: JoinHandle<()>,
+    /// A number that its thread alone has, while it is offered.
+    worker: usize,
+    /// The link to a virtio slice's machine.
+    link: Option<Arc<Link>>,
+}
+
+/// What ends a slice's thread.
+enum Stop {
+    Handle(StopHandle),
+    Flag(Arc<AtomicBool>),
 }
 
 impl Offers {
     /// None yet. With `inline` there are no workers: the threads of sockets do their work.
-    pub fn new(inline: bool) -> Arc<Self> {
-        Arc::new(Self { inline, ..Self::default() })
+    /// Threads that move frames have these numbers.
+    pub fn new(inline: bool, workers: Range<usize>) -> Arc<Self> {
+        Arc::new(Self { inline, workers, ..Self::default() })
     }
 
     /// Whose slices they are, and where their sockets are.
@@ -73,7 +91,39 @@ impl Offers {
             }
         };
         let thread = std::thread::Builder::new().name(format!("slice{index}")).spawn(serve);
-        Ok(Served { stop, thread: thread.map_err(|e| format!("cannot start a thread: {e}"))? })
+        let thread = thread.map_err(|e| format!("cannot start a thread: {e}"))?;
+        Ok(Served { stop: Stop::Handle(stop), thread, worker: SHARED_WORKER, link: None })
+    }
+
+    /// A virtio slice is a vhost-user socket, at which a virtual machine has a network device.
+    fn virtio(&self, nic: Arc<Nic>, end: Arc<VirtioEnd>, path: &Path) -> Result<Served, String> {
+        let wire = open_vhost(Meeting::Server(path.to_owned())).map_err(|e| e.to_string())?;
+        let worker = self.free_worker();
+        let (done, index, link) = (Arc::new(AtomicBool::new(false)), end.slice, wire.link.clone());
+        let mut inlet = SliceInlet::new(nic.clone(), end, wire.outlet, wire.link, worker);
+        let flag = done.clone();
+        let serve = move || {
+            wire.driver.run(&mut inlet, &|| {
+                nic.flows.idle(worker);
+                flag.load(Relaxed)
+            });
+        };
+        let thread = std::thread::Builder::new().name(format!("slice{index}")).spawn(serve);
+        let thread = thread.map_err(|e| format!("cannot start a thread: {e}"))?;
+        Ok(Served { stop: Stop::Flag(done), thread, worker, link: Some(link) })
+    }
+
+    /// A number for a thread that moves frames.
+    fn free_worker(&self) -> usize {
+        let served = self.served.lock();
+        let taken = |n: &usize| served.values().any(|s| s.worker == *n);
+        self.workers.clone().find(|n| !taken(n)).unwrap_or(SHARED_WORKER)
+    }
+
+    /// The links to the machines of virtio slices, by index.
+    pub fn links(&self) -> Vec<(u32, Arc<Link>)> {
+        let served = self.served.lock();
+        served.iter().filter_map(|(index, s)| Some((*index, s.link.clone()?))).collect()
     }
 }
 
@@ -84,7 +134,10 @@ impl Outside for Offers {
         let Some(nic) = self.nic.get().and_then(Weak::upgrade) else { return Err("the device ends".to_owned()) };
         let served = match (offer.flavour, &offer.endpoint) {
             (Flavour::Passthrough, Some(endpoint)) => self.passthrough(nic, endpoint.clone(), &path)?,
-            (other, _) => return Err(format!("flavour {other} is not served yet")),
+            _ => match &offer.virtio {
+                Some(end) => self.virtio(nic, end.clone(), &path)?,
+                None => return Err(format!("flavour {}: nobody serves it", offer.flavour)),
+            },
         };
         self.served.lock().insert(offer.index, served);
         Ok(said)
@@ -92,7 +145,10 @@ impl Outside for Offers {
 
     fn withdraw(&self, index: u32) {
         let Some(served) = self.served.lock().remove(&index) else { return };
-        served.stop.stop();
+        match served.stop {
+            Stop::Handle(handle) => handle.stop(),
+            Stop::Flag(done) => done.store(true, Relaxed),
+        }
         let _ = served.thread.join();
     }
 }

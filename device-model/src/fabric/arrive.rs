@@ -1,4 +1,4 @@
-//! Frames that come in from outside the process: by a wire, or from whoever is behind a
+//! Frames that come in from outside the process: by a wire, or from the peer behind a
 //! vport.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,6 +9,7 @@ use super::burst::{self, Note, Source};
 use super::flows::cache::Cache;
 use super::kept::Kept;
 use super::pipeline::Pipeline;
+use super::rate::Rate;
 use super::vport::{UPLINK, Vport};
 use crate::nic::{Card, Nic};
 use crate::packet::checksum::Fill;
@@ -23,7 +24,7 @@ const MIN_FRAME: usize = 60;
 pub enum Door<'a> {
     /// At the port of a card.
     Port(&'a Card),
-    /// At a vport of a card that leads outside.
+    /// At a vport of a card that has a peer.
     Vport(&'a Card, &'a Vport),
 }
 
@@ -31,7 +32,7 @@ impl<'a> Door<'a> {
     fn source(self) -> Source<'a> {
         match self {
             Door::Port(card) => Source::Wire(card),
-            Door::Vport(card, vport) => Source::Outside(card, vport),
+            Door::Vport(card, vport) => Source::Peer(card, vport),
         }
     }
 
@@ -49,11 +50,19 @@ impl<'a> Door<'a> {
         Sender { card: self.card().index as u8, vport, sqn: 0, reg_a: 0 }
     }
 
+    /// How fast may be sent by it.
+    fn rate(self) -> Option<&'a Rate> {
+        match self {
+            Door::Port(_) => None,
+            Door::Vport(_, vport) => Some(&vport.rate),
+        }
+    }
+
     /// Whether nobody is to send by it.
     fn is_closed(self) -> bool {
         match self {
             Door::Port(_) => false,
-            Door::Vport(_, vport) => vport.outside.load().is_none() || !vport.link.load(Relaxed),
+            Door::Vport(_, vport) => vport.peer.load().is_none() || !vport.link.load(Relaxed),
         }
     }
 }
@@ -82,6 +91,9 @@ pub struct Arrivals<'n, 'm> {
     message: Option<Box<Frame<'m>>>,
     tunnels: TunnelPorts,
     closed: bool,
+    /// Bytes that the rate of the door allows in this burst, and that were sent.
+    allowance: u64,
+    sent: u64,
 }
 
 impl Nic {
@@ -101,6 +113,8 @@ impl Nic {
             message: None,
             tunnels: **door.card().fabric.tunnels.load(),
             closed: door.is_closed(),
+            allowance: door.rate().map_or(u64::MAX, |r| r.allowance(|| self.clock.now_ns()).unwrap_or(0)),
+            sent: 0,
             door,
         }
     }
@@ -126,9 +140,11 @@ impl<'m> Arrivals<'_, 'm> {
             return false;
         }
         if let Some(mss) = left.segment {
+            self.sent += self.message.as_ref().map_or(0, |m| m.len() as u64);
             return self.segments(mss);
         }
         let frame = self.kept.next();
+        self.sent += frame.len() as u64;
         let fill = left.checksum.map_or(Fill::default(), |place| complete(frame, place));
         if let Door::Vport(..) = self.door {
             frame.pad(MIN_FRAME);
@@ -171,11 +187,16 @@ impl<'m> Arrivals<'_, 'm> {
         if let Some(cache) = self.cache.as_deref_mut() {
             self.kept.flush(&mut self.pipeline, cache, self.door.source());
         }
+        if let Some(rate) = self.door.rate() {
+            let (clock, sent) = (&self.pipeline.nic.clock, std::mem::take(&mut self.sent));
+            rate.charge(|| clock.now_ns(), sent);
+            self.allowance = self.allowance.saturating_sub(sent);
+        }
     }
 
     /// Whether this burst has done enough.
     pub fn has_done_enough(&self) -> bool {
-        self.pipeline.has_done_enough()
+        self.sent >= self.allowance || self.pipeline.has_done_enough()
     }
 }
 

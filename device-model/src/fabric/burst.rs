@@ -61,8 +61,8 @@ pub enum Source<'a> {
     Queue(From<'a>),
     /// The wire at the port of a card.
     Wire(&'a Card),
-    /// Whoever is behind a vport of a card, outside of the device.
-    Outside(&'a Card, &'a Vport),
+    /// The peer behind a vport of a card.
+    Peer(&'a Card, &'a Vport),
 }
 
 impl Source<'_> {
@@ -72,7 +72,7 @@ impl Source<'_> {
             Source::Queue(from) => read_headers(*from, frame, reg_a),
             // The port says where it comes from.
             Source::Wire(_) => frame.parse(),
-            Source::Outside(_, vport) => {
+            Source::Peer(_, vport) => {
                 frame.set_source(vport.number, 0);
                 frame.parse();
             }
@@ -84,7 +84,7 @@ impl Source<'_> {
         match self {
             Source::Queue(from) => p.send(from.card, from.function, frame),
             Source::Wire(card) => p.receive_parsed(card, frame),
-            Source::Outside(card, vport) => p.send_outside(card, vport, frame),
+            Source::Peer(card, vport) => p.send_from_peer(card, vport, frame),
         }
     }
 }
@@ -175,7 +175,7 @@ pub fn long_way(p: &mut Pipeline<'_>, cache: Option<&mut Cache>, from: Source<'_
     let learnt = match from {
         Source::Queue(from) => p.send_learning(from.card, from.function, frame, note.key),
         Source::Wire(card) => p.receive_learning(card, frame, note.key),
-        Source::Outside(card, vport) => p.send_outside_learning(card, vport, frame, note.key),
+        Source::Peer(card, vport) => p.send_from_peer_learning(card, vport, frame, note.key),
     };
     if let Some((flow, way, on)) = learnt {
         cache.learn(note.hash, flow, way, on, &p.nic.flows.changes);
@@ -202,7 +202,7 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Fr
     match from {
         Source::Queue(from) => from.function.vport.tx.add(&tally),
         Source::Wire(_) => {}
-        Source::Outside(_, vport) => vport.tx.add(&tally),
+        Source::Peer(_, vport) => vport.tx.add(&tally),
     }
     let Some((_, way)) = at.first().and_then(|at| cache.get(*at)) else { return };
     p.account(way.crossings, frames.len());
@@ -220,11 +220,11 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Fr
             }
             return;
         }
-        End::Outside { vport, outside } => {
+        End::Peer { vport, peer } => {
             vport.rx.add(&tally);
             for (frame, note) in frames.iter_mut().zip(notes) {
                 checksum::fill(frame, note.fill);
-                p.hand_out(vport, outside, frame);
+                p.hand_out(vport, peer, frame);
             }
             return;
         }

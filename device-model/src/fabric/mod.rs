@@ -11,7 +11,7 @@ pub mod counters;
 pub mod flows;
 mod kept;
 pub mod mkey;
-pub mod outside;
+pub mod peer;
 pub mod pipeline;
 pub mod plane;
 pub mod police;

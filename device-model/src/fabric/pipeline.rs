@@ -13,7 +13,7 @@ use super::burst::Learnt;
 use super::counters::Cast;
 use super::flows::cache::End;
 use super::flows::record::Record as FlowRecord;
-use super::outside::{HostSide, Outside};
+use super::peer::{HostSide, Peer};
 use super::plane::FunctionPlane;
 use super::police::Police;
 use super::port::Far;
@@ -59,8 +59,8 @@ pub struct Pipeline<'n> {
     pub(super) flow: Option<Rc<RefCell<FlowRecord>>>,
     /// Whether a wire outside has got frames.
     left: bool,
-    /// Who outside has got frames, by vport.
-    pub(super) outsides: SmallVec<[(Arc<Vport>, Arc<Outside>); 2]>,
+    /// Peers that have got frames, by vport.
+    pub(super) peers: SmallVec<[(Arc<Vport>, Arc<Peer>); 2]>,
     /// Receive queues that are joining segments.
     pub(super) merging: SmallVec<[(Arc<FunctionPlane>, Arc<Rq>); 2]>,
     /// Asked while a receive queue has no buffer: true to look again.
@@ -93,7 +93,7 @@ impl<'n> Pipeline<'n> {
             record: None,
             flow: None,
             left: false,
-            outsides: SmallVec::new(),
+            peers: SmallVec::new(),
             merging: SmallVec::new(),
             pause: None,
         }
@@ -198,12 +198,12 @@ impl<'n> Pipeline<'n> {
         self.record = None;
     }
 
-    /// A parsed frame that whoever is behind a vport, outside of the device, sends.
-    pub fn send_outside(&mut self, card: &Card, vport: &Vport, frame: &mut Frame<'_>) {
+    /// A parsed frame that the peer behind a vport sends.
+    pub fn send_from_peer(&mut self, card: &Card, vport: &Vport, frame: &mut Frame<'_>) {
         self.crossings = 0;
         self.depth = 0;
         self.record =
-            self.nic.explainer.begin(|| format!("pf{} vport {:#x}, outside", card.index, vport.number), frame);
+            self.nic.explainer.begin(|| format!("pf{} vport {:#x}, its peer", card.index, vport.number), frame);
         vport.tx.count(Cast::of(frame.headers()), frame.len());
         self.nic.capture.see(card.index, vport.number, Way::Out, frame);
         if self.allowed(vport, frame, Police::leave) {
@@ -212,9 +212,15 @@ impl<'n> Pipeline<'n> {
         self.record = None;
     }
 
-    /// As [`Self::send_outside`]; answers as [`Self::send_learning`] does.
-    pub fn send_outside_learning(&mut self, card: &Card, vport: &Vport, frame: &mut Frame<'_>, key: FlowKey) -> Learnt {
-        self.learning(key, |p| p.send_outside(card, vport, frame))
+    /// As [`Self::send_from_peer`]; answers as [`Self::send_learning`] does.
+    pub fn send_from_peer_learning(
+        &mut self,
+        card: &Card,
+        vport: &Vport,
+        frame: &mut Frame<'_>,
+        key: FlowKey,
+    ) -> Learnt {
+        self.learning(key, |p| p.send_from_peer(card, vport, frame))
     }
 
     pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
@@ -375,7 +381,7 @@ impl<'n> Pipeline<'n> {
                     p.nic.capture.see(card.index, number, Way::In, f);
                     match &host {
                         HostSide::Function(function) => p.receive(function, &vport, f),
-                        HostSide::Outside(outside) => p.deliver_outside(&vport, outside, f),
+                        HostSide::Peer(peer) => p.deliver_to_peer(&vport, peer, f),
                     }
                 }
             }
@@ -515,7 +521,7 @@ impl Drop for Pipeline<'_> {
     /// held back.
     fn drop(&mut self) {
         self.end_merges();
-        self.flush_outsides();
+        self.flush_peers();
         if !self.left {
             return;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Flavour, Place, SliceError, Spec, check};
+use super::{Flavour, Place, SliceError, Spec, VirtioEnd, check};
 use crate::control::Declared;
 use crate::control::vhca::Cause;
 use crate::endpoint::{ENDPOINT_VECTORS, Endpoint};
@@ -20,6 +20,8 @@ pub struct Offer {
     pub card: usize,
     /// The PCI function that a passthrough slice is.
     pub endpoint: Option<Arc<Endpoint>>,
+    /// What a virtio slice is to whoever serves it.
+    pub virtio: Option<Arc<VirtioEnd>>,
     /// Where it is to be found, if somebody said so.
     pub socket: Option<String>,
 }
@@ -106,6 +108,7 @@ impl Nic {
             flavour: place.flavour,
             card: place.card,
             endpoint: place.endpoint.clone(),
+            virtio: (place.flavour == Flavour::Virtio).then(|| self.virtio_end(index, place.card)),
             socket: spec.socket.clone(),
         };
         place.socket = Some(outside.offer(&offer).map_err(SliceError::Invalid)?);
@@ -118,6 +121,7 @@ impl Nic {
         if let Some(outside) = self.slices.outside.get().filter(|_| place.flavour.is_of_a_guest()) {
             outside.withdraw(index);
         }
+        self.slices.ends.lock().remove(&index);
         let Some(card) = self.cards.get(place.card) else { return };
         let mut ctl = card.control.lock();
         if let Some(id) = place.function(&ctl, index)

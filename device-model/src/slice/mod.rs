@@ -16,6 +16,7 @@
 mod attributes;
 mod guest;
 mod view;
+mod virtio;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 pub use attributes::{Change, Link, MAX_MTU, MAX_RATE, MIN_MTU, Policy, RATE_STEP, given};
 pub use guest::{Offer, Outside};
 pub use view::{Flavour, OpState, PortView, ResourceView, SliceView, State};
+pub use virtio::{VirtioEnd, default_address};
 
 use crate::control::Control;
 use crate::control::vhca::{self, Cause};
@@ -85,6 +87,8 @@ pub struct Spec {
 pub struct Slices {
     added: Mutex<BTreeMap<u32, Place>>,
     outside: OnceLock<Arc<dyn Outside>>,
+    /// Of virtio slices; the last lock that anybody takes.
+    ends: Mutex<BTreeMap<u32, Arc<VirtioEnd>>>,
 }
 
 impl std::fmt::Debug for Slices {
@@ -143,6 +147,9 @@ impl Nic {
             if let Some(v) = ctl.vports.get_mut(&id) {
                 v.plane.user_number.store(sfnum, Relaxed);
                 v.policy = Policy::of_slice(self);
+                if spec.flavour == Flavour::Virtio {
+                    v.set_address(default_address(index));
+                }
                 v.publish_policy(self.clock.now_ns());
             }
             added.insert(index, Place { card: card.index, flavour: spec.flavour, sfnum, endpoint, socket: None });

@@ -12,6 +12,7 @@ pub mod link;
 pub mod offload;
 pub mod pcap;
 pub mod port;
+pub mod slice;
 pub(crate) mod spec;
 pub mod stream;
 pub mod tap;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::fabric::outside::Outside;
+use crate::fabric::peer::Peer;
 use crate::fabric::plane::FunctionPlane;
 use crate::fabric::tir::{Lro, Tir};
 use crate::fabric::vport::Vport;
@@ -41,12 +41,12 @@ pub enum End {
     },
     /// Outside: they leave by the wire of a card's port.
     Wire(usize),
-    /// Behind a vport, outside of the device.
-    Outside {
+    /// At the peer behind a vport.
+    Peer {
         /// The vport.
         vport: Arc<Vport>,
-        /// Who takes them.
-        outside: Arc<Outside>,
+        /// The peer.
+        peer: Arc<Peer>,
     },
     /// A rule of the eswitch drops them.
     Drop,
@@ -72,8 +72,8 @@ impl Way {
         let same_end = match (&self.end, &other.end) {
             (End::Drop, End::Drop) => true,
             (End::Wire(a), End::Wire(b)) => a == b,
-            (End::Outside { vport: v, outside: o }, End::Outside { vport, outside }) => {
-                Arc::ptr_eq(o, outside) && Arc::ptr_eq(v, vport)
+            (End::Peer { vport: v, peer: o }, End::Peer { vport, peer }) => {
+                Arc::ptr_eq(o, peer) && Arc::ptr_eq(v, vport)
             }
             (
                 End::Queue { function: f, vport: v, rq: q, rss: r, lro: l },

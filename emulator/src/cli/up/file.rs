@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sfnic_device_model::slice::default_address;
 use sfnic_qemu::What;
 use sfnic_qemu::kit::DEFAULT_LINE;
 use toml::{Table, Value};
@@ -62,8 +63,7 @@ pub(super) fn slice_socket(dir: &Path, slice: &SliceConfig) -> PathBuf {
 
 /// The address of a guest's virtio device that is a slice: the slice's, or one of ours.
 pub(super) fn slice_mac(slice: &SliceConfig) -> [u8; 6] {
-    let [.., high, low] = slice.index.to_be_bytes();
-    if slice.hw_addr != [0; 6] { slice.hw_addr } else { [0x52, 0x54, 0x00, 0x5d, high, low] }
+    if slice.hw_addr != [0; 6] { slice.hw_addr } else { default_address(slice.index) }
 }
 
 /// Reads a file; sockets of ports will be in `dir`.

@@ -4,7 +4,7 @@
 //! A frame for the vport goes through its egress ACL and its manager's rules as to a
 //! function, and then to a [`Wire`]. What comes from there enters the eswitch with the vport
 //! as its source ([`super::arrive`]). While nobody is there, the vport has neither a function
-//! nor an outside, and frames for it are dropped.
+//! nor a peer, and frames for it are dropped.
 
 use std::sync::Arc;
 
@@ -17,63 +17,63 @@ use crate::packet::Frame;
 use crate::world::Wire;
 
 /// Takes the frames that come to a vport.
-pub struct Outside(Arc<dyn Wire>);
+pub struct Peer(Arc<dyn Wire>);
 
-impl Outside {
+impl Peer {
     /// Somebody who takes frames.
     pub fn new(wire: Arc<dyn Wire>) -> Arc<Self> {
         Arc::new(Self(wire))
     }
 }
 
-impl std::fmt::Debug for Outside {
+impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Outside")
+        f.write_str("Peer")
     }
 }
 
 /// Who takes a vport's frames.
 pub(super) enum HostSide {
     Function(Arc<FunctionPlane>),
-    Outside(Arc<Outside>),
+    Peer(Arc<Peer>),
 }
 
 impl Vport {
     pub(super) fn host_side(&self) -> Option<HostSide> {
-        if let Some(outside) = self.outside.load_full() {
-            return Some(HostSide::Outside(outside));
+        if let Some(peer) = self.peer.load_full() {
+            return Some(HostSide::Peer(peer));
         }
         self.function.load_full().map(HostSide::Function)
     }
 }
 
 impl Pipeline<'_> {
-    /// A frame is for whoever is outside.
-    pub(super) fn deliver_outside(&mut self, vport: &Arc<Vport>, outside: &Arc<Outside>, frame: &Frame<'_>) {
+    /// A frame is for a vport's peer.
+    pub(super) fn deliver_to_peer(&mut self, vport: &Arc<Vport>, peer: &Arc<Peer>, frame: &Frame<'_>) {
         vport.rx.count(Cast::of(frame.headers()), frame.len());
-        self.learn(|r| r.end(End::Outside { vport: vport.clone(), outside: outside.clone() }, [0; 3]));
-        self.hand_out(vport, outside, frame);
+        self.learn(|r| r.end(End::Peer { vport: vport.clone(), peer: peer.clone() }, [0; 3]));
+        self.hand_out(vport, peer, frame);
         self.note(|| format!("left by vport {:#x}", vport.number));
     }
 
     /// A frame that was counted leaves; what cannot be taken is counted again.
     #[inline]
-    pub(super) fn hand_out(&mut self, vport: &Arc<Vport>, outside: &Arc<Outside>, frame: &Frame<'_>) {
-        if !self.outsides.iter().any(|(_, known)| Arc::ptr_eq(known, outside)) {
-            if self.outsides.len() >= MOST {
-                self.flush_outsides();
+    pub(super) fn hand_out(&mut self, vport: &Arc<Vport>, peer: &Arc<Peer>, frame: &Frame<'_>) {
+        if !self.peers.iter().any(|(_, known)| Arc::ptr_eq(known, peer)) {
+            if self.peers.len() >= MOST {
+                self.flush_peers();
             }
-            self.outsides.push((vport.clone(), outside.clone()));
+            self.peers.push((vport.clone(), peer.clone()));
         }
-        if !outside.0.transmit(frame) {
+        if !peer.0.transmit(frame) {
             vport.rx.errors.count(frame.len());
         }
     }
 
-    /// Whoever got frames may send on what it held back.
-    pub(super) fn flush_outsides(&mut self) {
-        for (vport, outside) in self.outsides.drain(..) {
-            vport.rx.errors.packets.add(outside.0.flush());
+    /// Peers that got frames may send on what it held back.
+    pub(super) fn flush_peers(&mut self) {
+        for (vport, peer) in self.peers.drain(..) {
+            vport.rx.errors.packets.add(peer.0.flush());
         }
     }
 }
