@@ -153,16 +153,14 @@ pub(super) struct NewSlice {
     pub(super) index: Option<u32>,
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(super) vectors: Option<u16>,
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    pub(super) socket: Option<String>,
 }
 
 async fn add_slice(
     Shared(t): Shared<Target>,
     new: Result<Json<NewSlice>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), Refused> {
-    let Json(NewSlice { flavour, pfnum, sfnum, index, vectors, socket }) = new?;
-    let index = t.nic.slice_add(&Spec { flavour, pfnum, sfnum, index, vectors, socket })?;
+    let Json(NewSlice { flavour, pfnum, sfnum, index, vectors }) = new?;
+    let index = t.nic.slice_add(&Spec { flavour, pfnum, sfnum, index, vectors, socket: None })?;
     Ok((StatusCode::CREATED, answer(t.nic.slice(index)?)?))
 }
 

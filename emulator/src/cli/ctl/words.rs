@@ -58,7 +58,7 @@ fn number(key: &str, value: &str) -> Parsed<u32> {
 /// What a slice is to be.
 pub(super) fn new_slice(words: &[String]) -> Parsed<Value> {
     let mut new = Map::new();
-    for (key, value) in pairs(words, &["flavour", "pfnum", "sfnum", "index", "vectors", "socket"])? {
+    for (key, value) in pairs(words, &["flavour", "pfnum", "sfnum", "index", "vectors"])? {
         let value = match key {
             // An SF is the flavour of the mlx5 driver of the host.
             "flavour" if value == "mlx5" => json!(Flavour::PciSf.name()),
@@ -66,7 +66,6 @@ pub(super) fn new_slice(words: &[String]) -> Parsed<Value> {
                 Some(f) => json!(f.name()),
                 None => return refuse(key, value, "pcisf (or mlx5), passthrough or virtio"),
             },
-            "socket" => json!(absolute(key, value)?),
             _ => json!(number(key, value)?),
         };
         new.insert(key.to_owned(), value);
@@ -77,12 +76,6 @@ pub(super) fn new_slice(words: &[String]) -> Parsed<Value> {
         }
     }
     Ok(Value::Object(new))
-}
-
-/// A path that means the same to the device, which runs elsewhere.
-fn absolute(key: &str, value: &str) -> Parsed<String> {
-    let path = std::path::absolute(value).ok();
-    path.map_or_else(|| refuse(key, value, "the path of a socket"), |p| Ok(p.display().to_string()))
 }
 
 /// What is to change of a slice.
