@@ -29,6 +29,7 @@
 //! * Packed rings, in-flight records, dirty logging for migration.
 
 mod driver;
+pub(crate) mod inline;
 mod message;
 mod ring;
 mod session;
@@ -86,19 +87,9 @@ pub fn open_vhost(meeting: Meeting) -> Result<Wire, OpenError> {
         Meeting::Server(path) => (format!("vhost-user:{}", path.display()), Some(Listening::bind(path)?)),
         Meeting::Client(path) => (format!("vhost-user:{},client", path.display()), None),
     };
-    let attention = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let attention = EventFd::new(attention).map_err(std::io::Error::other)?;
-    let link = Arc::new(Link::new(name));
-    let guest = Arc::new(Guest {
-        link: link.clone(),
-        queues: Default::default(),
-        live: AtomicUsize::new(0),
-        joins: [AtomicBool::new(false), AtomicBool::new(false)],
-        attention,
-        fault: Mutex::new(None),
-    });
+    let guest = Guest::new(name)?;
     let driver = Box::new(Driver::new(meeting, listening, guest.clone()));
-    Ok(Wire { outlet: guest, driver, link })
+    Ok(Wire { link: guest.link.clone(), outlet: guest, driver })
 }
 
 /// Why a vhost-user wire cannot be opened.
@@ -337,6 +328,19 @@ impl Queue {
 }
 
 impl Guest {
+    /// A guest that is not there yet.
+    fn new(name: String) -> Result<Arc<Self>, OpenError> {
+        let attention = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Arc::new(Self {
+            link: Arc::new(Link::new(name)),
+            queues: Default::default(),
+            live: AtomicUsize::new(0),
+            joins: [AtomicBool::new(false), AtomicBool::new(false)],
+            attention: EventFd::new(attention).map_err(std::io::Error::other)?,
+            fault: Mutex::new(None),
+        }))
+    }
+
     /// A ring is not as it should be: the driver ends the session.
     fn give_up(&self, queue: &mut Queue, fault: Fault) {
         queue.stop(&self.link);
