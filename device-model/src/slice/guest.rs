@@ -121,7 +121,6 @@ impl Nic {
         if let Some(outside) = self.slices.outside.get().filter(|_| place.flavour.is_of_a_guest()) {
             outside.withdraw(index);
         }
-        self.slices.ends.lock().remove(&index);
         let Some(card) = self.cards.get(place.card) else { return };
         let mut ctl = card.control.lock();
         if let Some(id) = place.function(&ctl, index)
@@ -129,5 +128,6 @@ impl Nic {
         {
             self.sf_freed(card, &mut ctl, id);
         }
+        self.slices.ends.lock().remove(&index);
     }
 }

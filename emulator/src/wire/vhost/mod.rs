@@ -29,6 +29,7 @@
 //! * Packed rings, in-flight records, dirty logging for migration.
 
 mod driver;
+pub(crate) mod inline;
 mod message;
 mod ring;
 mod session;
@@ -42,7 +43,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
-use sfnic_device_model::dma::Memory;
+use sfnic_device_model::dma::{Memory, Near};
 use sfnic_device_model::packet::Frame;
 use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
@@ -86,19 +87,9 @@ pub fn open_vhost(meeting: Meeting) -> Result<Wire, OpenError> {
         Meeting::Server(path) => (format!("vhost-user:{}", path.display()), Some(Listening::bind(path)?)),
         Meeting::Client(path) => (format!("vhost-user:{},client", path.display()), None),
     };
-    let attention = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let attention = EventFd::new(attention).map_err(std::io::Error::other)?;
-    let link = Arc::new(Link::new(name));
-    let guest = Arc::new(Guest {
-        link: link.clone(),
-        queues: Default::default(),
-        live: AtomicUsize::new(0),
-        joins: [AtomicBool::new(false), AtomicBool::new(false)],
-        attention,
-        fault: Mutex::new(None),
-    });
+    let guest = Guest::new(name)?;
     let driver = Box::new(Driver::new(meeting, listening, guest.clone()));
-    Ok(Wire { outlet: guest, driver, link })
+    Ok(Wire { link: guest.link.clone(), outlet: guest, driver })
 }
 
 /// Why a vhost-user wire cannot be opened.
@@ -202,7 +193,28 @@ impl Running {
     #[inline]
     fn put(&mut self, head: [u8; HEADER], frame: Bytes<'_, '_>) -> Result<Put, Fault> {
         let need = self.header + frame.len();
+        let mut first = [0; HEADER_1];
+        first[..HEADER].copy_from_slice(&head);
+        if self.ring.has_more_than(0)?
+            && let Some((chain, buffer)) = self.ring.single(&self.mem, need)
+        {
+            // Mostly so: all of it is in one buffer.
+            first[HEADER] = 1;
+            buffer.copy_from(&first[..self.header]);
+            if let Ok(rest) = buffer.offset(self.header) {
+                match frame {
+                    Bytes::Plain(bytes) => rest.copy_from(bytes),
+                    Bytes::Frame(frame) => {
+                        frame.scatter(0, [rest]);
+                    }
+                }
+            }
+            self.ring.be_quiet()?;
+            self.give_back(&[(chain, need as u32)])?;
+            return Ok(Put::Done);
+        }
         let mut pieces = Pieces::new();
+        let near = Near::new(&self.mem);
         let mut chains: SmallVec<[(u16, u32); 8]> = SmallVec::new();
         let mut room = 0;
         while room < need {
@@ -214,7 +226,7 @@ impl Running {
                 return Ok(Put::NoBuffer);
             }
             let before = pieces.len();
-            let chain = self.ring.chain(&self.mem, n, true, &mut pieces)?;
+            let chain = self.ring.chain(&near, n, true, &mut pieces)?;
             let size = pieces.iter().skip(before).fold(0usize, |sum, p| sum.saturating_add(p.len()));
             if pieces.len() > MAX_PIECES {
                 return Err(Fault::Loop(MAX_PIECES));
@@ -223,8 +235,6 @@ impl Running {
             room = room.saturating_add(size);
         }
         self.ring.be_quiet()?;
-        let mut first = [0; HEADER_1];
-        first[..HEADER].copy_from_slice(&head);
         first[HEADER..].copy_from_slice(&(chains.len() as u16).to_le_bytes());
         let first = &first[..self.header];
         match frame {
@@ -234,11 +244,16 @@ impl Running {
                 frame.scatter(0, behind(&pieces, first.len()));
             }
         }
-        self.ring.give_back(&chains)?;
-        if self.ring.unpublished() >= SHOWN {
-            self.ring.publish()?;
-        }
+        drop(pieces);
+        self.give_back(&chains)?;
         Ok(Put::Done)
+    }
+
+    /// Gives buffers back, which the guest sees after a while at the latest.
+    #[inline]
+    fn give_back(&mut self, chains: &[(u16, u32)]) -> Result<(), Fault> {
+        self.ring.give_back(chains)?;
+        if self.ring.unpublished() >= SHOWN { self.ring.publish() } else { Ok(()) }
     }
 }
 
@@ -337,6 +352,19 @@ impl Queue {
 }
 
 impl Guest {
+    /// A guest that is not there yet.
+    fn new(name: String) -> Result<Arc<Self>, OpenError> {
+        let attention = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Arc::new(Self {
+            link: Arc::new(Link::new(name)),
+            queues: Default::default(),
+            live: AtomicUsize::new(0),
+            joins: [AtomicBool::new(false), AtomicBool::new(false)],
+            attention: EventFd::new(attention).map_err(std::io::Error::other)?,
+            fault: Mutex::new(None),
+        }))
+    }
+
     /// A ring is not as it should be: the driver ends the session.
     fn give_up(&self, queue: &mut Queue, fault: Fault) {
         queue.stop(&self.link);

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use sfnic_device_model::dma::{DmaAccess, Memory};
+use sfnic_device_model::dma::{Memory, Near};
 use vm_memory::{
     Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MmapRegion, VolatileMemory, VolatileSlice,
 };
@@ -131,6 +131,15 @@ pub(super) struct Ring {
     told: u16,
     /// Whether it was asked not to kick.
     quiet: bool,
+    /// The piece of memory that the last buffer to be written was in: mostly that of the next.
+    hot: Option<Hot>,
+}
+
+/// A mapped piece of guest memory.
+#[derive(Debug)]
+struct Hot {
+    start: u64,
+    mapping: Arc<MmapRegion<()>>,
 }
 
 struct Descriptor {
@@ -173,6 +182,7 @@ impl Ring {
             published: next_used,
             told: next_used,
             quiet: false,
+            hot: None,
         })
     }
 
@@ -226,7 +236,7 @@ impl Ring {
     #[inline]
     pub(super) fn chain<'m>(
         &self,
-        mem: &'m Memory,
+        near: &Near<'m>,
         n: u16,
         write: bool,
         pieces: &mut Pieces<'m>,
@@ -241,7 +251,7 @@ impl Ring {
             }
             let d = match table {
                 None => self.descriptor(index)?,
-                Some(table) => indirect(mem, table, index)?,
+                Some(table) => indirect(near.memory(), table, index)?,
             };
             if d.flags & F_INDIRECT != 0 {
                 if table.is_some() || d.flags & F_NEXT != 0 {
@@ -261,13 +271,37 @@ impl Ring {
             if d.length == 0 && write {
                 return Err(Fault::Empty);
             }
-            let mapped = mem.dma_slices(d.address, d.length as usize, |s| pieces.push(s));
+            let mapped = near.slices(d.address, d.length as usize, |s| pieces.push(s));
             mapped.map_err(|_| Fault::Unmapped("buffer", d.address))?;
             if d.flags & F_NEXT == 0 {
                 return Ok(head);
             }
             index = d.next;
         }
+    }
+
+    /// The next chain that was not taken yet, where it is one buffer of at least `need` bytes:
+    /// its head and the buffer. Whatever is wrong with it, [`Self::chain`] says.
+    #[inline]
+    pub(super) fn single(&mut self, mem: &Memory, need: usize) -> Option<(u16, VolatileSlice<'_, ()>)> {
+        let slot = usize::from(self.next_available & (self.size - 1));
+        let head = self.available.load(ELEMENTS + 2 * slot).ok()?;
+        let d = self.descriptor(head).ok()?;
+        if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) != F_WRITE || (d.length as usize) < need {
+            return None;
+        }
+        let near = |hot: &Hot| {
+            let at = d.address.checked_sub(hot.start)?;
+            let room = (hot.mapping.size() as u64).checked_sub(at)?;
+            (u64::from(d.length) <= room).then_some(at as usize)
+        };
+        if self.hot.as_ref().and_then(near).is_none() {
+            let (region, _) = mem.to_region_addr(GuestAddress(d.address))?;
+            self.hot = Some(Hot { start: region.start_addr().raw_value(), mapping: region.get_mmap() });
+        }
+        let hot = self.hot.as_ref()?;
+        let slice = hot.mapping.get_slice(near(hot)?, need).ok()?;
+        Some((head, slice))
     }
 
     #[inline]
@@ -399,7 +433,7 @@ pub(super) mod tests {
         let mut ring = Ring::new(mem, PLACE, 0, false)?;
         assert!(ring.has_more_than(0)?);
         let mut pieces = Pieces::new();
-        ring.chain(mem, 0, false, &mut pieces)?;
+        ring.chain(&Near::new(mem), 0, false, &mut pieces)?;
         Ok(pieces.iter().map(VolatileSlice::len).sum())
     }
 

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use sfnic_device_model::dma::Memory;
+use sfnic_device_model::dma::{Memory, Near};
 use smallvec::SmallVec;
 use vm_memory::{FileOffset, GuestRegionMmap};
 
@@ -237,7 +237,7 @@ impl Session {
 /// What a guest's ring sends in one burst.
 struct Taking<'r, 'm> {
     ring: &'r mut Ring,
-    mem: &'m Memory,
+    near: Near<'m>,
     header: usize,
     link: &'r Link,
     /// How many frames may be taken still.
@@ -258,7 +258,7 @@ impl<'m> Taking<'_, 'm> {
             self.more = false;
             return Ok(None);
         }
-        let chain = self.ring.chain(self.mem, n, false, pieces)?;
+        let chain = self.ring.chain(&self.near, n, false, pieces)?;
         let size = pieces.iter().fold(0usize, |sum, p| sum.saturating_add(p.len()));
         if size < self.header || size - self.header > LONGEST {
             return Err(Fault::Length(size));
@@ -295,7 +295,7 @@ fn take(r: &mut Running, burst: usize, link: &Link, inlet: &mut dyn Inlet) -> st
     let mem = r.mem.clone();
     let mut taking = Taking {
         ring: &mut r.ring,
-        mem: &mem,
+        near: Near::new(&mem),
         header: r.header,
         link,
         left: burst,
