@@ -48,6 +48,8 @@ pub struct Suite {
     pub with: Vec<String>,
     /// Capabilities that differ from the profile's.
     pub caps: Vec<String>,
+    /// Doorbells are polled.
+    pub poll: bool,
     /// More options for QEMU.
     pub qemu: Vec<String>,
     /// Variables for the script.
@@ -197,6 +199,8 @@ struct Row {
     #[serde(default)]
     caps: Vec<String>,
     #[serde(default)]
+    poll: bool,
+    #[serde(default)]
     qemu: Vec<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
@@ -258,6 +262,7 @@ fn parse(text: &str) -> Result<Vec<Suite>, TableError> {
             matrix_only: row.matrix_only,
             with: row.with,
             caps: row.caps,
+            poll: row.poll,
             qemu: row.qemu,
             env: row.env,
             alone: row.alone,

@@ -35,7 +35,7 @@ use crate::steering::{Counters, Limits, Steering};
 use crate::trace::{Noise, Recorder, Trace};
 use crate::unmodelled::Unmodelled;
 use crate::work::WorkQueue;
-use crate::world::{Clock, Waker};
+use crate::world::{Clock, Doorbells, Waker};
 
 /// Who manages the eswitch of a card, and with it the sub-functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -69,6 +69,9 @@ pub struct CardConfig {
     pub far: Far,
     /// Who manages the eswitch.
     pub manager: Manager,
+    /// The UAR pages, where they are plain memory that workers look at; else each write to
+    /// one comes by [`Nic::bar_write`].
+    pub doorbells: Option<Arc<dyn Doorbells>>,
 }
 
 impl Default for CardConfig {
@@ -81,6 +84,7 @@ impl Default for CardConfig {
             sf_base: 0x8000,
             far: Far::None,
             manager: Manager::Host,
+            doorbells: None,
         }
     }
 }

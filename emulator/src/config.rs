@@ -31,7 +31,7 @@ use sfnic_device_model::pci::MSIX_MAX;
 use sfnic_firmware_cmds::profile::{Profile, ProfileError};
 use toml::{Table, Value};
 
-use crate::board::{BoardConfig, WireKind};
+use crate::board::{BoardConfig, DoorbellMode, WireKind};
 use crate::control::DEFAULT_HANDLE;
 use crate::wire::spec;
 use mac::Mac;
@@ -56,7 +56,7 @@ pub const WIRES: &str = "\"cable\", \"loopback\", \"tap:NAME\", \"vhost-user:PAT
 /// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
-const TOP_KEYS: &[&str] = &["profile", "caps", "workers", "eswitch", "handle", "noise", "faults", "pf"];
+const TOP_KEYS: &[&str] = &["profile", "caps", "workers", "doorbells", "eswitch", "handle", "noise", "faults", "pf"];
 const PF_KEYS: &[&str] = &["mac", "vectors", "max_sfs", "log_sf_window", "sf_window", "sf_base", "wire"];
 
 /// A device.
@@ -66,6 +66,8 @@ pub struct Config {
     pub profile: Profile,
     /// Threads that move frames (0: the threads that serve the sockets do it).
     pub workers: usize,
+    /// How doorbells come; polled ones need a worker.
+    pub doorbells: DoorbellMode,
     /// The device's name for `sfnic ctl`.
     pub handle: String,
     /// Fills bits that mean nothing with noise from this seed.
@@ -125,6 +127,7 @@ impl Config {
             cards,
             wires,
             workers: self.workers,
+            doorbells: self.doorbells,
             noise: self.noise,
             faults: self.faults,
         }
@@ -181,6 +184,12 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
         profile.set(cap).map_err(|why| format!("caps[{n}]: {why}"))?;
     }
     let workers = top.number("workers", (0, MAX_WORKERS))?.unwrap_or(1);
+    let doorbells = match top.text("doorbells", "\"trap\" or \"poll\"")? {
+        None => DoorbellMode::default(),
+        Some(word) => {
+            word.parse().and_then(|mode| doorbells_of(mode, workers > 0)).map_err(|why| format!("doorbells: {why}"))?
+        }
+    };
     let manager = top.manager()?;
     let handle = top.handle()?;
     let noise = top.number("noise", (0, i64::MAX))?.map(|n| n as u64);
@@ -216,7 +225,30 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     if let Some((n, pf)) = faults.iter().enumerate().find_map(|(n, f)| Some((n, f.pf.filter(|pf| *pf >= pfs.len())?))) {
         return Err(format!("faults[{n}]: pf = \"{pf}\": allowed is 0 to {}", pfs.len().saturating_sub(1)));
     }
-    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), handle, noise, faults, pfs })
+    Ok(Config { profile, workers: usize::try_from(workers).unwrap_or_default(), doorbells, handle, noise, faults, pfs })
+}
+
+/// Doorbells as they are wanted.
+///
+/// # Errors
+/// Nobody would poll them.
+pub fn doorbells_of(mode: DoorbellMode, workers: bool) -> Result<DoorbellMode, String> {
+    match mode {
+        DoorbellMode::Poll if !workers => Err("poll: allowed with workers = 1 or more, which do it".to_owned()),
+        mode => Ok(mode),
+    }
+}
+
+impl std::str::FromStr for DoorbellMode {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "trap" => Ok(Self::Trap),
+            "poll" => Ok(Self::Poll),
+            other => Err(format!("{other:?}: allowed is trap or poll")),
+        }
+    }
 }
 
 /// Two ports with one address, or one TAP interface, would not work.
@@ -480,7 +512,7 @@ mod tests {
     fn unknown_keys_are_named_with_the_known_ones() {
         assert_eq!(
             error("worker = 2"),
-            "worker = 2: no such key; there is profile, caps, workers, eswitch, handle, noise, faults, pf"
+            "worker = 2: no such key; there is profile, caps, workers, doorbells, eswitch, handle, noise, faults, pf"
         );
         let keys = PF_KEYS.join(", ");
         assert_eq!(

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod suite;
 pub mod tapbench;
 pub mod trace;
+mod uar;
 pub mod unix_socket;
 pub mod vfio_user;
 pub mod wire;

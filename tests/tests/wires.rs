@@ -37,6 +37,7 @@ fn a_virtio_guest_at_the_wire_dies_and_comes_back() -> Result<()> {
         cards: vec![CardConfig::default()],
         wires: vec![WireKind::Vhost(Meeting::Server(port.clone()))],
         workers: 1,
+        doorbells: Default::default(),
         noise: None,
         faults: vec![],
     })?;

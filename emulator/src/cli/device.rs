@@ -11,9 +11,9 @@ use sfnic_device_model::nic::Nic;
 use tempfile::TempDir;
 
 use super::{Failure, complain, value};
-use crate::board::Board;
+use crate::board::{Board, DoorbellMode};
 use crate::capture::Spec;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::server::{Server, Tcp};
 use crate::control::{TOKEN_VARIABLE, Target, dashboard, place};
 use crate::inspect;
@@ -66,6 +66,12 @@ pub(super) struct Variant {
     #[arg(long, value_name = "[GROUP.]NAME=VALUE")]
     cap: Vec<String>,
 
+    /// How a driver's doorbells come: trap (QEMU tells of each) or poll (drivers write to
+    /// memory that workers look at: less work for the guest, and some for us while nothing
+    /// happens).
+    #[arg(long, value_name = "trap|poll")]
+    doorbells: Option<DoorbellMode>,
+
     /// Fill bits of answers and events that mean nothing with noise, to find drivers that
     /// read them; the same seed is the same noise.
     #[arg(long, value_name = "SEED")]
@@ -80,6 +86,10 @@ impl Variant {
         }
         for cap in &self.cap {
             config.profile.set(cap).map_err(|why| Failure::Usage(format!("--cap: {why}")))?;
+        }
+        if let Some(mode) = self.doorbells {
+            let mode = config::doorbells_of(mode, config.workers > 0);
+            config.doorbells = mode.map_err(|why| Failure::Usage(format!("--doorbells {why}")))?;
         }
         config.noise = self.noise.or(config.noise);
         Ok(())

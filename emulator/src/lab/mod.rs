@@ -21,7 +21,7 @@ use sfnic_firmware_cmds::Opcode;
 use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::{Guest, Kit, KitOptions, Outcome, What};
 
-use crate::board::{Board, BoardConfig, WireKind};
+use crate::board::{Board, BoardConfig, DoorbellMode, WireKind};
 use crate::control::server::Server;
 use crate::control::{DEFAULT_HANDLE, Target};
 use crate::suite::data::Data;
@@ -55,6 +55,8 @@ pub struct Lab {
     pub tests: Option<(Job, PathBuf)>,
     /// Capabilities that differ from the profile's.
     pub caps: Vec<String>,
+    /// Doorbells are polled.
+    pub poll: bool,
     /// More options for QEMU.
     pub qemu: Vec<String>,
     /// Variables for the script.
@@ -81,6 +83,7 @@ impl Default for Lab {
             embedded: false,
             tests: None,
             caps: vec![],
+            poll: false,
             qemu: vec![],
             env: vec![],
             refuse: vec![],
@@ -109,6 +112,7 @@ impl Lab {
             boot_files: suite.boot_files,
             embedded: suite.embedded,
             caps: suite.caps.clone(),
+            poll: suite.poll,
             qemu: suite.qemu.clone(),
             env: suite.env.clone().into_iter().chain(seed).collect(),
             ..Self::default()
@@ -132,6 +136,7 @@ impl Lab {
             cards: cards.collect(),
             wires: vec![WireKind::Cable; 2],
             workers: self.workers,
+            doorbells: if self.poll { DoorbellMode::Poll } else { DoorbellMode::Trap },
             noise: self.noise,
             faults: vec![],
         })?;
