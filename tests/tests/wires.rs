@@ -36,6 +36,8 @@ fn a_virtio_guest_at_the_wire_dies_and_comes_back() -> Result<()> {
         profile: Profile::builtin("connectx6dx")?,
         cards: vec![CardConfig::default()],
         wires: vec![WireKind::Vhost(Meeting::Server(port.clone()))],
+        impair: vec![],
+        switches: vec![],
         workers: 1,
         noise: None,
         faults: vec![],

@@ -131,6 +131,8 @@ impl Lab {
             profile,
             cards: cards.collect(),
             wires: vec![WireKind::Cable; 2],
+            impair: vec![],
+            switches: vec![],
             workers: self.workers,
             noise: self.noise,
             faults: vec![],
