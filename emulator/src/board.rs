@@ -76,7 +76,7 @@ pub struct Board {
     /// The chip.
     pub nic: Arc<Nic>,
     /// Frames that are written to files.
-    pub captures: Captures,
+    pub captures: Arc<Captures>,
     /// The wires that leave the device, with the ports that they are at.
     pub wires: Vec<(usize, Arc<Link>)>,
     /// Switches that its ports are at.
@@ -189,7 +189,7 @@ impl Board {
                 further.push((switch.wire_port(&wire), wire.driver));
             }
         }
-        let captures = Captures::new(&nic);
+        let captures = Arc::new(Captures::new(&nic));
         let board = Self {
             nic,
             captures,

@@ -150,10 +150,10 @@ impl Lab {
     /// The device or its sockets could not be had.
     pub fn start(self) -> Result<Bench> {
         let dir = tempfile::Builder::new().prefix("sfnic-lab-").tempdir()?;
-        let board = self.board()?;
+        let (board, workers) = (self.board()?, self.workers);
         let sockets: Vec<PathBuf> = (0..2).map(|i| dir.path().join(format!("pf{i}"))).collect();
         board.serve(&sockets)?;
-        let control = Server::start(Target::new(board.nic.clone(), DEFAULT_HANDLE), &dir.path().join("control"), None)?;
+        let control = Server::start(Target::of(&board, DEFAULT_HANDLE, workers), &dir.path().join("control"), None)?;
         Ok(Bench { lab: self, board, sockets, control, dir })
     }
 }
