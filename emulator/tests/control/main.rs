@@ -1,5 +1,6 @@
 //! The control plane from outside: what it answers, and whether that is what is documented.
 
+mod captures;
 mod conformance;
 mod generate;
 mod http;
