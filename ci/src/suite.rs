@@ -48,6 +48,8 @@ pub struct Suite {
     pub with: Vec<String>,
     /// Capabilities that differ from the profile's.
     pub caps: Vec<String>,
+    /// What the ports are connected to, as a configuration has it; a cable where it is empty.
+    pub wires: String,
     /// More options for QEMU.
     pub qemu: Vec<String>,
     /// Variables for the script.
@@ -197,6 +199,8 @@ struct Row {
     #[serde(default)]
     caps: Vec<String>,
     #[serde(default)]
+    wires: String,
+    #[serde(default)]
     qemu: Vec<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
@@ -258,6 +262,7 @@ fn parse(text: &str) -> Result<Vec<Suite>, TableError> {
             matrix_only: row.matrix_only,
             with: row.with,
             caps: row.caps,
+            wires: row.wires,
             qemu: row.qemu,
             env: row.env,
             alone: row.alone,
