@@ -50,6 +50,8 @@ pub struct Suite {
     pub caps: Vec<String>,
     /// Doorbells are polled.
     pub poll: bool,
+    /// What the ports are connected to, as a configuration has it; a cable where it is empty.
+    pub wires: String,
     /// More options for QEMU.
     pub qemu: Vec<String>,
     /// Variables for the script.
@@ -200,6 +202,7 @@ struct Row {
     caps: Vec<String>,
     #[serde(default)]
     poll: bool,
+    wires: String,
     #[serde(default)]
     qemu: Vec<String>,
     #[serde(default)]
@@ -263,6 +266,7 @@ fn parse(text: &str) -> Result<Vec<Suite>, TableError> {
             with: row.with,
             caps: row.caps,
             poll: row.poll,
+            wires: row.wires,
             qemu: row.qemu,
             env: row.env,
             alone: row.alone,

@@ -9,6 +9,7 @@ use sfnic_firmware_cmds::layouts::{CmdHcaCap, ESwitchCap};
 use sfnic_firmware_cmds::profile::Profile;
 
 use crate::capture::Capture;
+use crate::cmd::regs::LinkModes;
 use crate::control::caps::Caps;
 use crate::control::function::{CommandStats, Function, FunctionKind};
 use crate::control::iseg::Iseg;
@@ -72,6 +73,9 @@ pub struct CardConfig {
     /// The UAR pages, where they are plain memory that workers look at; else each write to
     /// one comes by [`Nic::bar_write`].
     pub doorbells: Option<Arc<dyn Doorbells>>,
+    /// The fastest that the port's link can be, in Gb/s: 10, 25, 40, 50 or 100. It is what
+    /// drivers are told; [`Nic::impair`] makes a wire slow.
+    pub speed: u32,
 }
 
 impl Default for CardConfig {
@@ -85,6 +89,7 @@ impl Default for CardConfig {
             far: Far::None,
             manager: Manager::Host,
             doorbells: None,
+            speed: 100,
         }
     }
 }
@@ -411,6 +416,9 @@ impl CardConfig {
         }
         if self.sf_base < 0x100 || self.sf_base > 0xf000 {
             return Err(format!("sf_base = {:#x} (allowed: 0x100 to 0xf000)", self.sf_base));
+        }
+        if LinkModes::up_to(self.speed).is_empty() {
+            return Err(format!("speed = {} (allowed: 10, 25, 40, 50 or 100)", self.speed));
         }
         if self.mac == [0; 6] || self.mac[0] & 1 != 0 {
             return Err("mac must be a unicast address".to_owned());

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use parking_lot::{Condvar, Mutex};
+use sfnic_device_model::capture::Way;
+use sfnic_device_model::fabric::impair::Impairment;
 use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::faults::Fault;
 use sfnic_device_model::nic::{BAR0_SIZE, Card, CardConfig, Nic};
@@ -18,10 +20,12 @@ use sfnic_device_model::world::{Clock, Doorbells, Interrupts, Waker};
 use sfnic_firmware_cmds::profile::Profile;
 
 use crate::capture::Captures;
+use crate::config::SwitchConfig;
 use crate::uar::UarFile;
 use crate::vfio_user::{BarMapping, DmaMap, MmapArea, PciDevice, Server, StopHandle};
 use crate::wire::datagram::Ends;
 use crate::wire::pcap::Replay;
+use crate::wire::switch::Switch;
 use crate::wire::vhost::Meeting;
 use crate::wire::{self, Link, PortInlet, Wire, WirePort};
 
@@ -42,6 +46,8 @@ pub enum WireKind {
     Stream(Meeting),
     /// A capture file as a link partner.
     Replay(Replay),
+    /// A switch of the configuration, by name.
+    Switch(String),
     /// Nothing.
     None,
 }
@@ -65,6 +71,10 @@ pub struct BoardConfig {
     pub cards: Vec<CardConfig>,
     /// What each physical function's port is connected to.
     pub wires: Vec<WireKind>,
+    /// What each of them does to frames that come in, and to those that go out.
+    pub impair: Vec<[Impairment; 2]>,
+    /// The switches that are named there.
+    pub switches: Vec<SwitchConfig>,
     /// Worker threads; with none the endpoint threads do the work.
     pub workers: usize,
     /// How doorbells come.
@@ -80,10 +90,12 @@ pub struct Board {
     /// The chip.
     pub nic: Arc<Nic>,
     /// Frames that are written to files.
-    pub captures: Captures,
+    pub captures: Arc<Captures>,
     /// The wires that leave the device, with the ports that they are at.
     pub wires: Vec<(usize, Arc<Link>)>,
     uars: Vec<Option<Arc<UarFile>>>,
+    /// Switches that its ports are at.
+    pub switches: Vec<Arc<Switch>>,
     bell: Arc<Bell>,
     due: Arc<Bell>,
     stop: StopHandle,
@@ -153,6 +165,7 @@ impl Board {
         bell.silent.store(c.workers == 0, Ordering::Relaxed);
         let mut cards = c.cards;
         let mut outside: Vec<(usize, Wire)> = vec![];
+        let switches: Vec<Arc<Switch>> = c.switches.iter().map(|s| Switch::new(&s.name, s.ageing)).collect();
         let count = cards.len();
         for (i, (card, wire)) in cards.iter_mut().zip(&c.wires).enumerate() {
             card.far = match wire {
@@ -161,7 +174,7 @@ impl Board {
                 WireKind::Cable if count == 2 => Far::Port(1 - i),
                 WireKind::Cable => anyhow::bail!("a cable joins two ports; there are {count}"),
                 outside_wire => {
-                    let wire = open(outside_wire).with_context(|| format!("port {i}"))?;
+                    let wire = open(outside_wire, i, &switches).with_context(|| format!("port {i}"))?;
                     let port = WirePort::new(wire.outlet.clone(), wire.link.clone());
                     outside.push((i, wire));
                     Far::Outside(Arc::new(port))
@@ -181,6 +194,10 @@ impl Board {
         if let Some(seed) = c.noise {
             nic.noise.start(seed);
         }
+        for (card, [inward, outward]) in nic.cards.iter().zip(&c.impair) {
+            nic.impair(card, Way::In, *inward);
+            nic.impair(card, Way::Out, *outward);
+        }
         nic.update_links();
         for fault in c.faults {
             let text = fault.to_string();
@@ -188,12 +205,20 @@ impl Board {
         }
         let stop = StopHandle::new().context("cannot create the stop handle")?;
         let wires = outside.iter().map(|(i, wire)| (*i, wire.link.clone())).collect();
-        let captures = Captures::new(&nic);
+        let mut further = vec![];
+        for (switch, config) in switches.iter().zip(&c.switches) {
+            for kind in &config.wires {
+                let wire = open(kind, 0, &[]).with_context(|| format!("switch {}", config.name))?;
+                further.push((switch.wire_port(&wire), wire.driver));
+            }
+        }
+        let captures = Arc::new(Captures::new(&nic));
         let board = Self {
             nic,
             captures,
             wires,
             uars,
+            switches,
             bell,
             due: Arc::default(),
             stop,
@@ -220,6 +245,11 @@ impl Board {
                     bell.done.load(Ordering::Relaxed)
                 });
             })?;
+        }
+        for (n, (mut inlet, driver)) in further.into_iter().enumerate() {
+            let bell = board.bell.clone();
+            board
+                .spawn(format!("switch-{n}"), move || driver.run(&mut inlet, &|| bell.done.load(Ordering::Relaxed)))?;
         }
         Ok(board)
     }
@@ -270,14 +300,19 @@ impl Drop for Board {
     }
 }
 
-/// Opens what a port is connected to outside of the device.
-fn open(kind: &WireKind) -> anyhow::Result<Wire> {
+/// Opens what port `number` is connected to outside of the device.
+fn open(kind: &WireKind, number: usize, switches: &[Arc<Switch>]) -> anyhow::Result<Wire> {
     Ok(match kind {
         WireKind::Tap(name) => wire::open_tap(name)?,
         WireKind::Vhost(meeting) => wire::open_vhost(meeting.clone())?,
         WireKind::Datagram(ends) => wire::datagram::open_datagram(ends).with_context(|| format!("{ends:?}"))?,
         WireKind::Stream(meeting) => wire::stream::open_stream(meeting.clone())?,
         WireKind::Replay(replay) => wire::pcap::open_replay(replay.clone())?,
+        WireKind::Switch(name) => {
+            let switch =
+                switches.iter().find(|s| s.name() == name).with_context(|| format!("there is no switch {name}"))?;
+            switch.device_port(format!("p{number}"))
+        }
         WireKind::Cable | WireKind::Loopback | WireKind::None => anyhow::bail!("no wire leaves the device there"),
     })
 }

@@ -29,6 +29,11 @@ fn faults(who: &str, outcome: &Outcome, killed: bool) -> Vec<String> {
 }
 
 #[test]
+fn a_switch_and_wires_that_are_impaired() {
+    sfnic_tests::run("wires");
+}
+
+#[test]
 fn a_virtio_guest_at_the_wire_dies_and_comes_back() -> Result<()> {
     let dir = tempfile::Builder::new().prefix("sfnic-lab-").tempdir()?;
     let (pf, port, share) = (dir.path().join("pf0"), dir.path().join("port0"), dir.path().join("host"));
@@ -36,6 +41,8 @@ fn a_virtio_guest_at_the_wire_dies_and_comes_back() -> Result<()> {
         profile: Profile::builtin("connectx6dx")?,
         cards: vec![CardConfig::default()],
         wires: vec![WireKind::Vhost(Meeting::Server(port.clone()))],
+        impair: vec![],
+        switches: vec![],
         workers: 1,
         doorbells: Default::default(),
         noise: None,

@@ -231,17 +231,18 @@ impl Device {
     /// Starts a device on these sockets, one a physical function.
     pub(super) fn start(config: Config, sockets: Vec<PathBuf>, control: &Control, watch: &Watch) -> Result<Device> {
         let (handle, workers) = (config.handle.clone(), config.workers);
+        let configured = config.captures.clone();
         let board = Board::new(config.into_board()).context("cannot build the device")?;
         let nic = board.nic.clone();
         watch.begin(&nic);
         let recording = watch.record(&nic)?;
-        for spec in &watch.capture {
-            let file = spec.file.display().to_string();
-            board.captures.start(spec.clone()).with_context(|| format!("--capture: cannot write {file}"))?;
+        let asked = watch.capture.iter().map(|spec| ("--capture", spec));
+        for (who, spec) in configured.iter().map(|spec| ("capture", spec)).chain(asked) {
+            let file = spec.file.display();
+            board.captures.start(spec.clone()).with_context(|| format!("{who}: cannot write {file}"))?;
         }
         board.serve(&sockets).context("cannot offer the device")?;
-        let wires = board.wires.as_slice().into();
-        let control = control.serve(Target::new(nic.clone(), &handle).with(wires, workers))?;
+        let control = control.serve(Target::of(&board, &handle, workers))?;
         Ok(Device { board, nic, sockets, recording, dir: None, control })
     }
 

@@ -12,8 +12,9 @@ pub mod link;
 pub mod offload;
 pub mod pcap;
 pub mod port;
-pub(crate) mod spec;
+pub mod spec;
 pub mod stream;
+pub mod switch;
 pub mod tap;
 mod tap_driver;
 #[cfg(test)]
