@@ -202,6 +202,7 @@ struct Row {
     caps: Vec<String>,
     #[serde(default)]
     poll: bool,
+    #[serde(default)]
     wires: String,
     #[serde(default)]
     qemu: Vec<String>,

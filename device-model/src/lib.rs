@@ -9,6 +9,7 @@ pub mod cmd;
 pub mod cmdq;
 pub mod control;
 pub mod dma;
+pub mod endpoint;
 pub mod events;
 pub mod explain;
 pub mod fabric;

@@ -76,6 +76,9 @@ pub struct CardConfig {
     /// The fastest that the port's link can be, in Gb/s: 10, 25, 40, 50 or 100. It is what
     /// drivers are told; [`Nic::impair`] makes a wire slow.
     pub speed: u32,
+    /// Most slices that are devices of other guests, where the host does not manage the
+    /// eswitch; where it does they are SFs of its own, by their numbers.
+    pub max_guest_slices: u16,
 }
 
 impl Default for CardConfig {
@@ -90,6 +93,7 @@ impl Default for CardConfig {
             manager: Manager::Host,
             doorbells: None,
             speed: 100,
+            max_guest_slices: 32,
         }
     }
 }
@@ -288,6 +292,7 @@ impl Function {
         vhca_id: u16,
         caps: Caps,
         plane: Arc<FunctionPlane>,
+        irq: Arc<IrqLine>,
         steering: Steering<Tir>,
     ) -> Self {
         Self {
@@ -302,6 +307,7 @@ impl Function {
             objects: Objects::default(),
             steering,
             plane,
+            irq,
             command_eq: None,
             driver_version: String::new(),
             node_desc: None,
@@ -327,7 +333,8 @@ impl Card {
                 faults: faults.clone(),
                 ledger: Default::default(),
                 functions: BTreeMap::new(),
-                sfs: vec![SfSlot::default(); config.max_sfs.into()],
+                sfs: vec![SfSlot::default(); usize::from(config.max_sfs) + config.room_for_guests()],
+                declared: BTreeMap::new(),
                 sf_base: config.sf_base,
                 vports: BTreeMap::new(),
                 l2_table: Default::default(),
@@ -348,7 +355,7 @@ impl Card {
             card.fabric.vports.pin().insert(v.plane.number, v.plane.clone());
         }
         let ctl = card.control.get_mut();
-        ctl.functions.insert(PF, Function::new(PF, FunctionKind::Pf, vhca_id, caps, plane, steering));
+        ctl.functions.insert(PF, Function::new(PF, FunctionKind::Pf, vhca_id, caps, plane, card.irq.clone(), steering));
         ctl.vports.insert(PF, pf_vport);
         ctl.vports.insert(UPLINK, uplink);
         card
@@ -403,6 +410,11 @@ impl CardConfig {
         }
     }
 
+    /// Slots for slices that the physical function's own host never hears of.
+    pub(crate) fn room_for_guests(&self) -> usize {
+        if self.manager == Manager::Host { 0 } else { self.max_guest_slices.into() }
+    }
+
     /// Why this cannot be built, in words for the user.
     pub fn check(&self) -> Result<(), String> {
         if !(1..=MSIX_MAX).contains(&self.vectors) {
@@ -410,6 +422,9 @@ impl CardConfig {
         }
         if self.max_sfs > 256 {
             return Err(format!("max_sfs = {} (allowed: 0 to 256)", self.max_sfs));
+        }
+        if self.max_guest_slices > 256 {
+            return Err(format!("max_guest_slices = {} (allowed: 0 to 256)", self.max_guest_slices));
         }
         if !(14..=24).contains(&self.log_sf_window) {
             return Err(format!("log_sf_window = {} (allowed: 14 to 24)", self.log_sf_window));

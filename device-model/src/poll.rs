@@ -59,6 +59,9 @@ impl Nic {
         }
         for vport in card.fabric.vports.pin().values() {
             let Some(function) = vport.function.load_full() else { continue };
+            if !Arc::ptr_eq(&function.dma, &card.dma) {
+                continue; // another guest's
+            }
             let Some((bar, window)) = card.window(function.id) else { continue };
             let mut queues: BTreeMap<u32, (Vec<Arc<Sq>>, Vec<Arc<Cq>>)> = BTreeMap::new();
             for sq in function.sqs.pin().values() {

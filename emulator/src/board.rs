@@ -1,7 +1,7 @@
 //! The board that the chip sits on: sockets, guest memory, interrupts, worker
 //! threads, wires, a clock.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,14 +13,15 @@ use sfnic_device_model::capture::Way;
 use sfnic_device_model::fabric::impair::Impairment;
 use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::faults::Fault;
-use sfnic_device_model::nic::{BAR0_SIZE, Card, CardConfig, Nic};
+use sfnic_device_model::nic::{BAR0_SIZE, Card, CardConfig, Manager, Nic};
 use sfnic_device_model::pci::Effect;
 use sfnic_device_model::poll::Watch;
 use sfnic_device_model::world::{Clock, Doorbells, Interrupts, Waker};
 use sfnic_firmware_cmds::profile::Profile;
 
 use crate::capture::Captures;
-use crate::config::SwitchConfig;
+use crate::config::{SliceConfig, SwitchConfig};
+use crate::offers::Offers;
 use crate::uar::UarFile;
 use crate::vfio_user::{BarMapping, DmaMap, MmapArea, PciDevice, Server, StopHandle};
 use crate::wire::datagram::Ends;
@@ -61,6 +62,8 @@ pub enum DoorbellMode {
     /// Drivers write to memory that workers look at, also while nothing happens.
     Poll,
 }
+/// Numbers of threads that move frames are below this: those have a cache of flows.
+const MOST_WORKERS: usize = 16;
 
 /// What a board is made of.
 #[derive(Debug, Clone)]
@@ -83,6 +86,8 @@ pub struct BoardConfig {
     pub noise: Option<u64>,
     /// What it does wrong on purpose, from the beginning.
     pub faults: Vec<Fault>,
+    /// Slices that are there as soon as it is served.
+    pub slices: Vec<SliceConfig>,
 }
 
 /// A running device.
@@ -99,6 +104,8 @@ pub struct Board {
     bell: Arc<Bell>,
     due: Arc<Bell>,
     stop: StopHandle,
+    offers: Arc<Offers>,
+    slices: Vec<SliceConfig>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     inline: bool,
 }
@@ -222,6 +229,8 @@ impl Board {
             bell,
             due: Arc::default(),
             stop,
+            offers: Offers::new(c.workers == 0, c.workers + 2 + count..MOST_WORKERS),
+            slices: c.slices,
             threads: Mutex::default(),
             inline: c.workers == 0,
         };
@@ -261,7 +270,8 @@ impl Board {
     }
 
     /// Offers each physical function on a socket, `sockets[i]` for function
-    /// `i`, and returns at once.
+    /// `i`, and slices on theirs, beside the first one unless they say where;
+    /// returns at once.
     pub fn serve(&self, sockets: &[PathBuf]) -> anyhow::Result<()> {
         for (i, path) in sockets.iter().enumerate().take(self.nic.cards.len()) {
             let server = Server::bind(path)?;
@@ -275,7 +285,30 @@ impl Board {
                 }
             })?;
         }
+        let dir = sockets.first().and_then(|p| p.parent()).unwrap_or(Path::new("."));
+        self.offers.of(&self.nic, dir);
+        for slice in &self.slices {
+            self.add(slice).with_context(|| format!("slice {}", slice.index))?;
+        }
         Ok(())
+    }
+
+    /// A slice that is there from the beginning.
+    fn add(&self, slice: &SliceConfig) -> anyhow::Result<()> {
+        let spec = slice.spec();
+        let host = self.nic.cards.get(slice.pf).is_some_and(|c| c.config.manager == Manager::Host);
+        if host && slice.flavour.is_of_a_guest() {
+            self.nic.slice_declare(&spec, slice.active, slice.hw_addr)?;
+        } else {
+            let index = self.nic.slice_add(&spec)?;
+            self.nic.slice_set(index, &slice.change())?;
+        }
+        Ok(())
+    }
+
+    /// The links to the machines of virtio slices, by index of the slice.
+    pub fn slice_links(&self) -> Vec<(u32, Arc<Link>)> {
+        self.offers.links()
     }
 
     /// Stops every thread; clients are disconnected.
@@ -286,6 +319,7 @@ impl Board {
     /// As [`Self::stop`]; what was counted can still be read.
     pub fn halt(&self) {
         self.stop.stop();
+        self.offers.withdraw_all();
         self.bell.finish();
         self.due.finish();
         for t in std::mem::take(&mut *self.threads.lock()) {

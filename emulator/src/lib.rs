@@ -9,6 +9,7 @@ pub mod control;
 pub mod inspect;
 pub mod lab;
 pub mod metrics;
+pub mod offers;
 pub mod suite;
 pub mod tapbench;
 pub mod trace;

@@ -65,7 +65,7 @@ fn wrong_configurations_name_file_key_value_and_what_is_allowed() {
     let file = dir.path().join("nic.toml");
     let cases: &[(&str, &[&str])] = &[
         ("workers = 99", &["workers = 99", "0 to 8"]),
-        ("speed = 100", &["speed", "profile, caps, workers, eswitch, handle, noise, faults, pf"]),
+        ("speed = 100", &["speed", "profile, caps, workers, doorbells, eswitch, handle, noise, faults, capture, switch, pf, slice"]),
         ("profile = 'connectx9'", &["profile = \"connectx9\"", "connectx6dx"]),
         ("workers = ", &["line 1"]),
         ("[[pf]]\nmac = 'ff:ff:ff:ff:ff:ff'", &["pf[0].mac", "\"ff:ff:ff:ff:ff:ff\"", "no multicast"]),

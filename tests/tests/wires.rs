@@ -47,6 +47,7 @@ fn a_virtio_guest_at_the_wire_dies_and_comes_back() -> Result<()> {
         doorbells: Default::default(),
         noise: None,
         faults: vec![],
+        slices: vec![],
     })?;
     board.serve(std::slice::from_ref(&pf))?;
     std::fs::create_dir(&share)?;

@@ -148,6 +148,7 @@ impl Lab {
             doorbells: if self.poll { DoorbellMode::Poll } else { DoorbellMode::Trap },
             noise: self.noise,
             faults: vec![],
+            slices: vec![],
         })?;
         for opcode in &self.refuse {
             let fault = format!("fail {}", opcode.name().unwrap_or("any")).parse().map_err(anyhow::Error::msg)?;

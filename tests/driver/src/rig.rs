@@ -150,6 +150,17 @@ impl Rig {
         Function::new(window, self.memory[card].clone())
     }
 
+    /// The guest that has the passthrough slice with this index: its function, before its
+    /// driver, its memory and its interrupts.
+    pub fn guest(&self, slice: u32) -> (Function, Arc<GuestMemory>, Arc<Recorder>) {
+        let endpoint = self.nic.endpoint(slice).expect("a passthrough slice");
+        let memory = Arc::new(GuestMemory::new(MEMORY));
+        let irq = Arc::new(Recorder(Mutex::new(vec![0; usize::from(endpoint.vectors)])));
+        endpoint.dma.replace(memory.map());
+        endpoint.irq.connect(Some(irq.clone()));
+        (Function::new(Window::endpoint(self.nic.clone(), endpoint), memory.clone()), memory, irq)
+    }
+
     /// Hardware function id, and vport number, of the SF with this index.
     pub fn sf_id(&self, card: usize, index: u16) -> u16 {
         self.card_at(card).config.sf_base + index

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use sfnic_device_model::endpoint::Endpoint;
 use sfnic_device_model::world::Doorbells;
 use sfnic_device_model::{Card, Nic};
 
@@ -38,18 +39,25 @@ pub struct Window {
     base: u64,
     /// UAR pages that are plain memory.
     pages: Option<Arc<Pages>>,
+    /// Of another guest, whose device it is.
+    endpoint: Option<Arc<Endpoint>>,
 }
 
 impl Window {
     /// BAR 0: the physical function.
     pub fn pf(nic: Arc<Nic>, card: usize) -> Self {
-        Self { nic, card, bar: 0, base: 0, pages: None }
+        Self { nic, card, bar: 0, base: 0, pages: None, endpoint: None }
+    }
+
+    /// BAR 0 of a passthrough slice's device.
+    pub fn endpoint(nic: Arc<Nic>, endpoint: Arc<Endpoint>) -> Self {
+        Self { nic, card: endpoint.card, bar: 0, base: 0, pages: None, endpoint: Some(endpoint) }
     }
 
     /// Window `index` of BAR 2.
     pub fn sf(nic: Arc<Nic>, card: usize, index: u16) -> Self {
         let base = u64::from(index) << nic.cards[card].config.log_sf_window;
-        Self { nic, card, bar: 2, base, pages: None }
+        Self { nic, card, bar: 2, base, pages: None, endpoint: None }
     }
 
     /// With UAR pages that nobody hears of.
@@ -69,12 +77,18 @@ impl Window {
 
     /// Reads any bytes.
     pub fn read(&self, offset: u64, out: &mut [u8]) {
-        self.nic.bar_read(self.card(), self.bar, self.base + offset, out);
+        match &self.endpoint {
+            Some(e) => self.nic.endpoint_read(e, self.bar, offset, out),
+            None => self.nic.bar_read(self.card(), self.bar, self.base + offset, out),
+        }
     }
 
     /// Writes any bytes.
     pub fn write(&self, offset: u64, data: &[u8]) {
-        self.nic.bar_write(self.card(), self.bar, self.base + offset, data);
+        match &self.endpoint {
+            Some(e) => self.nic.endpoint_write(e, self.bar, offset, data),
+            None => self.nic.bar_write(self.card(), self.bar, self.base + offset, data),
+        }
     }
 
     /// Reads a big-endian register.
