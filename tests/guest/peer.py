@@ -3,7 +3,7 @@
 from lab import *
 
 PORT = 7000
-SIZE = 24 << 20
+SIZE = int(os.environ.get("SIZE_MIB", "24")) << 20
 
 
 def listen():

@@ -15,6 +15,20 @@ use sfnic_qemu::kit::DEFAULT_LINE;
 use sfnic_qemu::vm::VirtioNet;
 use sfnic_qemu::{Guest, Kit, KitOptions, Outcome, What};
 
+/// Variable with which transfers are of so many MiB, instead of few.
+const SIZE: &str = "SFNIC_SIZE_MIB";
+
+/// How much scripts are to transfer, where somebody says so.
+fn size() -> Vec<(String, String)> {
+    std::env::var(SIZE).into_iter().map(|mib| ("SIZE_MIB".to_owned(), mib)).collect()
+}
+
+/// How long a machine may take.
+fn patience() -> Duration {
+    let mib: u64 = std::env::var(SIZE).ok().and_then(|mib| mib.parse().ok()).unwrap_or(0);
+    Duration::from_secs(400 + 4 * mib)
+}
+
 /// What a machine's script found wrong.
 fn faults(who: &str, outcome: &Outcome, killed: bool) -> Vec<String> {
     let checks = check::parse(&String::from_utf8_lossy(&outcome.stdout));
@@ -66,7 +80,8 @@ fn virtio_slices_have_representors_and_their_machine_may_die() -> Result<()> {
         mem: "1G".to_owned(),
         share: Some(share.clone()),
         what: What::Command(vec!["python3".into(), format!("/host/{script}").into()]),
-        timeout: Some(Duration::from_secs(400)),
+        env: size(),
+        timeout: Some(patience()),
         capture: true,
         quiet: true,
         extra_args: vec!["-device".into(), "isa-debug-exit,iobase=0xf4,iosize=0x04".into()],
@@ -80,7 +95,7 @@ fn virtio_slices_have_representors_and_their_machine_may_die() -> Result<()> {
     });
     let b = |life: &str| Guest {
         virtio: devices.to_vec(),
-        env: vec![("LIFE".to_owned(), life.to_owned())],
+        env: [vec![("LIFE".to_owned(), life.to_owned())], size()].concat(),
         ..guest("slice_virtio.py")
     };
     let (first, second) = (b("first"), b("second"));
