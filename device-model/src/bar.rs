@@ -1,10 +1,17 @@
 //! The windows through which drivers reach functions: BAR 0 is the physical
-//! function's, BAR 2 holds one for each sub-function. A window reaches its own
-//! function and nothing else.
+//! function's, BAR 2 holds one for each sub-function; BAR 0 of an endpoint is that
+//! of the function behind it. A window reaches its own function and nothing else,
+//! and only through the PCI function that it belongs to.
+
+use std::sync::Arc;
 
 use crate::cmdq;
-use crate::control::PF;
-use crate::control::iseg::{ISEG_SIZE, IsegWrite};
+use crate::control::function::{Function, FunctionKind};
+use crate::control::iseg::{ISEG_SIZE, Iseg, IsegWrite};
+use crate::control::{After, Control, PF};
+use crate::dma::Dma;
+use crate::endpoint::{ENDPOINT_BAR_SIZE, Endpoint};
+use crate::fabric::plane::FunctionPlane;
 use crate::nic::{BAR0_SIZE, Card, Nic};
 use crate::pci::{MSIX_PBA, MSIX_TABLE};
 use crate::queue::Doorbell;
@@ -13,34 +20,89 @@ use crate::unmodelled::Access;
 use crate::work::Job;
 
 /// Bytes of a UAR page.
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 /// First page of a window that can be a UAR: behind the init segment, and in
 /// BAR 0 behind the MSI-X table and pending bits.
 pub const FIRST_UAR: u32 = 4;
 
 /// Where in the device an address of a BAR leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
     function: u16,
     offset: u64,
+    /// The window is a BAR 0, with an MSI-X table.
+    whole_bar: bool,
+    /// The memory of whoever has this window, which is the function's too or it is not his.
+    dma: &'a Arc<Dma>,
+}
+
+impl Place<'_> {
+    /// Whether the function that is there is reached through this window.
+    fn leads_to(&self, function: &FunctionPlane) -> bool {
+        Arc::ptr_eq(&function.dma, self.dma)
+    }
+
+    /// The function, while it has a window and this is it.
+    fn open<'c>(&self, ctl: &'c mut Control) -> Option<&'c mut Function> {
+        if self.function != PF && !ctl.sf(self.function)?.state.has_window() {
+            return None;
+        }
+        ctl.functions.get_mut(&self.function).filter(|f| self.leads_to(&f.plane))
+    }
+
+    /// The MSI-X table and pending bits, which QEMU keeps itself.
+    fn is_msix(&self) -> bool {
+        self.whole_bar && (MSIX_TABLE.max(ISEG_SIZE)..MSIX_PBA + PAGE).contains(&self.offset)
+    }
 }
 
 impl Card {
-    fn place(&self, bar: u8, offset: u64) -> Option<Place> {
+    fn place(&self, bar: u8, offset: u64) -> Option<Place<'_>> {
+        let place = |function, offset| Place { function, offset, whole_bar: bar == 0, dma: &self.dma };
         match bar {
-            0 if offset < BAR0_SIZE => Some(Place { function: PF, offset }),
+            0 if offset < BAR0_SIZE => Some(place(PF, offset)),
             2 if offset < self.config.bar2_size() => {
                 let index = (offset >> self.config.log_sf_window) as u16;
                 let offset = offset & ((1 << self.config.log_sf_window) - 1);
-                Some(Place { function: self.config.sf_base.checked_add(index)?, offset })
+                Some(place(self.config.sf_base.checked_add(index)?, offset))
             }
             _ => None,
         }
     }
 
-    /// How many UAR pages a function's window has room for.
-    pub fn uar_limit(&self, function: u16) -> u32 {
-        let size = if function == PF { BAR0_SIZE } else { 1 << self.config.log_sf_window };
+    /// Where a function's window lies: the BAR, and the offset in it.
+    pub(crate) fn window(&self, function: u16) -> Option<(u8, u64)> {
+        if function == PF {
+            return Some((0, 0));
+        }
+        let index = function.checked_sub(self.config.sf_base).filter(|i| *i < self.config.max_sfs)?;
+        Some((2, u64::from(index) << self.config.log_sf_window))
+    }
+
+    /// The parts of a BAR that are UAR pages, as offset and length in bytes.
+    pub fn uar_areas(&self, bar: u8) -> Vec<(u64, u64)> {
+        let first = u64::from(FIRST_UAR) * PAGE;
+        let functions = std::iter::once(PF).chain((0..self.config.max_sfs).map(|i| self.config.sf_base + i));
+        let windows = functions.filter_map(|f| self.window(f).filter(|(b, _)| *b == bar).map(|(_, at)| (f, at)));
+        let area = |(f, at)| {
+            (at + first, u64::from(self.uar_limit(if f == PF { FunctionKind::Pf } else { FunctionKind::Sf })) * PAGE)
+        };
+        windows.map(area).filter(|(_, len)| *len > 0).collect()
+    }
+
+    /// Whether nobody is told of a function's doorbells: workers look for them. Those of
+    /// another guest's device come one by one always.
+    pub(crate) fn is_polled(&self, kind: FunctionKind) -> bool {
+        self.config.doorbells.is_some() && matches!(kind, FunctionKind::Pf | FunctionKind::Sf)
+    }
+
+    /// How many UAR pages the window of a function has room for.
+    pub fn uar_limit(&self, kind: FunctionKind) -> u32 {
+        let size = match kind {
+            FunctionKind::Pf | FunctionKind::Ecpf => BAR0_SIZE,
+            FunctionKind::Vf => ENDPOINT_BAR_SIZE,
+            FunctionKind::Sf | FunctionKind::Virtio => 1 << self.config.log_sf_window,
+        };
         (size / PAGE) as u32 - FIRST_UAR
     }
 }
@@ -50,20 +112,46 @@ impl Nic {
     pub fn bar_read(&self, card: &Card, bar: u8, offset: u64, out: &mut [u8]) {
         out.fill(0xff);
         let Some(p) = card.place(bar, offset).filter(|_| !self.faults.is_gone(card.index)) else { return };
-        if p.function == PF && (MSIX_TABLE..MSIX_PBA + PAGE).contains(&p.offset) && p.offset >= ISEG_SIZE {
-            out.fill(0); // QEMU keeps table and pending bits itself
-            return;
+        if p.is_msix() {
+            return out.fill(0);
         }
-        let ctl = card.control.lock();
-        if p.function != PF && !ctl.sf(p.function).is_some_and(|s| s.state.has_window()) {
-            return;
+        let mut ctl = card.control.lock();
+        if let Some(f) = p.open(&mut ctl) {
+            self.window_read(card, p, &f.iseg, out);
         }
-        let Some(f) = ctl.functions.get(&p.function) else { return };
+    }
+
+    /// The driver of an endpoint's guest reads its BAR. Without an active function the init
+    /// segment says that there will be one.
+    pub fn endpoint_read(&self, endpoint: &Endpoint, bar: u8, offset: u64, out: &mut [u8]) {
+        out.fill(0xff);
+        let Some(card) = self.cards.get(endpoint.card).filter(|_| bar == 0 && offset < ENDPOINT_BAR_SIZE) else {
+            return;
+        };
+        let mut ctl = card.control.lock();
+        let place = |function| Place { function, offset, whole_bar: true, dma: &endpoint.dma };
+        if place(PF).is_msix() {
+            return out.fill(0);
+        }
+        let function = endpoint.function().map(place);
+        match function.and_then(|p| Some((p, p.open(&mut ctl)?))) {
+            Some((p, f)) => self.window_read(card, p, &f.iseg, out),
+            None => {
+                for (i, b) in out.iter_mut().enumerate() {
+                    let at = offset + i as u64;
+                    let dword = Iseg::absent(at & !3, self.profile.firmware, self.clock.now_ns(), self.timer_khz);
+                    *b = dword.to_be_bytes()[(at & 3) as usize];
+                }
+            }
+        }
+    }
+
+    fn window_read(&self, card: &Card, p: Place<'_>, iseg: &Iseg, out: &mut [u8]) {
         let khz = self.timer_khz;
         let now = self.clock.now_ns();
         for (i, b) in out.iter_mut().enumerate() {
             let at = p.offset + i as u64;
-            let dword = if at < ISEG_SIZE { f.iseg.read(at & !3, self.profile.firmware, now, khz) } else { Some(0) };
+            let dword = if at < ISEG_SIZE { iseg.read(at & !3, self.profile.firmware, now, khz) } else { Some(0) };
             let dword = dword.map(|d| self.faults.health(card.index, p.function, at & !3, d));
             if dword.is_none() && at & 3 == 0 {
                 self.unmodelled.record(card.index, p.function, Access::WindowRead((at & !3) as u32));
@@ -75,13 +163,27 @@ impl Nic {
 
     /// The driver writes a BAR. What is not there takes no write.
     pub fn bar_write(&self, card: &Card, bar: u8, offset: u64, data: &[u8]) {
-        let Some(p) = card.place(bar, offset).filter(|_| !self.faults.is_gone(card.index)) else { return };
+        if let Some(p) = card.place(bar, offset).filter(|_| !self.faults.is_gone(card.index)) {
+            self.window_write(card, p, data);
+        }
+    }
+
+    /// The driver of an endpoint's guest writes its BAR.
+    pub fn endpoint_write(&self, endpoint: &Endpoint, bar: u8, offset: u64, data: &[u8]) {
+        let card = self.cards.get(endpoint.card).filter(|_| bar == 0 && offset < ENDPOINT_BAR_SIZE);
+        if let (Some(card), Some(function)) = (card, endpoint.function()) {
+            let p = Place { function, offset, whole_bar: true, dma: &endpoint.dma };
+            self.window_write(card, p, data);
+        }
+    }
+
+    fn window_write(&self, card: &Card, p: Place<'_>, data: &[u8]) {
         if p.offset >= u64::from(FIRST_UAR) * PAGE {
             self.trace.record(card.index, p.function, &Record::Doorbell { offset: p.offset, data });
             self.doorbell(card, p, data);
             return;
         }
-        if p.function == PF && p.offset >= ISEG_SIZE {
+        if p.whole_bar && p.offset >= ISEG_SIZE {
             return; // MSI-X table and pending bits
         }
         self.trace.record(card.index, p.function, &Record::Write { offset: p.offset, data });
@@ -92,17 +194,15 @@ impl Nic {
                 self.unmodelled.record(card.index, p.function, Access::WindowWrite(at as u32));
                 continue;
             };
-            self.iseg_write(card, p.function, at, u32::from_be_bytes(*word), &mut after);
+            self.iseg_write(card, p, at, u32::from_be_bytes(*word), &mut after);
         }
         self.finish(&after);
     }
 
-    fn iseg_write(&self, card: &Card, function: u16, at: u64, value: u32, after: &mut Vec<crate::control::After>) {
+    fn iseg_write(&self, card: &Card, p: Place<'_>, at: u64, value: u32, after: &mut Vec<After>) {
         let mut ctl = card.control.lock();
-        if function != PF && !ctl.sf(function).is_some_and(|s| s.state.has_window()) {
-            return;
-        }
-        let Some(f) = ctl.functions.get_mut(&function) else { return };
+        let function = p.function;
+        let Some(f) = p.open(&mut ctl) else { return };
         match f.iseg.write(at, value) {
             IsegWrite::Done => {}
             IsegWrite::Doorbell(bits) => cmdq::doorbell(self, card, &mut ctl, function, bits),
@@ -117,9 +217,10 @@ impl Nic {
 
     /// A write to a UAR page. It takes no control lock; a number that is not
     /// this function's finds nothing.
-    fn doorbell(&self, card: &Card, p: Place, data: &[u8]) {
+    fn doorbell(&self, card: &Card, p: Place<'_>, data: &[u8]) {
         let vports = card.fabric.vports.pin();
-        let Some(function) = vports.get(&p.function).and_then(|v| v.function.load_full()) else { return };
+        let function = vports.get(&p.function).and_then(|v| v.function.load_full());
+        let Some(function) = function.filter(|f| p.leads_to(f)) else { return };
         let page = (p.offset / PAGE) as u32;
         let Some(owner) = function.uars.pin().get(&page).copied() else {
             function.bad_doorbells.add(1);
@@ -139,21 +240,21 @@ impl Nic {
             Some(Doorbell::CqArm { cqn, arm }) => function.cqs.pin().get(&cqn).is_some_and(|cq| {
                 may_ring(owner, page, cq.uar) && {
                     match arm {
-                        Some(arm) => cq.queue.arm(&card.dma.load(), arm),
-                        None => cq.queue.arm_from_record(&card.dma.load()),
+                        Some(arm) => cq.queue.arm(&p.dma.load(), arm),
+                        None => cq.queue.arm_from_record(&p.dma.load()),
                     }
                     true
                 }
             }),
             Some(Doorbell::EqArm { eqn, ci }) => function.eqs.pin().get(&u32::from(eqn)).is_some_and(|eq| {
                 may_ring(owner, page, eq.uar) && {
-                    eq.queue.arm(&card.dma.load(), ci);
+                    eq.queue.arm(&p.dma.load(), ci);
                     true
                 }
             }),
             Some(Doorbell::EqUpdate { eqn, ci }) => function.eqs.pin().get(&u32::from(eqn)).is_some_and(|eq| {
                 may_ring(owner, page, eq.uar) && {
-                    eq.queue.update_ci(&card.dma.load(), ci);
+                    eq.queue.update_ci(&p.dma.load(), ci);
                     true
                 }
             }),

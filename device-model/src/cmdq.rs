@@ -50,7 +50,8 @@ fn run_slot(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, slot: u32, held
     let Some(at) = queue.checked_add(u64::from(slot) << LOG_CMDQ_STRIDE) else { return };
     // The command's completion is reported where the queue was before it.
     let eq = f.command_eq.clone();
-    let mem = card.dma.load();
+    let dma = f.plane.dma.clone();
+    let mem = dma.load();
     let mut entry = [0; CmdQueueEntry::SIZE];
     if mem.dma_read(at, &mut entry).is_err() {
         f.stats.undelivered += 1;

@@ -42,6 +42,11 @@ impl IrqLine {
         self.target.load().is_some()
     }
 
+    /// How many vectors there are.
+    pub fn vectors(&self) -> u16 {
+        self.raised.len() as u16
+    }
+
     /// How often each vector was raised.
     pub fn raised(&self) -> impl Iterator<Item = u64> {
         self.raised.iter().map(Counter::get)

@@ -16,7 +16,9 @@ use crate::control::vport::{Admin, VportControl};
 use crate::control::{After, Control, PF};
 use crate::events::Happening;
 use crate::fabric::plane::FunctionPlane;
+use crate::irq::IrqLine;
 use crate::nic::{Card, DEFAULT_MTU, Manager, Nic};
+use crate::slice::{Flavour, default_address};
 use crate::steering::{Limits, Steering};
 use crate::trace::Record;
 
@@ -57,7 +59,7 @@ impl Nic {
             f.iseg = Iseg::default();
             f.caps = card.pf_caps(&self.profile);
         }
-        for v in ctl.vports.values_mut() {
+        for (_, v) in own_vports(ctl) {
             v.reg_c_id = 0;
             v.publish_reg_c();
             v.mtu = DEFAULT_MTU;
@@ -83,7 +85,9 @@ impl Nic {
 
     /// The same happens to every SF that it changes anything for.
     fn all_sfs(&self, card: &Card, ctl: &mut Control, cause: Cause, end: fn(&Self, &Card, &mut Control, u16)) {
-        let ids: Vec<u16> = ctl.functions.keys().copied().filter(|id| *id != PF).collect();
+        // What is another guest's goes with its manager only.
+        let concerned = |id: &u16| cause == Cause::PfReset || ctl.sf(*id).is_some_and(|s| !s.flavour.is_of_a_guest());
+        let ids: Vec<u16> = ctl.functions.keys().copied().filter(|id| *id != PF && concerned(id)).collect();
         for id in ids {
             if ctl.sf_transition(id, cause).is_ok() {
                 end(self, card, ctl, id);
@@ -96,27 +100,79 @@ impl Nic {
 
     /// A new SF: its function and its vport exist from here on.
     pub(crate) fn sf_allocated(&self, card: &Card, ctl: &mut Control, id: u16) {
-        let index = id.wrapping_sub(ctl.sf_base);
         let vport = VportControl::new(id, [0; 6], DEFAULT_MTU, Admin::Auto);
-        let vhca_id = card.vhca_id(Some(index));
-        let mut caps = self.sf_caps.clone();
-        caps.fix(CmdHcaCap::vhca_id, vhca_id.into());
-        let steering = Steering::with(Limits::default(), self.flows.changes.clone());
-        let plane = FunctionPlane::new(id, vhca_id, vport.plane.clone(), card.dma.clone(), steering.reader());
         card.fabric.vports.pin().insert(id, vport.plane.clone());
         ctl.vports.insert(id, vport);
-        ctl.functions.insert(id, Function::new(id, FunctionKind::Sf, vhca_id, caps, plane, steering));
         if let Some(s) = ctl.sf_mut(id) {
             s.sw_function_id = 0;
             s.generation = s.generation.wrapping_add(1);
         }
+        self.sf_made(card, ctl, id);
+    }
+
+    /// Makes the function of an SF's slot, of the flavour that the slot has.
+    fn sf_made(&self, card: &Card, ctl: &mut Control, id: u16) {
+        let Some(slot) = ctl.sf(id).cloned() else { return };
+        let Some(vport) = ctl.vports.get_mut(&id) else { return };
+        let vhca_id = card.vhca_id(Some(id.wrapping_sub(ctl.sf_base)));
+        let mut caps = self.sf_caps.clone();
+        caps.fix(CmdHcaCap::vhca_id, vhca_id.into());
+        let (kind, dma, irq) = match (slot.flavour, &slot.endpoint) {
+            (Flavour::Passthrough, Some(e)) => {
+                e.lead_to(Some(id));
+                (FunctionKind::Vf, e.dma.clone(), e.irq.clone())
+            }
+            // Nobody reaches it: its memory and its interrupts are nobody's.
+            (Flavour::Virtio | Flavour::Passthrough, _) => {
+                let irq = IrqLine::new(card.index, 0, self.faults.clone());
+                (FunctionKind::Virtio, Arc::default(), Arc::new(irq))
+            }
+            _ => (FunctionKind::Sf, card.dma.clone(), card.irq.clone()),
+        };
+        vport.set_groups(slot.flavour == Flavour::Virtio);
+        let steering = Steering::with(Limits::default(), self.flows.changes.clone());
+        let plane = FunctionPlane::new(id, vhca_id, vport.plane.clone(), dma, steering.reader());
+        ctl.functions.insert(id, Function::new(id, kind, vhca_id, caps, plane, irq, steering));
+    }
+
+    /// The host's manager gives an SF its number. Where that is a slice's, the SF is a device
+    /// of another guest from here on.
+    pub(crate) fn sf_named(&self, card: &Card, ctl: &mut Control, id: u16, number: u32) {
+        let declared = ctl.declared.get(&number).cloned();
+        // Two of a number are the manager's mistake; the first one has the slice.
+        let declared = declared.filter(|d| !ctl.sfs.iter().any(|s| s.slice == Some(d.index)));
+        let Some(slot) = ctl.sf_mut(id) else { return };
+        slot.sw_function_id = number;
+        let before = slot.flavour;
+        slot.flavour = declared.as_ref().map_or(Flavour::PciSf, |d| d.flavour);
+        slot.slice = declared.as_ref().map(|d| d.index);
+        let old = std::mem::replace(&mut slot.endpoint, declared.as_ref().and_then(|d| d.endpoint.clone()));
+        let changed = slot.flavour != before || declared.is_some();
+        if let Some(e) = old {
+            e.lead_to(None);
+        }
+        if let Some(v) = ctl.vports.get_mut(&id) {
+            v.plane.user_number.store(number, Relaxed);
+            if let Some(d) = declared.as_ref().filter(|d| d.hw_addr != [0; 6]) {
+                v.set_address(d.hw_addr);
+            } else if let Some(d) = declared.as_ref().filter(|d| d.flavour == Flavour::Virtio) {
+                v.set_address(default_address(d.index));
+            }
+        }
+        if changed {
+            self.sf_made(card, ctl, id);
+        }
+        if declared.is_some_and(|d| d.active) && ctl.sf_transition(id, Cause::Activate).is_ok() {
+            self.sf_activated(card, ctl, id);
+        }
     }
 
     /// The manager activated an SF: its window answers from here on.
-    pub(crate) fn sf_activated(&self, _: &Card, ctl: &mut Control, id: u16) {
+    pub(crate) fn sf_activated(&self, card: &Card, ctl: &mut Control, id: u16) {
         if let Some(f) = ctl.functions.get_mut(&id) {
             f.iseg = Iseg::default();
         }
+        self.virtio_settle(card, ctl, id);
     }
 
     /// No driver is attached any more and none may attach: nothing of it stays.
@@ -138,9 +194,16 @@ impl Nic {
         card.fabric.vports.pin().remove(&id);
         ctl.vports.remove(&id);
         self.flows.changed();
+        if let Some(slice) = ctl.sf(id).filter(|s| s.flavour == Flavour::Virtio).and_then(|s| s.slice) {
+            self.virtio_gone(slice);
+        }
         if let Some(s) = ctl.sf_mut(id) {
             s.sw_function_id = 0;
             s.slice = None;
+            s.flavour = Flavour::PciSf;
+            if let Some(e) = s.endpoint.take() {
+                e.lead_to(None);
+            }
         }
     }
 
@@ -148,6 +211,7 @@ impl Nic {
     pub(crate) fn teardown_function(&self, card: &Card, ctl: &mut Control, id: u16) {
         let Some(f) = ctl.functions.get_mut(&id) else { return };
         f.plane.vport.function.store(None);
+        f.plane.vport.peer.store(None);
         f.clear_objects();
         if id == PF {
             ctl.l2_table.clear();
@@ -197,6 +261,7 @@ impl Nic {
             State::Allocated => self.sf_detached(card, ctl, id),
             _ => self.refresh_vport_link(card, ctl, id),
         }
+        self.virtio_settle(card, ctl, id);
     }
 
     /// Nobody keeps hosts from hearing that SFs are taken back, nor us from
@@ -236,4 +301,14 @@ impl Nic {
             f.notify(event::PORT_CHANGE, sub, &event_data(&eqe));
         }
     }
+}
+
+/// The vports that the physical function's host has a part in: its own, its SFs', the uplink.
+fn own_vports(ctl: &mut Control) -> impl Iterator<Item = (u16, &mut VportControl)> {
+    let Control { vports, sfs, sf_base, .. } = ctl;
+    let others = |n: u16| {
+        let slot = n.checked_sub(*sf_base).and_then(|i| sfs.get(usize::from(i)));
+        slot.is_some_and(|s| s.flavour.is_of_a_guest())
+    };
+    vports.iter_mut().map(|(n, v)| (*n, v)).filter(move |(n, _)| !others(*n))
 }

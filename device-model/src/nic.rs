@@ -36,7 +36,7 @@ use crate::steering::{Counters, Limits, Steering};
 use crate::trace::{Noise, Recorder, Trace};
 use crate::unmodelled::Unmodelled;
 use crate::work::WorkQueue;
-use crate::world::{Clock, Waker};
+use crate::world::{Clock, Doorbells, Waker};
 
 /// Who manages the eswitch of a card, and with it the sub-functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -70,9 +70,15 @@ pub struct CardConfig {
     pub far: Far,
     /// Who manages the eswitch.
     pub manager: Manager,
+    /// The UAR pages, where they are plain memory that workers look at; else each write to
+    /// one comes by [`Nic::bar_write`].
+    pub doorbells: Option<Arc<dyn Doorbells>>,
     /// The fastest that the port's link can be, in Gb/s: 10, 25, 40, 50 or 100. It is what
     /// drivers are told; [`Nic::impair`] makes a wire slow.
     pub speed: u32,
+    /// Most slices that are devices of other guests, where the host does not manage the
+    /// eswitch; where it does they are SFs of its own, by their numbers.
+    pub max_guest_slices: u16,
 }
 
 impl Default for CardConfig {
@@ -85,7 +91,9 @@ impl Default for CardConfig {
             sf_base: 0x8000,
             far: Far::None,
             manager: Manager::Host,
+            doorbells: None,
             speed: 100,
+            max_guest_slices: 32,
         }
     }
 }
@@ -284,6 +292,7 @@ impl Function {
         vhca_id: u16,
         caps: Caps,
         plane: Arc<FunctionPlane>,
+        irq: Arc<IrqLine>,
         steering: Steering<Tir>,
     ) -> Self {
         Self {
@@ -298,6 +307,7 @@ impl Function {
             objects: Objects::default(),
             steering,
             plane,
+            irq,
             command_eq: None,
             driver_version: String::new(),
             node_desc: None,
@@ -323,7 +333,8 @@ impl Card {
                 faults: faults.clone(),
                 ledger: Default::default(),
                 functions: BTreeMap::new(),
-                sfs: vec![SfSlot::default(); config.max_sfs.into()],
+                sfs: vec![SfSlot::default(); usize::from(config.max_sfs) + config.room_for_guests()],
+                declared: BTreeMap::new(),
                 sf_base: config.sf_base,
                 vports: BTreeMap::new(),
                 l2_table: Default::default(),
@@ -344,7 +355,7 @@ impl Card {
             card.fabric.vports.pin().insert(v.plane.number, v.plane.clone());
         }
         let ctl = card.control.get_mut();
-        ctl.functions.insert(PF, Function::new(PF, FunctionKind::Pf, vhca_id, caps, plane, steering));
+        ctl.functions.insert(PF, Function::new(PF, FunctionKind::Pf, vhca_id, caps, plane, card.irq.clone(), steering));
         ctl.vports.insert(PF, pf_vport);
         ctl.vports.insert(UPLINK, uplink);
         card
@@ -399,6 +410,11 @@ impl CardConfig {
         }
     }
 
+    /// Slots for slices that the physical function's own host never hears of.
+    pub(crate) fn room_for_guests(&self) -> usize {
+        if self.manager == Manager::Host { 0 } else { self.max_guest_slices.into() }
+    }
+
     /// Why this cannot be built, in words for the user.
     pub fn check(&self) -> Result<(), String> {
         if !(1..=MSIX_MAX).contains(&self.vectors) {
@@ -406,6 +422,9 @@ impl CardConfig {
         }
         if self.max_sfs > 256 {
             return Err(format!("max_sfs = {} (allowed: 0 to 256)", self.max_sfs));
+        }
+        if self.max_guest_slices > 256 {
+            return Err(format!("max_guest_slices = {} (allowed: 0 to 256)", self.max_guest_slices));
         }
         if !(14..=24).contains(&self.log_sf_window) {
             return Err(format!("log_sf_window = {} (allowed: 14 to 24)", self.log_sf_window));

@@ -9,6 +9,9 @@ pub const CONFIG_SIZE: usize = 4096;
 pub const MSIX_TABLE: u64 = 0x2000;
 /// Byte offset of the MSI-X pending bits in BAR 0.
 pub const MSIX_PBA: u64 = 0x3000;
+/// Device id of a virtual function (`mlx5_core_pci_table`: "ConnectX Family mlx5Gen Virtual
+/// Function").
+pub const VF_DEVICE_ID: u16 = 0x101e;
 /// The most vectors that fit between table and pending bits.
 pub const MSIX_MAX: u16 = 256;
 
@@ -93,6 +96,11 @@ impl Config {
         c.put(reg::DSN, &0x0001_0003u32.to_le_bytes());
         c.put(reg::DSN + 4, &serial.to_le_bytes());
         c
+    }
+
+    /// Gives it another device id.
+    pub(crate) fn identify(&mut self, device: u16) {
+        self.put(0x02, &device.to_le_bytes());
     }
 
     fn put(&mut self, at: usize, v: &[u8]) {

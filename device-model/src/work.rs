@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::dma::Near;
-use crate::fabric::arrive::arrive;
+use crate::fabric::arrive::{Door, arrive};
 use crate::fabric::burst::From;
 use crate::fabric::pipeline::Pipeline;
 use crate::fabric::plane::{FunctionPlane, Keys};
 use crate::fabric::transmit::Transmit;
+use crate::fabric::vport::Vport;
 use crate::later::Deed;
 use crate::nic::Nic;
 use crate::packet::Frame;
@@ -68,7 +69,7 @@ impl Nic {
         };
         let card = &self.cards[job.card];
         let now = self.ticks();
-        let mem = card.dma.load();
+        let mem = job.function.dma.load();
         let mut cache = self.flows.of(worker);
         let mut pipeline = Pipeline::new(self, worker, now);
         let config = job.sq.config();
@@ -92,7 +93,7 @@ impl Nic {
         if let (Some(card), Some(frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) {
             let mut cache = self.flows.of(worker);
             let mut pipeline = Pipeline::new(self, worker, self.ticks());
-            arrive(&mut pipeline, cache.as_deref_mut(), card, frame, None);
+            arrive(&mut pipeline, cache.as_deref_mut(), Door::Port(card), frame, None);
         }
     }
 
@@ -114,8 +115,26 @@ impl Nic {
         let (Some(card), Some(frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) else { return };
         let mut cache = self.flows.of(worker);
         let mut pipeline = Pipeline::with_pause(self, worker, self.ticks(), pause);
-        if !arrive(&mut pipeline, cache.as_deref_mut(), card, frame, segment) {
+        if !arrive(&mut pipeline, cache.as_deref_mut(), Door::Port(card), frame, segment) {
             card.port.rx_discards.add(1);
+        }
+    }
+
+    /// As [`Nic::receive_with_pause`], from the peer behind a vport.
+    pub fn receive_at_vport<'n>(
+        &'n self,
+        worker: usize,
+        (card, vport): (usize, &Vport),
+        bytes: &mut [u8],
+        segment: Option<usize>,
+        pause: &'n mut dyn FnMut() -> bool,
+    ) {
+        let len = bytes.len();
+        let (Some(card), Some(frame)) = (self.cards.get(card), Frame::from_bytes(bytes)) else { return };
+        let mut cache = self.flows.of(worker);
+        let mut pipeline = Pipeline::with_pause(self, worker, self.ticks(), pause);
+        if !arrive(&mut pipeline, cache.as_deref_mut(), Door::Vport(card, vport), frame, segment) {
+            vport.tx.errors.count(len);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The board that the chip sits on: sockets, guest memory, interrupts, worker
 //! threads, wires, a clock.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,14 +13,17 @@ use sfnic_device_model::capture::Way;
 use sfnic_device_model::fabric::impair::Impairment;
 use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::faults::Fault;
-use sfnic_device_model::nic::{BAR0_SIZE, Card, CardConfig, Nic};
+use sfnic_device_model::nic::{BAR0_SIZE, Card, CardConfig, Manager, Nic};
 use sfnic_device_model::pci::Effect;
-use sfnic_device_model::world::{Clock, Interrupts, Waker};
+use sfnic_device_model::poll::Watch;
+use sfnic_device_model::world::{Clock, Doorbells, Interrupts, Waker};
 use sfnic_firmware_cmds::profile::Profile;
 
 use crate::capture::Captures;
-use crate::config::SwitchConfig;
-use crate::vfio_user::{DmaMap, PciDevice, Server, StopHandle};
+use crate::config::{SliceConfig, SwitchConfig};
+use crate::offers::Offers;
+use crate::uar::UarFile;
+use crate::vfio_user::{BarMapping, DmaMap, MmapArea, PciDevice, Server, StopHandle};
 use crate::wire::datagram::Ends;
 use crate::wire::pcap::Replay;
 use crate::wire::switch::Switch;
@@ -50,6 +53,18 @@ pub enum WireKind {
     None,
 }
 
+/// How a driver's doorbells come to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DoorbellMode {
+    /// Each is a message of QEMU's.
+    #[default]
+    Trap,
+    /// Drivers write to memory that workers look at, also while nothing happens.
+    Poll,
+}
+/// Numbers of threads that move frames are below this: those have a cache of flows.
+const MOST_WORKERS: usize = 16;
+
 /// What a board is made of.
 #[derive(Debug, Clone)]
 pub struct BoardConfig {
@@ -65,10 +80,14 @@ pub struct BoardConfig {
     pub switches: Vec<SwitchConfig>,
     /// Worker threads; with none the endpoint threads do the work.
     pub workers: usize,
+    /// How doorbells come.
+    pub doorbells: DoorbellMode,
     /// Fills what means nothing with noise from this seed.
     pub noise: Option<u64>,
     /// What it does wrong on purpose, from the beginning.
     pub faults: Vec<Fault>,
+    /// Slices that are there as soon as it is served.
+    pub slices: Vec<SliceConfig>,
 }
 
 /// A running device.
@@ -79,11 +98,14 @@ pub struct Board {
     pub captures: Arc<Captures>,
     /// The wires that leave the device, with the ports that they are at.
     pub wires: Vec<(usize, Arc<Link>)>,
+    uars: Vec<Option<Arc<UarFile>>>,
     /// Switches that its ports are at.
     pub switches: Vec<Arc<Switch>>,
     bell: Arc<Bell>,
     due: Arc<Bell>,
     stop: StopHandle,
+    offers: Arc<Offers>,
+    slices: Vec<SliceConfig>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     inline: bool,
 }
@@ -166,6 +188,14 @@ impl Board {
                 }
             };
         }
+        let polls = c.doorbells == DoorbellMode::Poll;
+        anyhow::ensure!(!polls || c.workers > 0, "doorbells that are polled need a worker that polls them");
+        let mut uars = vec![];
+        for card in &mut cards {
+            let uar = if polls { Some(Arc::new(UarFile::new(card)?)) } else { None };
+            card.doorbells = uar.clone().map(|uar| uar as Arc<dyn Doorbells>);
+            uars.push(uar);
+        }
         let nic = Nic::new(c.profile, cards, Arc::new(SinceStart(Instant::now())), bell.clone());
         nic.flows.changes.provide();
         if let Some(seed) = c.noise {
@@ -194,10 +224,13 @@ impl Board {
             nic,
             captures,
             wires,
+            uars,
             switches,
             bell,
             due: Arc::default(),
             stop,
+            offers: Offers::new(c.workers == 0, c.workers + 2 + count..MOST_WORKERS),
+            slices: c.slices,
             threads: Mutex::default(),
             inline: c.workers == 0,
         };
@@ -206,7 +239,10 @@ impl Board {
         board.spawn("later".to_owned(), move || keep_time(&nic, &due, number, inline))?;
         for n in 0..c.workers {
             let (nic, bell) = (board.nic.clone(), board.bell.clone());
-            board.spawn(format!("worker-{n}"), move || work(&nic, &bell, n))?;
+            board.spawn(format!("worker-{n}"), move || match c.doorbells {
+                DoorbellMode::Trap => work(&nic, &bell, n),
+                DoorbellMode::Poll => poll(&nic, &bell, n, c.workers),
+            })?;
         }
         for (i, wire) in outside {
             let mut inlet = PortInlet::new(board.nic.clone(), i, c.workers + 1 + i);
@@ -234,11 +270,14 @@ impl Board {
     }
 
     /// Offers each physical function on a socket, `sockets[i]` for function
-    /// `i`, and returns at once.
+    /// `i`, and slices on theirs, beside the first one unless they say where;
+    /// returns at once.
     pub fn serve(&self, sockets: &[PathBuf]) -> anyhow::Result<()> {
         for (i, path) in sockets.iter().enumerate().take(self.nic.cards.len()) {
             let server = Server::bind(path)?;
-            let endpoint = Arc::new(Endpoint { nic: self.nic.clone(), card: i, inline: self.inline, worker: i });
+            let uars = self.uars.get(i).cloned().flatten();
+            let nic = self.nic.clone();
+            let endpoint = Arc::new(Endpoint { nic, card: i, inline: self.inline, worker: i, uars });
             let stop = self.stop.clone();
             self.spawn(format!("pf{i}"), move || {
                 if let Err(e) = server.serve(endpoint, &stop) {
@@ -246,7 +285,30 @@ impl Board {
                 }
             })?;
         }
+        let dir = sockets.first().and_then(|p| p.parent()).unwrap_or(Path::new("."));
+        self.offers.of(&self.nic, dir);
+        for slice in &self.slices {
+            self.add(slice).with_context(|| format!("slice {}", slice.index))?;
+        }
         Ok(())
+    }
+
+    /// A slice that is there from the beginning.
+    fn add(&self, slice: &SliceConfig) -> anyhow::Result<()> {
+        let spec = slice.spec();
+        let host = self.nic.cards.get(slice.pf).is_some_and(|c| c.config.manager == Manager::Host);
+        if host && slice.flavour.is_of_a_guest() {
+            self.nic.slice_declare(&spec, slice.active, slice.hw_addr)?;
+        } else {
+            let index = self.nic.slice_add(&spec)?;
+            self.nic.slice_set(index, &slice.change())?;
+        }
+        Ok(())
+    }
+
+    /// The links to the machines of virtio slices, by index of the slice.
+    pub fn slice_links(&self) -> Vec<(u32, Arc<Link>)> {
+        self.offers.links()
     }
 
     /// Stops every thread; clients are disconnected.
@@ -257,6 +319,7 @@ impl Board {
     /// As [`Self::stop`]; what was counted can still be read.
     pub fn halt(&self) {
         self.stop.stop();
+        self.offers.withdraw_all();
         self.bell.finish();
         self.due.finish();
         for t in std::mem::take(&mut *self.threads.lock()) {
@@ -300,6 +363,31 @@ fn work(nic: &Nic, bell: &Bell, number: usize) {
     }
 }
 
+/// The shortest and the longest time between two looks at doorbells that nobody is told of.
+const LOOKS: (Duration, Duration) = (Duration::from_micros(20), Duration::from_micros(500));
+
+/// As [`work`], looking at doorbells that nobody is told of: the longer nothing came, the
+/// less often.
+fn poll(nic: &Nic, bell: &Bell, number: usize, workers: usize) {
+    let mut watch = Watch::default();
+    let mut last = Instant::now();
+    while !bell.done.load(Ordering::Relaxed) {
+        let mut busy = nic.look_at_doorbells(&mut watch, number, workers);
+        while nic.run(number) {
+            busy = true;
+            if !nic.work.is_empty() {
+                bell.wait.notify_one();
+            }
+        }
+        if busy {
+            last = Instant::now();
+        } else {
+            let (least, most) = LOOKS;
+            bell.wait_at_most((last.elapsed() / 16).clamp(least, most));
+        }
+    }
+}
+
 /// Does what the device has to do at a later time.
 fn keep_time(nic: &Nic, due: &Bell, worker: usize, inline: bool) {
     while !due.done.load(Ordering::Relaxed) {
@@ -319,6 +407,8 @@ struct Endpoint {
     card: usize,
     inline: bool,
     worker: usize,
+    /// UAR pages that the guest maps.
+    uars: Option<Arc<UarFile>>,
 }
 
 impl Endpoint {
@@ -360,6 +450,14 @@ impl PciDevice for Endpoint {
             2 => self.card().config.bar2_size(),
             _ => 0,
         }
+    }
+
+    fn bar_mapping(&self, bar: u8) -> Option<BarMapping> {
+        let (fd, offset) = self.uars.as_ref()?.bar(bar)?;
+        let areas = self.card().uar_areas(bar).into_iter().map(|(offset, size)| MmapArea { offset, size });
+        let areas: Vec<MmapArea> = areas.collect();
+        // None would mean all of the BAR.
+        (!areas.is_empty()).then_some(BarMapping { fd, offset, areas })
     }
 
     fn msix_vectors(&self) -> u16 {

@@ -24,12 +24,23 @@
 //! name = "lan"
 //! wires = ["tap:lan0"]        # further ports
 //! ageing = 300                # seconds that it remembers a silent station
+//!
+//! [[slice]]                   # a slice that is there from the beginning
+//! flavour = "passthrough"     # a virtual function of another guest, "virtio", or "pcisf"
+//! pf = 0
+//! number = 88                 # sfnum: where the host manages the eswitch, of the SF it adds
+//! index = 100
+//! hw_addr = "52:54:00:5f:00:88"
+//! state = "active"            # or "inactive"
+//! socket = "PATH"             # where its guest finds it; default: slice100.sock beside pf0's
+//! vectors = 16                # MSI-X vectors of a passthrough slice
 //! ```
 //!
 //! Everything may be left out. An error is one line that names the file, the key, the
 //! value and what is allowed.
 
 mod mac;
+mod slice;
 mod wires;
 
 use std::path::Path;
@@ -41,10 +52,11 @@ use sfnic_device_model::pci::MSIX_MAX;
 use sfnic_firmware_cmds::profile::{Profile, ProfileError};
 use toml::{Table, Value};
 
-use crate::board::{BoardConfig, WireKind};
+use crate::board::{BoardConfig, DoorbellMode, WireKind};
 use crate::control::DEFAULT_HANDLE;
 pub use crate::wire::spec::WIRES;
 use mac::Mac;
+pub use slice::{SliceConfig, socket_name};
 use wires::Port;
 pub use wires::SwitchConfig;
 
@@ -62,8 +74,20 @@ const LOG_WINDOW: (i64, i64) = (14, 24);
 const SF_BASE: (i64, i64) = (0x100, 0xf000);
 /// Most SFs of a physical function.
 const MAX_SFS: i64 = 256;
-const TOP_KEYS: &[&str] =
-    &["profile", "caps", "workers", "eswitch", "handle", "noise", "faults", "capture", "switch", "pf"];
+const TOP_KEYS: &[&str] = &[
+    "profile",
+    "caps",
+    "workers",
+    "doorbells",
+    "eswitch",
+    "handle",
+    "noise",
+    "faults",
+    "capture",
+    "switch",
+    "pf",
+    "slice",
+];
 const PF_KEYS: &[&str] =
     &["mac", "vectors", "max_sfs", "log_sf_window", "sf_window", "sf_base", "wire", "speed", "impair"];
 
@@ -74,6 +98,8 @@ pub struct Config {
     pub profile: Profile,
     /// Threads that move frames (0: the threads that serve the sockets do it).
     pub workers: usize,
+    /// How doorbells come; polled ones need a worker.
+    pub doorbells: DoorbellMode,
     /// The device's name for `sfnic ctl`.
     pub handle: String,
     /// Fills bits that mean nothing with noise from this seed.
@@ -86,6 +112,8 @@ pub struct Config {
     pub switches: Vec<SwitchConfig>,
     /// Physical functions, by number.
     pub pfs: Vec<PfConfig>,
+    /// Slices that are there from the beginning.
+    pub slices: Vec<SliceConfig>,
 }
 
 /// A physical function.
@@ -142,8 +170,10 @@ impl Config {
             impair,
             switches: self.switches,
             workers: self.workers,
+            doorbells: self.doorbells,
             noise: self.noise,
             faults: self.faults,
+            slices: self.slices,
         }
     }
 }
@@ -198,6 +228,12 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
         profile.set(cap).map_err(|why| format!("caps[{n}]: {why}"))?;
     }
     let workers = top.number("workers", (0, MAX_WORKERS))?.unwrap_or(1);
+    let doorbells = match top.text("doorbells", "\"trap\" or \"poll\"")? {
+        None => DoorbellMode::default(),
+        Some(word) => {
+            word.parse().and_then(|mode| doorbells_of(mode, workers > 0)).map_err(|why| format!("doorbells: {why}"))?
+        }
+    };
     let manager = top.manager()?;
     let handle = top.handle()?;
     let noise = top.number("noise", (0, i64::MAX))?.map(|n| n as u64);
@@ -237,16 +273,54 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     if let Some((n, pf)) = faults.iter().enumerate().find_map(|(n, f)| Some((n, f.pf.filter(|pf| *pf >= pfs.len())?))) {
         return Err(format!("faults[{n}]: pf = \"{pf}\": allowed is 0 to {}", pfs.len().saturating_sub(1)));
     }
+    let slices = slices(table, &pfs, base)?;
     Ok(Config {
         profile,
         workers: usize::try_from(workers).unwrap_or_default(),
+        doorbells,
         handle,
         noise,
         faults,
         captures,
         switches,
         pfs,
+        slices,
     })
+}
+
+/// Doorbells as they are wanted.
+///
+/// # Errors
+/// Nobody would poll them.
+pub fn doorbells_of(mode: DoorbellMode, workers: bool) -> Result<DoorbellMode, String> {
+    match mode {
+        DoorbellMode::Poll if !workers => Err("poll: allowed with workers = 1 or more, which do it".to_owned()),
+        mode => Ok(mode),
+    }
+}
+
+impl std::str::FromStr for DoorbellMode {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "trap" => Ok(Self::Trap),
+            "poll" => Ok(Self::Poll),
+            other => Err(format!("{other:?}: allowed is trap or poll")),
+        }
+    }
+}
+
+/// Slices that are there from the beginning.
+fn slices(table: &Table, pfs: &[PfConfig], base: Option<&Path>) -> Parsed<Vec<SliceConfig>> {
+    let Some(value) = table.get("slice") else { return Ok(vec![]) };
+    let wrong = || refuse("slice", value, &format!("up to {} sections [[slice]]", slice::MOST));
+    let mut slices = vec![];
+    for (i, value) in value.as_array().filter(|l| l.len() <= slice::MOST).ok_or_else(wrong)?.iter().enumerate() {
+        let section = Section { at: format!("slice[{i}]."), table: value.as_table().ok_or_else(wrong)? };
+        slices.push(slice::parse(&section, pfs, &slices, base)?);
+    }
+    Ok(slices)
 }
 
 /// Two ports with one address, or one TAP interface, would not work.
@@ -413,12 +487,12 @@ fn short(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn config(text: &str) -> Config {
+    pub(super) fn config(text: &str) -> Config {
         read(text, "nic.toml", None).unwrap()
     }
 
     /// The error without the name of the file.
-    fn error(text: &str) -> String {
+    pub(super) fn error(text: &str) -> String {
         let e = read(text, "nic.toml", None).unwrap_err().to_string();
         assert_eq!(e.lines().count(), 1, "{e}");
         e.strip_prefix("nic.toml: ").unwrap().to_owned()
@@ -481,7 +555,7 @@ mod tests {
     fn unknown_keys_are_named_with_the_known_ones() {
         assert_eq!(
             error("worker = 2"),
-            "worker = 2: no such key; there is profile, caps, workers, eswitch, handle, noise, faults, capture, switch, pf"
+            "worker = 2: no such key; there is profile, caps, workers, doorbells, eswitch, handle, noise, faults, capture, switch, pf, slice"
         );
         let keys = PF_KEYS.join(", ");
         assert_eq!(

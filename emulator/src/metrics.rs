@@ -12,7 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use sfnic_device_model::capture::Way;
 use sfnic_device_model::control::Control;
-use sfnic_device_model::control::function::{Body, Function};
+use sfnic_device_model::control::function::{Body, Function, FunctionKind};
 use sfnic_device_model::control::objects::Kind;
 use sfnic_device_model::control::vhca::State;
 use sfnic_device_model::fabric::counters::Direction;
@@ -198,6 +198,8 @@ fn of_card(all: &mut Samples, card: &Card) {
         let n = ctl.sfs.iter().filter(|s| s.state == state).count();
         all.level("sfnic_sfs", "Sub-functions by state; invalid ones are free", labels, n as u64);
     }
+    let guests = ctl.functions.values().filter(|f| matches!(f.kind, FunctionKind::Vf | FunctionKind::Virtio)).count();
+    all.level("sfnic_guest_slices", "Slices that are devices of other guests", pf(), guests as u64);
     all.level("sfnic_irq_vectors", "MSI-X vectors", pf(), card.config.vectors.into());
     for f in ctl.functions.values() {
         of_function(all, card, f, ctl.port_name(f.id));

@@ -44,8 +44,10 @@ fn a_virtio_guest_at_the_wire_dies_and_comes_back() -> Result<()> {
         impair: vec![],
         switches: vec![],
         workers: 1,
+        doorbells: Default::default(),
         noise: None,
         faults: vec![],
+        slices: vec![],
     })?;
     board.serve(std::slice::from_ref(&pf))?;
     std::fs::create_dir(&share)?;

@@ -14,6 +14,10 @@ pub fn enable_hca(cx: &mut Cx<'_>, i: View<'_, EnableHcaIn>, _: &mut ViewMut<'_,
     let target = i.get(EnableHcaIn::function_id) as u16;
     if target != 0 {
         cx.require_manager()?;
+        // One that the configuration activated is so already.
+        if cx.ctl.is_active_anyway(target) {
+            return Ok(());
+        }
         cx.ctl.sf_transition(target, Cause::Activate)?;
         cx.nic.sf_activated(cx.card, cx.ctl, target);
         return Ok(());

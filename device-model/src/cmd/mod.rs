@@ -163,7 +163,7 @@ fn dispatch(
     if row.needs >= table::Needs::Initialised && !f.initialised {
         return Err(Refusal::new(Status::BadSysState, Syndrome::NOT_INITIALISED));
     }
-    let parent = f.kind != FunctionKind::Sf;
+    let parent = matches!(f.kind, FunctionKind::Pf | FunctionKind::Ecpf);
     let mut cx = Cx { nic, card, ctl, fid, uid, op_mod };
     let allowed = match row.role {
         table::Role::Any => true,

@@ -49,10 +49,11 @@ pub fn create_eq(cx: &mut Cx<'_>, i: View<'_, CreateEqIn>, o: &mut ViewMut<'_, C
     let uid = cx.uid;
     let c = i.sub(CreateEqIn::eq_context_entry);
     let vector = c.get(Eqc::intr) as u16;
-    if vector >= cx.card.config.vectors {
+    let irq = cx.function()?.irq.clone();
+    if vector >= irq.vectors() {
         return Err(Refusal::param(Syndrome::VECTOR_RANGE));
     }
-    let irq = cx.card.irq.clone();
+    let unheard = cx.card.is_polled(cx.function()?.kind);
     let site = cx.site();
     let (tap, noise) = (cx.nic.trace.tap(cx.card.index, cx.fid), cx.nic.noise.seed());
     let f = cx.function()?;
@@ -69,7 +70,7 @@ pub fn create_eq(cx: &mut Cx<'_>, i: View<'_, CreateEqIn>, o: &mut ViewMut<'_, C
         *m = u64::from_be_bytes(*b);
     }
     let id = f.objects.take_id(Kind::Eq, 1, eq_limit(f))?;
-    let config = EqConfig { eqn: id as u8, ring, log_size: log_size as u8, vector };
+    let config = EqConfig { eqn: id as u8, ring, log_size: log_size as u8, vector, unheard };
     let eq = Eq::new(config, irq).inspect_err(|_| f.objects.give_id(Kind::Eq, id))?;
     let eq = Arc::new(eq.watched(tap).noisy(noise).faulty(site));
     insert(f, ObjRef(Kind::Eq, id), owner, smallvec![ObjRef(Kind::Uar, uar)], Body::Eq(eq.clone()))?;
@@ -126,7 +127,7 @@ pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, C
     if c.is(Cqc::cqe_comp_en) {
         return Err(Refusal::param(Syndrome::CQE_SIZE));
     }
-    let site = cx.site();
+    let (site, poll_record) = (cx.site(), cx.card.is_polled(cx.function()?.kind));
     if i.is(CreateCqIn::cq_umem_valid) || c.is(Cqc::dbr_umem_valid) {
         return Err(Refusal::param(Syndrome::UMEM));
     }
@@ -148,7 +149,7 @@ pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, C
         cqe_128: c.get(Cqc::cqe_sz) == 1,
         overrun_ignore: c.is(Cqc::oi),
         dbr_addr: c.get64(Cqc::dbr_addr),
-        poll_record: false,
+        poll_record,
     };
     let events = f.plane.events.clone();
     let cq = Cq::new(config, eq, events).inspect_err(|_| f.objects.give_id(Kind::Cq, id))?;
@@ -297,9 +298,10 @@ pub fn modify_sq(cx: &mut Cx<'_>, i: View<'_, ModifySqIn>, _: &mut ViewMut<'_, M
     }
     let from = WqState::from_raw(i.get(ModifySqIn::sq_state))?;
     let to = WqState::from_raw(i.sub(ModifySqIn::ctx).get(Sqc::state))?;
-    let mem = cx.card.dma.load();
     let card = cx.card.index;
     let f = cx.function()?;
+    let dma = f.plane.dma.clone();
+    let mem = dma.load();
     let Body::Sq(sq) = f.objects.check(r, uid)? else { return Err(ABSENT) };
     if sq.modify(&mem, from, to)? {
         let job = Job { card, function: f.plane.clone(), sq: sq.clone() };
@@ -429,8 +431,9 @@ pub fn modify_rq(cx: &mut Cx<'_>, i: View<'_, ModifyRqIn>, _: &mut ViewMut<'_, M
     }
     let from = WqState::from_raw(i.get(ModifyRqIn::rq_state))?;
     let to = WqState::from_raw(c.get(Rqc::state))?;
-    let mem = cx.card.dma.load();
     let f = cx.function()?;
+    let dma = f.plane.dma.clone();
+    let mem = dma.load();
     let Body::Rq(rq) = f.objects.check(r, uid)? else { return Err(ABSENT) };
     let rq = rq.clone();
     let set = c.get(Rqc::counter_set_id);

@@ -1,12 +1,11 @@
 //! Sub-functions: allocation and the VHCA state.
 
-use std::sync::atomic::Ordering;
-
 use sfnic_firmware_cmds::layouts::*;
 use sfnic_firmware_cmds::{Refusal, Syndrome, View, ViewMut};
 
 use super::{Answer, Cx};
 use crate::control::PF;
+use crate::control::sf::SfSlot;
 use crate::control::vhca::{Cause, State};
 
 /// ALLOC_SF: the function comes into being, to be configured.
@@ -32,11 +31,11 @@ pub fn query_vhca_state(
     o: &mut ViewMut<'_, QueryVhcaStateOut>,
 ) -> Answer {
     let id = i.get(QueryVhcaStateIn::function_id) as u16;
-    let slot = cx.ctl.sf_mut(id).ok_or(Refusal::param(Syndrome::FUNCTION_ID))?;
+    let slot = visible(cx, id)?;
     slot.observer.queried(slot.state);
     let mut c = o.sub(QueryVhcaStateOut::vhca_state_context);
     c.set(VhcaStateContext::arm_change_event, slot.observer.is_armed().into());
-    c.set(VhcaStateContext::vhca_state, slot.state as u32);
+    c.set(VhcaStateContext::vhca_state, slot.told() as u32);
     c.set(VhcaStateContext::sw_function_id, slot.sw_function_id);
     Ok(())
 }
@@ -52,22 +51,25 @@ pub fn modify_vhca_state(
     let select = i.sub(ModifyVhcaStateIn::vhca_state_field_select);
     let context = i.sub(ModifyVhcaStateIn::vhca_state_context);
     let manager = cx.require_manager();
-    let slot = cx.ctl.sf_mut(id).ok_or(Refusal::param(Syndrome::FUNCTION_ID))?;
+    let slot = visible(cx, id)?;
     if select.is(VhcaStateFieldSelect::sw_function_id) {
         manager?;
         if slot.state != State::Allocated {
             return Err(Refusal::state(Syndrome::SF_STATE));
         }
-        let number = context.get(VhcaStateContext::sw_function_id);
-        slot.sw_function_id = number;
-        if let Some(v) = cx.ctl.vports.get(&id) {
-            v.plane.user_number.store(number, Ordering::Relaxed);
-        }
+        cx.nic.sf_named(cx.card, cx.ctl, id, context.get(VhcaStateContext::sw_function_id));
     }
     if select.is(VhcaStateFieldSelect::arm_change_event) && context.is(VhcaStateContext::arm_change_event) {
         cx.ctl.sf_arm(id);
     }
     Ok(())
+}
+
+/// A slot that the caller may know of: what is another guest's is its manager's alone.
+fn visible<'a>(cx: &'a mut Cx<'_>, id: u16) -> Result<&'a mut SfSlot, Refusal> {
+    let manager = cx.is_manager();
+    let slot = cx.ctl.sf_mut(id).filter(|s| manager || !s.flavour.is_of_a_guest());
+    slot.ok_or(Refusal::param(Syndrome::FUNCTION_ID))
 }
 
 /// QUERY_ESW_FUNCTIONS: a host-managed eswitch serves no other host.

@@ -84,8 +84,9 @@ pub fn dealloc_transport_domain(
 
 /// ALLOC_UAR: a page of the function's own window.
 pub fn alloc_uar(cx: &mut Cx<'_>, _: View<'_, AllocUarIn>, o: &mut ViewMut<'_, AllocUarOut>) -> Answer {
-    let (uid, limit) = (cx.uid, cx.card.uar_limit(cx.fid));
+    let (uid, card) = (cx.uid, cx.card);
     let f = cx.function()?;
+    let limit = card.uar_limit(f.kind);
     let page = f.objects.take_id(Kind::Uar, FIRST_UAR, limit)?;
     f.objects.insert(ObjRef(Kind::Uar, page), uid, Uses::new(), Body::Plain)?;
     f.plane.uars.pin().insert(page, uid);

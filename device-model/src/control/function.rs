@@ -9,6 +9,7 @@ use super::objects::Objects;
 use crate::fabric::mkey::Mkey;
 use crate::fabric::plane::FunctionPlane;
 use crate::fabric::tir::{Rqt, Tir};
+use crate::irq::IrqLine;
 use crate::queue::{Cq, Eq, QCounter, Rq, Sq};
 use crate::steering::{CounterBulk, ModifyHeader, Reformat, Steering};
 
@@ -22,6 +23,8 @@ pub enum FunctionKind {
     Vf,
     /// Sub-function.
     Sf,
+    /// The unseen one behind a port that speaks virtio: no driver commands it.
+    Virtio,
     /// The embedded CPU's physical function.
     Ecpf,
 }
@@ -113,6 +116,8 @@ pub struct Function {
     pub steering: Steering<Tir>,
     /// The packet path's side.
     pub plane: Arc<FunctionPlane>,
+    /// Interrupts of the PCI function that it is reached through.
+    pub irq: Arc<IrqLine>,
     /// Where command completions go.
     pub command_eq: Option<Arc<Eq>>,
     /// SET_DRIVER_VERSION.

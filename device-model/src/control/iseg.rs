@@ -92,6 +92,15 @@ impl Iseg {
         })
     }
 
+    /// The dword at byte `off` of a function that is not there yet: a driver waits for it.
+    pub fn absent(off: u64, firmware: [u16; 3], now_ns: u64, khz: u32) -> u32 {
+        let dword = Self::default().read(off, firmware, now_ns, khz).unwrap_or(0);
+        match (InitSeg::initializing.dword() * 4) as u64 == off {
+            true => InitSeg::initializing.in_dword(dword, 1),
+            false => dword,
+        }
+    }
+
     /// Writes a dword at byte `off` (a multiple of 4).
     pub fn write(&mut self, off: u64, value: u32) -> IsegWrite {
         let at = |f: Field<InitSeg>| (f.dword() * 4) as u64 == off;

@@ -22,10 +22,12 @@ use function::Function;
 use sf::SfSlot;
 use vport::VportControl;
 
+use crate::endpoint::Endpoint;
 use crate::events::Events;
 use crate::fabric::vport::UPLINK;
 use crate::faults::Faults;
 use crate::ledger::Ledger;
+use crate::slice::Flavour;
 
 /// What commands of one card work on.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct Control {
     pub functions: BTreeMap<u16, Function>,
     /// Sub-functions by index; the id is `sf_base + index`.
     pub sfs: Vec<SfSlot>,
+    /// Slices of other flavours that wait for the host to add an SF of their number.
+    pub(crate) declared: BTreeMap<u32, Declared>,
     /// Function id of the first SF.
     pub sf_base: u16,
     /// Vports by number.
@@ -52,6 +56,22 @@ pub struct Control {
     pub port_regs: crate::cmd::regs::PortRegs,
     /// Work that must happen after the lock is released.
     pub after: Vec<After>,
+}
+
+/// A slice that is a device of another guest, where the host manages the eswitch: it comes to
+/// life when the host adds an SF of its number.
+#[derive(Debug, Clone)]
+pub(crate) struct Declared {
+    /// Index of the slice.
+    pub(crate) index: u32,
+    /// What its guest sees of it.
+    pub(crate) flavour: Flavour,
+    /// What a passthrough slice is to its guest.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// Whether it is active as soon as it is there, without the host's word.
+    pub(crate) active: bool,
+    /// Its address; zero for the host's to give.
+    pub(crate) hw_addr: [u8; 6],
 }
 
 /// What a command leaves to do after the control lock is released.

@@ -1,6 +1,8 @@
 //! Sub-functions of a card: their slots and what a change of state brings
 //! about.
 
+use std::sync::Arc;
+
 use sfnic_firmware_cmds::Refusal;
 use sfnic_firmware_cmds::entries::{Eqe, event};
 use sfnic_firmware_cmds::layout::ViewMut;
@@ -8,8 +10,9 @@ use sfnic_firmware_cmds::{Status, Syndrome};
 
 use super::vhca::{Cause, Observer, State};
 use super::{Control, PF};
+use crate::endpoint::Endpoint;
 use crate::events::Happening;
-use crate::slice;
+use crate::slice::{self, Flavour};
 
 /// One possible sub-function.
 #[derive(Debug, Clone, Default)]
@@ -18,12 +21,30 @@ pub struct SfSlot {
     pub state: State,
     /// The user's number (`sfnum`).
     pub sw_function_id: u32,
+    /// What it is to its guest.
+    pub flavour: Flavour,
+    /// What a passthrough slice is to its guest.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
     /// Index of the slice that it is, where somebody outside the host added it.
     pub slice: Option<u32>,
     /// The physical function's interest in changes.
     pub observer: Observer,
     /// How often the slot has been allocated.
     pub generation: u32,
+}
+
+impl SfSlot {
+    /// What the physical function's driver is told of the state: of a slice that is another
+    /// guest's only whether it is there and whether it is in use, or it would take it for an
+    /// SF of its own (`mlx5_sf_dev_state_change_handler`).
+    pub const fn told(&self) -> State {
+        match (self.flavour, self.state) {
+            (Flavour::PciSf, state) => state,
+            (_, State::Active) => State::Allocated,
+            (_, State::TeardownRequest) => State::InUse,
+            (_, state) => state,
+        }
+    }
 }
 
 impl Control {
@@ -77,6 +98,15 @@ impl Control {
         let free =
             |id: u16| self.detaching(id).is_some_and(|s| !self.faults.is_detach_held(self.pf, id, s.sw_function_id));
         self.functions.keys().copied().filter(|id| free(*id)).collect()
+    }
+
+    /// Whether an SF is active by configuration, so that its manager need not activate it.
+    pub(crate) fn is_active_anyway(&self, id: u16) -> bool {
+        let slot = self.sf(id).filter(|s| s.flavour.is_of_a_guest());
+        slot.is_some_and(|s| {
+            let active = matches!(s.state, State::Active | State::InUse);
+            active && self.declared.get(&s.sw_function_id).is_some_and(|d| d.active)
+        })
     }
 
     /// The physical function hears of a change that it has not heard of.

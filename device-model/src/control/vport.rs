@@ -53,6 +53,8 @@ pub struct VportControl {
     pub reg_c_id: u32,
     /// What an eswitch manager outside the host set.
     pub policy: Policy,
+    /// It takes frames to all groups: nobody tells which ones its function wants.
+    groups: bool,
 }
 
 impl VportControl {
@@ -74,9 +76,17 @@ impl VportControl {
             link_told: false,
             reg_c_id: 0,
             policy: Policy::default(),
+            groups: false,
         };
         v.publish_filter();
         v
+    }
+
+    /// Gives it a permanent address, and GUIDs that go with it.
+    pub fn set_address(&mut self, mac: [u8; 6]) {
+        self.mac = mac;
+        (self.node_guid, self.port_guid) = (guid(mac), guid(mac));
+        self.publish_filter();
     }
 
     /// What the function's driver set is gone; what the manager set stays.
@@ -88,6 +98,12 @@ impl VportControl {
         self.publish_filter();
     }
 
+    /// Whether it takes frames to all groups whatever its function's driver says.
+    pub fn set_groups(&mut self, all: bool) {
+        self.groups = all;
+        self.publish_filter();
+    }
+
     /// Hands the address lists to the packet path.
     pub fn publish_filter(&self) {
         let mut f = RxFilter {
@@ -95,7 +111,7 @@ impl VportControl {
             multicast: self.multicast.iter().copied().collect(),
             // Who is not trusted gets no frames of others (`esw_update_vport_rx_mode`).
             promisc_uc: self.promisc.0 && self.policy.trust,
-            promisc_mc: self.promisc.1 && self.policy.trust,
+            promisc_mc: self.groups || (self.promisc.1 && self.policy.trust),
             promisc_all: self.promisc.2 && self.policy.trust,
         };
         if self.mac != [0; 6] && self.unicast.is_empty() {

@@ -9,6 +9,7 @@ use super::pipeline::Pipeline;
 use super::plane::{FunctionPlane, Keys};
 use super::receive::rx_info;
 use super::tir::Lro;
+use super::vport::Vport;
 use crate::dma::Near;
 use crate::nic::Card;
 use crate::packet::checksum::{self, Fill};
@@ -60,15 +61,30 @@ pub enum Source<'a> {
     Queue(From<'a>),
     /// The wire at the port of a card.
     Wire(&'a Card),
+    /// The peer behind a vport of a card.
+    Peer(&'a Card, &'a Vport),
 }
 
 impl Source<'_> {
     /// Fills in the match fields of a frame whose key is zero.
-    fn read_headers(&self, frame: &mut Frame<'_>, reg_a: u32) {
+    pub(super) fn read_headers(&self, frame: &mut Frame<'_>, reg_a: u32) {
         match self {
             Source::Queue(from) => read_headers(*from, frame, reg_a),
             // The port says where it comes from.
             Source::Wire(_) => frame.parse(),
+            Source::Peer(_, vport) => {
+                frame.set_source(vport.number, 0);
+                frame.parse();
+            }
+        }
+    }
+
+    /// A parsed frame goes the long way.
+    pub(super) fn enter(&self, p: &mut Pipeline<'_>, frame: &mut Frame<'_>) {
+        match self {
+            Source::Queue(from) => p.send(from.card, from.function, frame),
+            Source::Wire(card) => p.receive_parsed(card, frame),
+            Source::Peer(card, vport) => p.send_from_peer(card, vport, frame),
         }
     }
 }
@@ -154,14 +170,12 @@ pub fn long_way(p: &mut Pipeline<'_>, cache: Option<&mut Cache>, from: Source<'_
         p.begin_message();
     }
     let Some(cache) = cache else {
-        return match from {
-            Source::Queue(from) => p.send(from.card, from.function, frame),
-            Source::Wire(card) => p.receive_parsed(card, frame),
-        };
+        return from.enter(p, frame);
     };
     let learnt = match from {
         Source::Queue(from) => p.send_learning(from.card, from.function, frame, note.key),
         Source::Wire(card) => p.receive_learning(card, frame, note.key),
+        Source::Peer(card, vport) => p.send_from_peer_learning(card, vport, frame, note.key),
     };
     if let Some((flow, way, on)) = learnt {
         cache.learn(note.hash, flow, way, on, &p.nic.flows.changes);
@@ -185,8 +199,10 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Fr
             flow.counters.iter().for_each(|c| p.nic.counters.add(p.worker, *c, frame.len() as u64));
         }
     }
-    if let Source::Queue(from) = from {
-        from.function.vport.tx.add(&tally);
+    match from {
+        Source::Queue(from) => from.function.vport.tx.add(&tally),
+        Source::Wire(_) => {}
+        Source::Peer(_, vport) => vport.tx.add(&tally),
     }
     let Some((_, way)) = at.first().and_then(|at| cache.get(*at)) else { return };
     p.account(way.crossings, frames.len());
@@ -201,6 +217,14 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Fr
             for (frame, note) in frames.iter_mut().zip(notes) {
                 checksum::fill(frame, note.fill);
                 p.leave_by_wire(card, frame);
+            }
+            return;
+        }
+        End::Peer { vport, peer } => {
+            vport.rx.add(&tally);
+            for (frame, note) in frames.iter_mut().zip(notes) {
+                checksum::fill(frame, note.fill);
+                p.hand_out(vport, peer, frame);
             }
             return;
         }

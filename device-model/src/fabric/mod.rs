@@ -12,6 +12,7 @@ pub mod flows;
 pub mod impair;
 mod kept;
 pub mod mkey;
+pub mod peer;
 pub mod pipeline;
 pub mod plane;
 pub mod police;

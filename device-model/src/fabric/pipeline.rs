@@ -13,6 +13,7 @@ use super::burst::Learnt;
 use super::counters::Cast;
 use super::flows::cache::End;
 use super::flows::record::Record as FlowRecord;
+use super::peer::{HostSide, Peer};
 use super::plane::FunctionPlane;
 use super::police::Police;
 use super::port::Far;
@@ -58,6 +59,8 @@ pub struct Pipeline<'n> {
     pub(super) flow: Option<Rc<RefCell<FlowRecord>>>,
     /// Whether a wire outside has got frames.
     left: bool,
+    /// Peers that have got frames, by vport.
+    pub(super) peers: SmallVec<[(Arc<Vport>, Arc<Peer>); 2]>,
     /// Receive queues that are joining segments.
     pub(super) merging: SmallVec<[(Arc<FunctionPlane>, Arc<Rq>); 2]>,
     /// Asked while a receive queue has no buffer: true to look again.
@@ -90,6 +93,7 @@ impl<'n> Pipeline<'n> {
             record: None,
             flow: None,
             left: false,
+            peers: SmallVec::new(),
             merging: SmallVec::new(),
             pause: None,
         }
@@ -192,6 +196,31 @@ impl<'n> Pipeline<'n> {
         self.record = self.nic.explainer.begin(|| format!("wire {}", card.index), frame);
         self.enter_port(card, frame);
         self.record = None;
+    }
+
+    /// A parsed frame that the peer behind a vport sends.
+    pub fn send_from_peer(&mut self, card: &Card, vport: &Vport, frame: &mut Frame<'_>) {
+        self.crossings = 0;
+        self.depth = 0;
+        self.record =
+            self.nic.explainer.begin(|| format!("pf{} vport {:#x}, its peer", card.index, vport.number), frame);
+        vport.tx.count(Cast::of(frame.headers()), frame.len());
+        self.nic.capture.see(card.index, vport.number, Way::Out, frame);
+        if self.allowed(vport, frame, Police::leave) {
+            self.enter_eswitch(card, vport.number, frame);
+        }
+        self.record = None;
+    }
+
+    /// As [`Self::send_from_peer`]; answers as [`Self::send_learning`] does.
+    pub fn send_from_peer_learning(
+        &mut self,
+        card: &Card,
+        vport: &Vport,
+        frame: &mut Frame<'_>,
+        key: FlowKey,
+    ) -> Learnt {
+        self.learning(key, |p| p.send_from_peer(card, vport, frame))
     }
 
     pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
@@ -336,11 +365,13 @@ impl<'n> Pipeline<'n> {
             return self.note(|| format!("dropped: no vport {number:#x}"));
         };
         drop(vports);
-        let Some(function) = vport.function.load_full() else {
+        let Some(host) = vport.host_side() else {
             return self.note(|| format!("dropped: no driver behind vport {number:#x}"));
         };
         if !vport.link.load(Relaxed) && number != 0 {
-            function.rx_link_down.add(1);
+            if let HostSide::Function(function) = &host {
+                function.rx_link_down.add(1);
+            }
             return self.note(|| format!("dropped: link of vport {number:#x} is down"));
         }
         self.depth += 1;
@@ -348,7 +379,10 @@ impl<'n> Pipeline<'n> {
             Next::Pass | Next::Default | Next::NoTables => {
                 if p.allowed(&vport, f, Police::enter) {
                     p.nic.capture.see(card.index, number, Way::In, f);
-                    p.receive(&function, &vport, f);
+                    match &host {
+                        HostSide::Function(function) => p.receive(function, &vport, f),
+                        HostSide::Peer(peer) => p.deliver_to_peer(&vport, peer, f),
+                    }
                 }
             }
             _ => p.drop_by_rule("egress ACL"),
@@ -487,6 +521,7 @@ impl Drop for Pipeline<'_> {
     /// held back.
     fn drop(&mut self) {
         self.end_merges();
+        self.flush_peers();
         if !self.left {
             return;
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::counters::Direction;
+use super::peer::Peer;
 use super::plane::FunctionPlane;
 use super::police::{Police, Refused};
 use super::rate::Rate;
@@ -54,6 +55,8 @@ pub struct Vport {
     pub user_number: AtomicU32,
     /// The function behind it, while it can send and receive.
     pub function: ArcSwapOption<FunctionPlane>,
+    /// Who is there instead of a function, while frames pass to and from there.
+    pub peer: ArcSwapOption<Peer>,
     /// Whether frames pass.
     pub link: AtomicBool,
     /// Metadata registers that go along to the function's receive steering
@@ -80,6 +83,7 @@ impl Vport {
             number,
             user_number: AtomicU32::new(0),
             function: ArcSwapOption::empty(),
+            peer: ArcSwapOption::empty(),
             link: AtomicBool::new(false),
             reg_c_to_rx: AtomicU8::new(0),
             filter: ArcSwap::from_pointee(RxFilter::default()),

@@ -547,7 +547,7 @@ impl Nic {
         let vports = card.fabric.vports.pin();
         let Some(plane) = vports.get(&function).and_then(|v| v.function.load_full()) else { return };
         if let Some(eq) = plane.eqs.pin().get(&u32::from(eqn)) {
-            eq.queue.release(&card.dma.load());
+            eq.queue.release(&plane.dma.load());
         }
     }
 
@@ -556,7 +556,7 @@ impl Nic {
         for card in &self.cards {
             for vport in card.fabric.vports.pin().values() {
                 let Some(plane) = vport.function.load_full() else { continue };
-                plane.eqs.pin().values().for_each(|eq| eq.queue.release(&card.dma.load()));
+                plane.eqs.pin().values().for_each(|eq| eq.queue.release(&plane.dma.load()));
             }
         }
     }

@@ -81,6 +81,24 @@ pub(crate) fn sum_slices(slices: &[GuestSlice<'_>], len: usize) -> u16 {
     total
 }
 
+impl Frame<'_> {
+    /// Completes a checksum over all bytes from `start` on, which is `offset` behind it and
+    /// holds the sum of a pseudo header. Where that is not in the frame, nothing happens.
+    pub fn complete_checksum(&mut self, start: usize, offset: usize) {
+        let len = self.len();
+        if start > self.headers().len() {
+            return;
+        }
+        let sum = match !self.sum_range(start, len) {
+            0 => 0xffff, // to UDP 0 means none
+            sum => sum,
+        };
+        if let Some(place) = self.headers_mut().get_mut(start..).and_then(|data| data.get_mut(offset..offset + 2)) {
+            place.copy_from_slice(&sum.to_be_bytes());
+        }
+    }
+}
+
 /// Repairs a checksum after bytes that summed to `old` became bytes that sum
 /// to `new` (RFC 1624, equation 3).
 pub const fn repair(checksum: u16, old: u16, new: u16) -> u16 {

@@ -3,11 +3,11 @@
 use sfnic_firmware_cmds::layouts::{CmdHcaCap, CmdHcaCap2};
 
 use super::view::State;
-use super::{SliceError, detaching, missing};
+use super::{Place, SliceError, detaching, missing};
 use crate::cmd::regs_mtu::HARD_MTU;
 use crate::control::Control;
 use crate::control::vhca::{self, Cause};
-use crate::control::vport::{Admin, guid};
+use crate::control::vport::Admin;
 use crate::fabric::port::MAX_FRAME;
 use crate::nic::{Card, Nic};
 
@@ -161,6 +161,7 @@ pub(super) fn apply(
     card: &Card,
     ctl: &mut Control,
     index: u32,
+    place: &Place,
     id: u16,
     change: &Change,
 ) -> Result<(), SliceError> {
@@ -168,11 +169,10 @@ pub(super) fn apply(
     let before = ctl.vports.get(&id).ok_or_else(|| missing(index))?.policy.clone();
     let after = change.made_of(&before);
     check_values(nic, change, &after)?;
-    check_state(card, index, state, change)?;
+    check_state(place, index, state, change)?;
     let v = ctl.vports.get_mut(&id).ok_or_else(|| missing(index))?;
     if let Some(mac) = change.hw_addr {
-        v.mac = mac;
-        (v.node_guid, v.port_guid) = (guid(mac), guid(mac));
+        v.set_address(mac);
     }
     v.admin = match after.link {
         Link::Auto => Admin::Auto,
@@ -252,7 +252,7 @@ fn check_values(nic: &Nic, c: &Change, after: &Policy) -> Result<(), SliceError>
 }
 
 /// Whether a change can be made in a state.
-fn check_state(card: &Card, index: u32, state: vhca::State, c: &Change) -> Result<(), SliceError> {
+fn check_state(place: &Place, index: u32, state: vhca::State, c: &Change) -> Result<(), SliceError> {
     // What a driver has read already cannot change under it.
     let early = [
         ("hw_addr", c.hw_addr.is_some()),
@@ -269,7 +269,7 @@ fn check_state(card: &Card, index: u32, state: vhca::State, c: &Change) -> Resul
         )));
     }
     if c.state == Some(State::Active) && state == vhca::State::TeardownRequest {
-        return Err(detaching(index, card.index));
+        return Err(detaching(index, place));
     }
     Ok(())
 }

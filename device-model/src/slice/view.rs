@@ -2,14 +2,16 @@
 
 use std::fmt;
 
+use super::Place;
 use super::attributes::{Link, Policy};
 use crate::control::PF;
+use crate::control::function::FunctionKind;
 use crate::control::vhca;
 use crate::fabric::vport::UPLINK;
 use crate::nic::{Card, Manager};
 
 /// What a slice or a port is (`enum devlink_port_flavour`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flavour {
     /// A port with a cable.
@@ -18,13 +20,19 @@ pub enum Flavour {
     PciPf,
     /// A virtual function.
     PciVf,
-    /// A sub-function.
+    /// A sub-function: an auxiliary device of the host.
+    #[default]
     PciSf,
+    /// A virtual function of a guest of its own.
+    Passthrough,
+    /// A virtio network device of a guest of its own.
+    Virtio,
 }
 
 impl Flavour {
     /// Every flavour.
-    pub const ALL: [Flavour; 4] = [Flavour::Physical, Flavour::PciPf, Flavour::PciVf, Flavour::PciSf];
+    pub const ALL: [Flavour; 6] =
+        [Flavour::Physical, Flavour::PciPf, Flavour::PciVf, Flavour::PciSf, Flavour::Passthrough, Flavour::Virtio];
 
     /// As users write it.
     pub const fn name(self) -> &'static str {
@@ -33,7 +41,19 @@ impl Flavour {
             Flavour::PciPf => "pcipf",
             Flavour::PciVf => "pcivf",
             Flavour::PciSf => "pcisf",
+            Flavour::Passthrough => "passthrough",
+            Flavour::Virtio => "virtio",
         }
+    }
+
+    /// Whether slices of it can be added.
+    pub const fn can_be_added(self) -> bool {
+        matches!(self, Flavour::PciSf | Flavour::Passthrough | Flavour::Virtio)
+    }
+
+    /// Whether it is a device of another guest than the physical function's.
+    pub const fn is_of_a_guest(self) -> bool {
+        matches!(self, Flavour::Passthrough | Flavour::Virtio)
     }
 }
 
@@ -95,8 +115,12 @@ pub struct SliceView {
     pub state: State,
     /// The host's part of its state.
     pub opstate: OpState,
-    /// Number of its port of the eswitch.
-    pub port: u32,
+    /// Number of its port of the eswitch; one that the host has not added yet has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u32>,
+    /// Where a guest finds it, if it is a device of a guest of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
     /// What else can be set of it.
     #[serde(flatten)]
     pub policy: Policy,
@@ -129,6 +153,11 @@ pub struct ResourceView {
     pub max_sfs: u32,
     /// SFs that exist.
     pub used_sfs: u32,
+    /// Slices for other guests that can exist; where the host manages the eswitch they are
+    /// among its SFs.
+    pub max_guest_slices: u32,
+    /// Slices for other guests that exist.
+    pub used_guest_slices: u32,
     /// Interrupt vectors, which the physical function and its SFs share.
     pub irq_vectors: u32,
     /// Vectors that event queues are bound to.
@@ -152,27 +181,31 @@ pub(super) fn pf_slice(card: &Card) -> SliceView {
         hw_addr: mac(v.map_or([0; 6], |v| v.mac)),
         state: State::Active,
         opstate: if attached { OpState::Attached } else { OpState::Detached },
-        port: port_index(card, PF),
+        port: Some(port_index(card, PF)),
+        socket: None,
         policy: v.map(|v| v.policy.clone()).unwrap_or_default(),
     }
 }
 
-pub(super) fn sf_slice(card: &Card, index: u32, function: u16) -> Option<SliceView> {
+pub(super) fn sf_slice(card: &Card, index: u32, place: &Place) -> SliceView {
     let ctl = card.control.lock();
-    let slot = ctl.sf(function)?;
-    let v = ctl.vports.get(&function)?;
-    let (state, opstate) = State::of(slot.state);
-    Some(SliceView {
+    let function = place.function(&ctl, index);
+    let slot = function.and_then(|id| ctl.sf(id));
+    let v = function.and_then(|id| ctl.vports.get(&id));
+    let declared = ctl.declared.get(&place.sfnum).map(|d| d.hw_addr);
+    let (state, opstate) = State::of(slot.map(|s| s.state).unwrap_or_default());
+    SliceView {
         index,
-        flavour: Flavour::PciSf,
+        flavour: place.flavour,
         pfnum: card.index as u32,
-        sfnum: Some(slot.sw_function_id),
-        hw_addr: mac(v.mac),
+        sfnum: Some(place.sfnum),
+        hw_addr: mac(v.map(|v| v.mac).or(declared).unwrap_or_default()),
         state,
         opstate,
-        port: port_index(card, function),
-        policy: v.policy.clone(),
-    })
+        port: function.map(|id| port_index(card, id)),
+        socket: place.socket.clone(),
+        policy: v.map(|v| v.policy.clone()).unwrap_or_default(),
+    }
 }
 
 fn port_index(card: &Card, vport: u16) -> u32 {
@@ -190,7 +223,7 @@ pub(super) fn ports(card: &Card) -> Vec<PortView> {
         let (flavour, sfnum) = match (number, slot) {
             (UPLINK, _) => (Flavour::Physical, None),
             (PF, _) => (Flavour::PciPf, None),
-            (_, Some(s)) => (Flavour::PciSf, Some(s.sw_function_id)),
+            (_, Some(s)) => (s.flavour, Some(s.sw_function_id)),
             _ => (Flavour::PciVf, None),
         };
         let up = if number == UPLINK { port_up } else { v.link(port_up) };
@@ -208,16 +241,22 @@ pub(super) fn ports(card: &Card) -> Vec<PortView> {
 
 pub(super) fn resources(card: &Card) -> ResourceView {
     let ctl = card.control.lock();
+    let own = usize::from(card.config.max_sfs).min(ctl.sfs.len());
+    let used = |slots: std::ops::Range<usize>| {
+        ctl.sfs[slots].iter().filter(|s| s.state != vhca::State::Invalid).count() as u32
+    };
     let mut vectors = std::collections::BTreeSet::new();
-    for f in ctl.functions.values() {
+    for f in ctl.functions.values().filter(|f| !matches!(f.kind, FunctionKind::Vf | FunctionKind::Virtio)) {
         for eq in f.plane.eqs.pin().values() {
             vectors.insert(eq.queue.vector());
         }
     }
     ResourceView {
         pfnum: card.index as u32,
-        max_sfs: ctl.sfs.len() as u32,
-        used_sfs: ctl.sfs.iter().filter(|s| s.state != vhca::State::Invalid).count() as u32,
+        max_sfs: card.config.max_sfs.into(),
+        used_sfs: used(0..own),
+        max_guest_slices: (ctl.sfs.len() - own) as u32,
+        used_guest_slices: used(own..ctl.sfs.len()),
         irq_vectors: card.config.vectors.into(),
         used_irq_vectors: vectors.len() as u32,
     }

@@ -10,7 +10,7 @@ use sfnic_test_driver::{Function, Netdev, NetdevConfig, Rig};
 use super::flows;
 
 /// log2 of the queues' entries.
-const LOG_QUEUE: u32 = 10;
+pub(super) const LOG_QUEUE: u32 = 10;
 /// Frames posted at a time.
 const BATCH: u16 = 512;
 /// Batches whose times are remembered.
@@ -199,7 +199,7 @@ impl<'a> Lane<'a> {
 
 /// Writes a frame into every WQE of the ring, each in a buffer of its own,
 /// without giving them to the device, which will fill in the checksums.
-fn fill(dev: &mut Netdev, frame: &[u8], buffer: u64) {
+pub(super) fn fill(dev: &mut Netdev, frame: &[u8], buffer: u64) {
     let c = &mut dev.channels[0];
     for i in 0..1u16 << LOG_QUEUE {
         let at = c.buffer_at(u64::from(i) * buffer);
@@ -213,10 +213,20 @@ fn fill(dev: &mut Netdev, frame: &[u8], buffer: u64) {
 
 /// Takes every completion and gives the buffers back; how many frames came.
 fn collect(pair: &mut Pair) -> u64 {
-    let sends = &mut pair.from.channels[0].sq_cq;
+    collect_sent(&mut pair.from);
+    collect_received(&mut pair.to)
+}
+
+/// Takes every completion of sends.
+pub(super) fn collect_sent(from: &mut Netdev) {
+    let sends = &mut from.channels[0].sq_cq;
     while sends.poll().is_some() {}
     sends.update();
-    let c = &mut pair.to.channels[0];
+}
+
+/// Takes every completion of received frames and gives the buffers back; how many came.
+pub(super) fn collect_received(to: &mut Netdev) -> u64 {
+    let c = &mut to.channels[0];
     let mut n = 0;
     while c.rq_cq.poll().is_some() {
         n += 1;

@@ -10,6 +10,8 @@ mod observe;
 mod offload;
 mod rules;
 mod trace;
+mod vhost;
+mod virtio;
 
 use clap::Subcommand;
 
@@ -25,6 +27,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Forward(forward::Args),
+    Vhost(vhost::Args),
     Commands(commands::Args),
     Rules(rules::Args),
     Memory(memory::Args),
@@ -38,6 +41,7 @@ enum What {
 pub fn run(args: Args) -> anyhow::Result<i32> {
     match args.what {
         What::Forward(args) => forward::run(&args),
+        What::Vhost(args) => vhost::run(&args).map(|()| 0),
         What::Commands(args) => commands::run(&args).map(|()| 0),
         What::Rules(args) => rules::run(&args).map(|()| 0),
         What::Memory(args) => memory::run(&args).map(|()| 0),

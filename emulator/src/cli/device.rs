@@ -11,9 +11,9 @@ use sfnic_device_model::nic::Nic;
 use tempfile::TempDir;
 
 use super::{Failure, complain, value};
-use crate::board::Board;
+use crate::board::{Board, DoorbellMode};
 use crate::capture::Spec;
-use crate::config::Config;
+use crate::config::{self, Config, SliceConfig};
 use crate::control::server::{Server, Tcp};
 use crate::control::{TOKEN_VARIABLE, Target, dashboard, place};
 use crate::inspect;
@@ -66,6 +66,12 @@ pub(super) struct Variant {
     #[arg(long, value_name = "[GROUP.]NAME=VALUE")]
     cap: Vec<String>,
 
+    /// How a driver's doorbells come: trap (QEMU tells of each) or poll (drivers write to
+    /// memory that workers look at: less work for the guest, and some for us while nothing
+    /// happens).
+    #[arg(long, value_name = "trap|poll")]
+    doorbells: Option<DoorbellMode>,
+
     /// Fill bits of answers and events that mean nothing with noise, to find drivers that
     /// read them; the same seed is the same noise.
     #[arg(long, value_name = "SEED")]
@@ -80,6 +86,10 @@ impl Variant {
         }
         for cap in &self.cap {
             config.profile.set(cap).map_err(|why| Failure::Usage(format!("--cap: {why}")))?;
+        }
+        if let Some(mode) = self.doorbells {
+            let mode = config::doorbells_of(mode, config.workers > 0);
+            config.doorbells = mode.map_err(|why| Failure::Usage(format!("--doorbells {why}")))?;
         }
         config.noise = self.noise.or(config.noise);
         Ok(())
@@ -146,6 +156,7 @@ pub(super) struct Device {
     board: Board,
     nic: Arc<Nic>,
     sockets: Vec<PathBuf>,
+    slices: Vec<SliceConfig>,
     recording: Option<Recording>,
     /// Where the sockets are, if they are private.
     dir: Option<TempDir>,
@@ -220,7 +231,7 @@ impl Control {
 impl Device {
     /// Starts a device on these sockets, one a physical function.
     pub(super) fn start(config: Config, sockets: Vec<PathBuf>, control: &Control, watch: &Watch) -> Result<Device> {
-        let (handle, workers) = (config.handle.clone(), config.workers);
+        let (handle, workers, slices) = (config.handle.clone(), config.workers, config.slices.clone());
         let configured = config.captures.clone();
         let board = Board::new(config.into_board()).context("cannot build the device")?;
         let nic = board.nic.clone();
@@ -233,7 +244,7 @@ impl Device {
         }
         board.serve(&sockets).context("cannot offer the device")?;
         let control = control.serve(Target::of(&board, &handle, workers))?;
-        Ok(Device { board, nic, sockets, recording, dir: None, control })
+        Ok(Device { board, nic, sockets, slices, recording, dir: None, control })
     }
 
     /// Starts a device on sockets that nobody else has and that go with it.
@@ -247,6 +258,11 @@ impl Device {
     /// The sockets, by number of the physical function.
     pub(super) fn sockets(&self) -> &[PathBuf] {
         &self.sockets
+    }
+
+    /// The slices that are there from the beginning.
+    pub(super) fn slices(&self) -> &[SliceConfig] {
+        &self.slices
     }
 
     /// Ends it: the guests are disconnected and nothing runs any more. What the device

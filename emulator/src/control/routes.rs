@@ -160,14 +160,16 @@ pub(super) struct NewSlice {
     pub(super) sfnum: Option<u32>,
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(super) index: Option<u32>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub(super) vectors: Option<u16>,
 }
 
 async fn add_slice(
     Shared(t): Shared<Target>,
     new: Result<Json<NewSlice>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), Refused> {
-    let Json(NewSlice { flavour, pfnum, sfnum, index }) = new?;
-    let index = t.nic.slice_add(&Spec { flavour, pfnum, sfnum, index })?;
+    let Json(NewSlice { flavour, pfnum, sfnum, index, vectors }) = new?;
+    let index = t.nic.slice_add(&Spec { flavour, pfnum, sfnum, index, vectors, socket: None })?;
     Ok((StatusCode::CREATED, answer(t.nic.slice(index)?)?))
 }
 

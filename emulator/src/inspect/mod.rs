@@ -8,10 +8,13 @@ mod wires;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use sfnic_device_model::control::function::Function;
+use sfnic_device_model::control::Control;
+use sfnic_device_model::control::function::{Function, FunctionKind};
 use sfnic_device_model::control::vport::VportControl;
-use sfnic_device_model::control::{Control, PF};
+use sfnic_device_model::dma::Dma;
+use sfnic_device_model::endpoint::ENDPOINT_BAR_SIZE;
 use sfnic_device_model::fabric::vport::UPLINK;
+use sfnic_device_model::irq::IrqLine;
 use sfnic_device_model::nic::BAR0_SIZE;
 use sfnic_device_model::{Card, Nic};
 use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
@@ -80,9 +83,13 @@ pub fn functions(nic: &Nic, which: Which) -> Value {
         for f in control.functions.values().filter(|f| which.id(f.id)) {
             let name = format!("pf{}/{:#x}", card.index, f.id);
             let state = control.sf(f.id).map(|s| s.state);
-            let window = match f.id.checked_sub(control.sf_base).filter(|_| f.id != PF) {
-                None => json!({ "bar": 0, "offset": 0, "size": BAR0_SIZE }),
-                Some(index) => {
+            let window = match f.kind {
+                FunctionKind::Pf | FunctionKind::Ecpf => json!({ "bar": 0, "offset": 0, "size": BAR0_SIZE }),
+                // Of its own device.
+                FunctionKind::Vf => json!({ "bar": 0, "offset": 0, "size": ENDPOINT_BAR_SIZE }),
+                FunctionKind::Virtio => Value::Null,
+                FunctionKind::Sf => {
+                    let index = f.id.saturating_sub(control.sf_base);
                     let log = card.config.log_sf_window;
                     json!({ "bar": 2, "offset": u64::from(index) << log, "size": 1u64 << log })
                 }
@@ -132,36 +139,56 @@ pub fn vports(nic: &Nic, which: Which) -> Value {
     })
 }
 
-/// What of guest memory each physical function can reach.
+/// What of guest memory each physical function, and each passthrough slice, can reach.
 pub fn dma(nic: &Nic, which: Which) -> Value {
     let cards = nic.cards.iter().filter(|c| which.card(c));
-    let view = |card: &Card| {
-        let memory = card.dma.load();
+    let view = |pf: usize, slice: Option<u32>, dma: &Dma| {
+        let memory = dma.load();
         let maps: Vec<_> = memory.iter().map(|r| json!({ "iova": r.start_addr().0, "bytes": r.len() })).collect();
-        json!({ "pf": card.index, "bytes": memory.iter().map(|r| r.len()).sum::<u64>(), "maps": maps })
+        of_slice(slice, json!({ "pf": pf, "bytes": memory.iter().map(|r| r.len()).sum::<u64>(), "maps": maps }))
     };
-    cards.map(view).collect()
+    let own = cards.map(|c| view(c.index, None, &c.dma));
+    let endpoints = nic.endpoints().into_iter().filter(|e| which.pf.is_none_or(|pf| pf == e.card));
+    own.chain(endpoints.map(|e| view(e.card, Some(e.slice), &e.dma))).collect()
+}
+
+/// Says which slice something is of, if it is one's.
+fn of_slice(slice: Option<u32>, mut value: Value) -> Value {
+    if let (Some(slice), Some(map)) = (slice, value.as_object_mut()) {
+        map.insert("slice".to_owned(), slice.into());
+    }
+    value
 }
 
 /// Interrupt vectors that are used or were raised.
 pub fn msix(nic: &Nic, which: Which) -> Value {
+    let endpoints = nic.endpoints();
     which.cards(nic, |card, control| {
-        let raised: Vec<u64> = card.irq.raised().collect();
-        let mut users: Vec<Vec<Value>> = vec![vec![]; raised.len()];
-        for f in control.functions.values() {
-            for (eqn, eq) in &f.plane.eqs.pin() {
-                if let Some(list) = users.get_mut(usize::from(eq.queue.vector())) {
-                    list.push(json!({ "function": f.id, "port": control.port_name(f.id), "eqn": eqn }));
-                }
+        let others = endpoints.iter().filter(|e| e.card == card.index).map(|e| (Some(e.slice), &e.irq));
+        [(None, &card.irq)].into_iter().chain(others).map(|(slice, irq)| vectors(card, control, slice, irq)).collect()
+    })
+}
+
+/// The vectors of one PCI function.
+fn vectors(card: &Card, control: &Control, slice: Option<u32>, irq: &Arc<IrqLine>) -> Value {
+    let raised: Vec<u64> = irq.raised().collect();
+    let mut users: Vec<Vec<Value>> = vec![vec![]; raised.len()];
+    for f in control.functions.values().filter(|f| Arc::ptr_eq(&f.irq, irq)) {
+        for (eqn, eq) in &f.plane.eqs.pin() {
+            if let Some(list) = users.get_mut(usize::from(eq.queue.vector())) {
+                list.push(json!({ "function": f.id, "port": control.port_name(f.id), "eqn": eqn }));
             }
         }
-        let all = raised.iter().zip(users).enumerate().filter(|(_, (n, eqs))| **n > 0 || !eqs.is_empty());
-        let vectors: Vec<_> = all.map(|(v, (n, eqs))| json!({ "vector": v, "raised": n, "eqs": eqs })).collect();
-        vec![json!({
-            "pf": card.index, "vectors": raised.len(), "connected": card.irq.is_connected(),
-            "raised": card.irq.total(), "used": vectors,
-        })]
-    })
+    }
+    let all = raised.iter().zip(users).enumerate().filter(|(_, (n, eqs))| **n > 0 || !eqs.is_empty());
+    let vectors: Vec<_> = all.map(|(v, (n, eqs))| json!({ "vector": v, "raised": n, "eqs": eqs })).collect();
+    of_slice(
+        slice,
+        json!({
+            "pf": card.index, "vectors": raised.len(), "connected": irq.is_connected(),
+            "raised": irq.total(), "used": vectors,
+        }),
+    )
 }
 
 /// Flow tables with at most `rules` rules of each group.

@@ -21,7 +21,7 @@ use sfnic_firmware_cmds::Opcode;
 use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::{Guest, Kit, KitOptions, Outcome, What};
 
-use crate::board::{Board, BoardConfig};
+use crate::board::{Board, BoardConfig, DoorbellMode};
 use crate::config;
 use crate::control::server::Server;
 use crate::control::{DEFAULT_HANDLE, Target};
@@ -56,6 +56,8 @@ pub struct Lab {
     pub tests: Option<(Job, PathBuf)>,
     /// Capabilities that differ from the profile's.
     pub caps: Vec<String>,
+    /// Doorbells are polled.
+    pub poll: bool,
     /// What the ports are connected to, as a configuration has it; a cable where it is empty.
     pub wires: String,
     /// More options for QEMU.
@@ -84,6 +86,7 @@ impl Default for Lab {
             embedded: false,
             tests: None,
             caps: vec![],
+            poll: false,
             wires: String::new(),
             qemu: vec![],
             env: vec![],
@@ -113,6 +116,7 @@ impl Lab {
             boot_files: suite.boot_files,
             embedded: suite.embedded,
             caps: suite.caps.clone(),
+            poll: suite.poll,
             wires: suite.wires.clone(),
             qemu: suite.qemu.clone(),
             env: suite.env.clone().into_iter().chain(seed).collect(),
@@ -141,8 +145,10 @@ impl Lab {
             impair: around.pfs.iter().map(|pf| pf.impair).collect(),
             switches: around.switches,
             workers: self.workers,
+            doorbells: if self.poll { DoorbellMode::Poll } else { DoorbellMode::Trap },
             noise: self.noise,
             faults: vec![],
+            slices: vec![],
         })?;
         for opcode in &self.refuse {
             let fault = format!("fail {}", opcode.name().unwrap_or("any")).parse().map_err(anyhow::Error::msg)?;

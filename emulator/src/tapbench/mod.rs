@@ -21,7 +21,7 @@ use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::kit::DEFAULT_LINE;
 use sfnic_qemu::{Guest, Kit, KitOptions, What};
 
-use crate::board::{Board, WireKind};
+use crate::board::{Board, DoorbellMode, WireKind};
 use crate::config::Config;
 use crate::wire::interface;
 pub use report::{NicResult, Rates, Ratio, Report, Rtt};
@@ -84,6 +84,10 @@ pub struct TapBenchArgs {
     /// striding_rq=1 are striding receive queues without LRO.
     #[arg(long, value_name = "[GROUP.]NAME=VALUE")]
     pub cap: Vec<String>,
+
+    /// How doorbells come to our NIC, as of `sfnic vm`: trap or poll.
+    #[arg(long, value_name = "trap|poll", default_value = "trap")]
+    pub doorbells: DoorbellMode,
 
     /// The line of kernels; its newest version is taken.
     #[arg(long, value_name = "LINE", default_value = DEFAULT_LINE)]
@@ -208,7 +212,7 @@ fn guest(args: &TapBenchArgs, profile: Profile, kit: &Kit) -> Result<String> {
     for c in CANDIDATES.iter().filter(|c| c.device.is_some()) {
         interface::create_persistent_tap(c.tap)?;
     }
-    let board = board(args.workers, profile)?;
+    let board = board(args, profile)?;
     let socket = dir.path().join("pf0.sock");
     board.serve(std::slice::from_ref(&socket)).context("cannot offer the device")?;
     let mut peers = vec![];
@@ -255,8 +259,9 @@ fn guest(args: &TapBenchArgs, profile: Profile, kit: &Kit) -> Result<String> {
 }
 
 /// A device of one physical function whose port is a TAP interface.
-fn board(workers: u32, profile: Profile) -> Result<Board> {
-    let mut config = Config { workers: workers as usize, profile, ..Config::default() };
+fn board(args: &TapBenchArgs, profile: Profile) -> Result<Board> {
+    let (workers, doorbells) = (args.workers as usize, args.doorbells);
+    let mut config = Config { workers, doorbells, profile, ..Config::default() };
     config.pfs.truncate(1);
     for pf in &mut config.pfs {
         pf.wire = WireKind::Tap(CANDIDATES[0].tap.to_owned());

@@ -84,6 +84,12 @@ impl Batch {
             return;
         }
         self.flush();
+        if segment.is_none()
+            && let Some(taken) = target.outlet.send_frame(frame)
+        {
+            target.lost.fetch_add((!taken).into(), Relaxed);
+            return;
+        }
         if self.buf.is_empty() {
             self.buf.resize(CAPACITY, 0);
         }

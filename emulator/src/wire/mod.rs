@@ -12,6 +12,7 @@ pub mod link;
 pub mod offload;
 pub mod pcap;
 pub mod port;
+pub mod slice;
 pub mod spec;
 pub mod stream;
 pub mod switch;
@@ -23,6 +24,11 @@ pub mod vhost;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
+
+use sfnic_device_model::packet::Frame;
+use smallvec::SmallVec;
+use vm_memory::VolatileSlice;
 
 pub use link::{Link, LinkCounters};
 use offload::Offload;
@@ -39,6 +45,12 @@ pub trait Outlet: Debug + Send + Sync {
     /// Takes a frame, with what is left to be done to it; false where it is lost.
     fn send(&self, offload: Offload, frame: &[u8]) -> bool;
 
+    /// Takes a frame to which nothing is left to be done, from where it lies; false where it
+    /// is lost. None where the outlet wants bytes.
+    fn send_frame(&self, _frame: &Frame<'_>) -> Option<bool> {
+        None
+    }
+
     /// Whether consecutive TCP segments may be given as one large frame.
     fn joins(&self, _ipv6: bool) -> bool {
         false
@@ -48,10 +60,44 @@ pub trait Outlet: Debug + Send + Sync {
     fn flush(&self) {}
 }
 
+/// The pieces of a frame.
+pub type Pieces<'m> = SmallVec<[VolatileSlice<'m, ()>; 8]>;
+
+/// Frames that lie in memory of their sender.
+pub trait Sender<'m> {
+    /// Puts the pieces of the next frame, [`LONGEST`] bytes at most, behind those that are
+    /// there: what is left to be done to it. None where there are no more in this burst.
+    fn next(&mut self, pieces: &mut Pieces<'m>) -> Option<Offload>;
+
+    /// None of the frames so far is needed any more.
+    fn done(&mut self);
+}
+
 /// Takes the frames that come in by a wire.
 pub trait Inlet: Send {
     /// Takes a frame, with what is left to be done to it.
     fn receive(&mut self, frame: &mut [u8], offload: Offload);
+
+    /// Takes frames that lie in memory of their sender, without a copy of their payload where
+    /// it can.
+    fn receive_burst<'m>(&mut self, sender: &mut dyn Sender<'m>) {
+        let (mut pieces, mut buf) = (Pieces::new(), Vec::new());
+        while let Some(offload) = sender.next(&mut pieces) {
+            buf.resize(pieces.iter().map(|p| p.len()).sum(), 0);
+            let mut at = 0;
+            for piece in pieces.drain(..) {
+                at += piece.copy_to(&mut buf[at..]);
+            }
+            sender.done();
+            self.receive(&mut buf, offload);
+        }
+    }
+
+    /// How long nothing may be taken in, because more was sent than the rate of whoever sends
+    /// allows.
+    fn pause(&self) -> Option<Duration> {
+        None
+    }
 
     /// The frames so far were a burst.
     fn flush(&mut self) {}
@@ -72,7 +118,7 @@ pub trait Driver: Send {
 }
 
 /// How long a driver may wait before it looks whether it is to end.
-pub const TICK: std::time::Duration = std::time::Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(100);
 
 /// A wire that has been opened.
 pub struct Wire {

@@ -1,17 +1,19 @@
 //! A wire at a physical port of the device.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use sfnic_device_model::Nic;
+use sfnic_device_model::fabric::arrive::{Door, Left};
+use sfnic_device_model::packet::frame::HDR_CAP;
 use sfnic_device_model::packet::{Frame, checksum};
 use sfnic_device_model::world;
 
 use super::coalesce::{Batch, Target};
 use super::offload::Offload;
-use super::{Inlet, Link, Outlet};
+use super::{Inlet, Link, Outlet, Pieces, Sender};
 
 thread_local! {
     /// What this thread has not sent yet.
@@ -70,9 +72,16 @@ impl PortInlet {
 impl Inlet for PortInlet {
     fn receive(&mut self, frame: &mut [u8], offload: Offload) {
         let segment = prepare(frame, offload);
-        let patience = &mut self.patience;
-        patience.grant(frame.len().div_ceil(segment.unwrap_or(frame.len()).max(1)));
+        let patience = &self.patience;
+        patience.grant(frame.len(), segment);
         self.nic.receive_with_pause(self.worker, self.card, frame, segment, &mut || patience.wait());
+    }
+
+    fn receive_burst<'m>(&mut self, sender: &mut dyn Sender<'m>) {
+        if let Some(card) = self.nic.cards.get(self.card) {
+            let lost = take_burst(&self.nic, self.worker, Door::Port(card), &self.patience, sender);
+            card.port.rx_discards.add(lost);
+        }
     }
 
     fn link_changed(&mut self) {
@@ -84,32 +93,70 @@ impl Inlet for PortInlet {
     }
 }
 
+/// Frames that are taken before the memory of all of them is given back.
+const TOGETHER: usize = 32;
+
+/// Takes in a burst of frames by a door; how many of them were lost there.
+pub(super) fn take_burst<'m>(
+    nic: &Nic,
+    worker: usize,
+    door: Door<'_>,
+    patience: &Patience,
+    sender: &mut dyn Sender<'m>,
+) -> u64 {
+    let mut wait = || patience.wait();
+    let mut arrivals = nic.arrivals(worker, door, &mut wait);
+    let mut pieces = Pieces::new();
+    let (mut taken, mut lost) = (0, 0);
+    while let Some(offload) = sender.next(&mut pieces) {
+        let segment = offload.large.map(|large| large.segment.into());
+        let frame = arrivals.form(segment.is_some());
+        let formed = frame.regather_bytes(&[], pieces.drain(..), HDR_CAP);
+        patience.grant(frame.len(), segment);
+        let left = Left { checksum: offload.checksum.filter(|_| segment.is_none()), segment };
+        lost += u64::from(!formed || !arrivals.take(left));
+        taken += 1;
+        if taken % TOGETHER == 0 {
+            arrivals.flush();
+            sender.done();
+            if arrivals.has_done_enough() {
+                break;
+            }
+        }
+    }
+    arrivals.flush();
+    sender.done();
+    lost
+}
+
 /// How long frames from the wire may wait for receive buffers. While they do, the frames
 /// behind them stay in the kernel's queue, and the host's programs wait.
 ///
 /// Each frame brings some time, so that a queue whose driver has stopped delays the
 /// others by a bounded part of theirs.
 #[derive(Debug, Default)]
-struct Patience(Duration);
+pub(super) struct Patience(Cell<Duration>);
 
 impl Patience {
     const FOR_A_FRAME: Duration = Duration::from_micros(100);
     const MOST: Duration = Duration::from_millis(5);
     const STEP: Duration = Duration::from_micros(20);
 
-    fn grant(&mut self, frames: usize) {
+    /// Of a frame, or of the segments that it stands for.
+    pub(super) fn grant(&self, len: usize, segment: Option<usize>) {
+        let frames = segment.map_or(1, |segment| len.div_ceil(segment.max(1)));
         let frames = u32::try_from(frames).unwrap_or(u32::MAX);
-        self.0 = self.0.saturating_add(Self::FOR_A_FRAME.saturating_mul(frames)).min(Self::MOST);
+        self.0.set(self.0.get().saturating_add(Self::FOR_A_FRAME.saturating_mul(frames)).min(Self::MOST));
     }
 
     /// Waits a little; false where there is no time left.
-    fn wait(&mut self) -> bool {
-        if self.0.is_zero() {
+    pub(super) fn wait(&self) -> bool {
+        if self.0.get().is_zero() {
             return false;
         }
         let started = Instant::now();
         std::thread::sleep(Self::STEP);
-        self.0 = self.0.saturating_sub(started.elapsed());
+        self.0.set(self.0.get().saturating_sub(started.elapsed()));
         true
     }
 }

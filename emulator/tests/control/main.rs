@@ -53,7 +53,13 @@ impl Stage {
             netdevs.push(self.rig.pf(card).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap());
         }
         for (sfnum, state) in [(4, Some(State::Active)), (5, None)] {
-            let spec = Spec { flavour: Flavour::PciSf, pfnum: 0, sfnum: Some(sfnum), index: Some(96 + sfnum) };
+            let spec = Spec {
+                flavour: Flavour::PciSf,
+                pfnum: 0,
+                sfnum: Some(sfnum),
+                index: Some(96 + sfnum),
+                ..Spec::default()
+            };
             let index = self.rig.nic.slice_add(&spec).unwrap();
             let hw_addr = Some([0, 0, 0, 0, 0x88, sfnum as u8]);
             self.rig.nic.slice_set(index, &Change { hw_addr, state, ..Change::default() }).unwrap();

@@ -75,7 +75,7 @@ fn a_slice_is_added_by_the_page_and_seen_to_attach_and_work() {
 fn a_slice_is_configured_by_the_page() {
     let Some(program) = program() else { return };
     let stage = Stage::new(8);
-    let spec = Spec { flavour: Flavour::PciSf, pfnum: 0, sfnum: Some(4), index: Some(100) };
+    let spec = Spec { flavour: Flavour::PciSf, pfnum: 0, sfnum: Some(4), index: Some(100), ..Spec::default() };
     stage.rig.nic.slice_add(&spec).unwrap();
     let mut b = opened(&program, &stage);
     let policy = || stage.rig.nic.slice(100).unwrap().policy;
@@ -180,7 +180,13 @@ fn the_picture_is_readable_with_few_ports_and_many_wide_and_narrow_dark_and_ligh
     for ports in [4, 40] {
         while stage.rig.nic.ports().len() < ports {
             let number = stage.rig.nic.ports().len() as u32;
-            let spec = Spec { flavour: Flavour::PciSf, pfnum: number & 1, sfnum: Some(number), index: None };
+            let spec = Spec {
+                flavour: Flavour::PciSf,
+                pfnum: number & 1,
+                sfnum: Some(number),
+                index: None,
+                ..Spec::default()
+            };
             let index = stage.rig.nic.slice_add(&spec).unwrap();
             let state = (!number.is_multiple_of(3)).then_some(State::Active);
             stage.rig.nic.slice_set(index, &Change { state, ..Change::default() }).unwrap();

@@ -64,7 +64,8 @@ pub fn virtio_args(devices: &[VirtioNet]) -> Vec<String> {
             format!(
                 "virtio-net-pci,netdev=vhost{index},mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}{mq},\
                  rx_queue_size=1024,tx_queue_size=1024,romfile=,addr={:#x}",
-                0x1c - index.min(4)
+                // In the order in which a guest finds them.
+                0x1d - devices.len().min(4) + index
             ),
         ]);
     }

@@ -32,7 +32,13 @@ fn stage(before: &Change) -> Stage {
     host.set_port(true).unwrap();
     let mut devs = vec![];
     for n in 0..2u8 {
-        let spec = Spec { flavour: Flavour::PciSf, pfnum: 0, sfnum: Some(n.into()), index: Some(100 + u32::from(n)) };
+        let spec = Spec {
+            flavour: Flavour::PciSf,
+            pfnum: 0,
+            sfnum: Some(n.into()),
+            index: Some(100 + u32::from(n)),
+            ..Spec::default()
+        };
         let index = rig.nic.slice_add(&spec).unwrap();
         let own = Change { hw_addr: Some(mac(n)), ..Change::default() };
         rig.nic.slice_set(index, &own).unwrap();
@@ -295,7 +301,13 @@ fn a_slice_that_detaches_reaches_nobody_and_nobody_reaches_it() {
     assert_eq!((port(&s.rig, 0).rx.packets(), s.a.function.port_frames().unwrap()), (rx, (tx.0, tx.1 + 2)));
     // Nobody else has its address, and nobody gets its number or its index.
     let again = |sfnum, index| {
-        s.rig.nic.slice_add(&Spec { flavour: Flavour::PciSf, pfnum: 0, sfnum: Some(sfnum), index: Some(index) })
+        s.rig.nic.slice_add(&Spec {
+            flavour: Flavour::PciSf,
+            pfnum: 0,
+            sfnum: Some(sfnum),
+            index: Some(index),
+            ..Spec::default()
+        })
     };
     assert!(again(0, 300).is_err() && again(9, 100).is_err());
     let objects = s.rig.objects(0, s.rig.sf_id(0, 0));

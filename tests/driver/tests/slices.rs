@@ -41,7 +41,13 @@ fn host(rig: &Rig) -> Function {
 }
 
 fn add(rig: &Rig, sfnum: u32, index: u32) -> Result<u32, SliceError> {
-    rig.nic.slice_add(&Spec { flavour: Flavour::PciSf, pfnum: 0, sfnum: Some(sfnum), index: Some(index) })
+    rig.nic.slice_add(&Spec {
+        flavour: Flavour::PciSf,
+        pfnum: 0,
+        sfnum: Some(sfnum),
+        index: Some(index),
+        ..Spec::default()
+    })
 }
 
 fn set(rig: &Rig, index: u32, state: State) -> Result<(), SliceError> {
@@ -258,19 +264,22 @@ fn without_an_eswitch_a_slice_reaches_the_wire_alone() {
 #[test]
 fn refusals_say_why() {
     let rig = rig();
-    let spec = Spec { flavour: Flavour::PciSf, pfnum: 0, sfnum: Some(4), index: Some(100) };
+    let spec = Spec { flavour: Flavour::PciSf, pfnum: 0, sfnum: Some(4), index: Some(100), ..Spec::default() };
     rig.nic.slice_add(&spec).unwrap();
     let text = |s: Spec| rig.nic.slice_add(&s).unwrap_err().to_string();
-    assert_eq!(text(spec), "slice 100 exists already");
-    assert_eq!(text(Spec { index: None, ..spec }), "pf 0 has a slice with sfnum 4 already");
-    assert_eq!(text(Spec { pfnum: 2, ..spec }), "pfnum 2 (allowed: 0 to 1)");
-    assert_eq!(text(Spec { sfnum: None, index: None, ..spec }), "flavour pcisf needs an sfnum");
-    assert_eq!(text(Spec { index: Some(3), ..spec }), "index 3: those below 16 are the device's own");
-    assert!(text(Spec { flavour: Flavour::PciVf, ..spec }).starts_with("flavour pcivf:"));
+    assert_eq!(text(spec.clone()), "slice 100 exists already");
+    assert_eq!(text(Spec { index: None, ..spec.clone() }), "pf 0 has a slice with sfnum 4 already");
+    assert_eq!(text(Spec { pfnum: 2, ..spec.clone() }), "pfnum 2 (allowed: 0 to 1)");
+    assert_eq!(text(Spec { sfnum: None, index: None, ..spec.clone() }), "flavour pcisf needs an sfnum");
+    assert_eq!(text(Spec { index: Some(3), ..spec.clone() }), "index 3: those below 16 are the device's own");
+    assert!(text(Spec { flavour: Flavour::PciVf, ..spec.clone() }).starts_with("flavour pcivf:"));
     for n in 0..7 {
-        rig.nic.slice_add(&Spec { sfnum: Some(10 + n), index: None, ..spec }).unwrap();
+        rig.nic.slice_add(&Spec { sfnum: Some(10 + n), index: None, ..spec.clone() }).unwrap();
     }
-    assert_eq!(text(Spec { sfnum: Some(9), index: None, ..spec }), "all 8 sub-functions of pf 0 are in use (max_sfs)");
+    assert_eq!(
+        text(Spec { sfnum: Some(9), index: None, ..spec.clone() }),
+        "all 8 sub-functions of pf 0 are in use (max_sfs)"
+    );
 
     let refused = |index, c: Change| rig.nic.slice_set(index, &c).unwrap_err().to_string();
     let state = Some(State::Inactive);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::fabric::peer::Peer;
 use crate::fabric::plane::FunctionPlane;
 use crate::fabric::tir::{Lro, Tir};
 use crate::fabric::vport::Vport;
@@ -40,6 +41,13 @@ pub enum End {
     },
     /// Outside: they leave by the wire of a card's port.
     Wire(usize),
+    /// At the peer behind a vport.
+    Peer {
+        /// The vport.
+        vport: Arc<Vport>,
+        /// The peer.
+        peer: Arc<Peer>,
+    },
     /// A rule of the eswitch drops them.
     Drop,
 }
@@ -64,6 +72,9 @@ impl Way {
         let same_end = match (&self.end, &other.end) {
             (End::Drop, End::Drop) => true,
             (End::Wire(a), End::Wire(b)) => a == b,
+            (End::Peer { vport: v, peer: o }, End::Peer { vport, peer }) => {
+                Arc::ptr_eq(o, peer) && Arc::ptr_eq(v, vport)
+            }
             (
                 End::Queue { function: f, vport: v, rq: q, rss: r, lro: l },
                 End::Queue { function, vport, rq, rss, lro },

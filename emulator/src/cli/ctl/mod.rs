@@ -29,6 +29,7 @@ use crate::control::client::{Client, Reply};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\u{1b}[1;4mExamples:\u{1b}[0m
   sfnic ctl slice add pci/0000:06:00.0 flavour pcisf pfnum 0 sfnum 4 index 100
+  sfnic ctl slice add pci/0000:06:00.0 flavour passthrough pfnum 0 sfnum 5 index 101
   sfnic ctl slice set pci/0000:06:00.0/100 hw_addr 00:00:00:00:88:88 state active
   sfnic ctl slice show pci/0000:06:00.0/100 -jp
   sfnic ctl slice set pci/0000:06:00.0/100 state inactive
@@ -112,7 +113,12 @@ enum Show {
 enum Slice {
     /// Adds a slice: inactive, detached.
     ///
-    /// Words: flavour pcisf, pfnum N, sfnum N, index N (a free one if left out).
+    /// Words: flavour WORD, pfnum N, sfnum N, index N (a free one if left out).
+    ///
+    /// The flavour is what the slice is to whoever has it: pcisf (or mlx5), a sub-function of
+    /// the host; passthrough, a virtual function of another guest, with `vectors N` of MSI-X;
+    /// virtio, a virtio network device of another guest. `slice show` tells the socket to
+    /// which that guest's QEMU connects.
     Add {
         /// The device.
         handle: String,

@@ -237,15 +237,20 @@ fn vports(v: &Value) -> String {
     table(&heads, &rows)
 }
 
+/// Whose memory or interrupts they are.
+fn owner(v: &Value) -> String {
+    if v["slice"].is_null() { format!("pf{}", cell(v, "pf")) } else { format!("slice {}", cell(v, "slice")) }
+}
+
 fn dma(v: &Value) -> String {
     let maps = list(v).iter().flat_map(|pf| list(&pf["maps"]).iter().map(move |m| (pf, m)));
     let rows: Vec<_> = maps
         .map(|(pf, m)| {
             let end = m["iova"].as_u64().unwrap_or_default().saturating_add(m["bytes"].as_u64().unwrap_or_default());
-            row([format!("pf{}", cell(pf, "pf")), hex(m, "iova"), format!("{end:#x}"), cell(m, "bytes")])
+            row([owner(pf), hex(m, "iova"), format!("{end:#x}"), cell(m, "bytes")])
         })
         .collect();
-    table(&["PF", "FROM", "TO", "BYTES"], &rows)
+    table(&["OF", "FROM", "TO", "BYTES"], &rows)
 }
 
 fn msix(v: &Value) -> String {
@@ -254,10 +259,10 @@ fn msix(v: &Value) -> String {
         .map(|(pf, u)| {
             let eqs: Vec<String> =
                 list(&u["eqs"]).iter().map(|e| format!("{} eq {}", cell(e, "port"), cell(e, "eqn"))).collect();
-            row([format!("pf{}", cell(pf, "pf")), cell(u, "vector"), cell(u, "raised"), eqs.join(", ")])
+            row([owner(pf), cell(u, "vector"), cell(u, "raised"), eqs.join(", ")])
         })
         .collect();
-    table(&["PF", "VECTOR", "RAISED", "EVENT QUEUES"], &rows)
+    table(&["OF", "VECTOR", "RAISED", "EVENT QUEUES"], &rows)
 }
 
 /// Tables, groups and rules, each level further in.

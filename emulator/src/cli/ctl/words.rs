@@ -58,11 +58,13 @@ fn number(key: &str, value: &str) -> Parsed<u32> {
 /// What a slice is to be.
 pub(super) fn new_slice(words: &[String]) -> Parsed<Value> {
     let mut new = Map::new();
-    for (key, value) in pairs(words, &["flavour", "pfnum", "sfnum", "index"])? {
+    for (key, value) in pairs(words, &["flavour", "pfnum", "sfnum", "index", "vectors"])? {
         let value = match key {
+            // An SF is the flavour of the mlx5 driver of the host.
+            "flavour" if value == "mlx5" => json!(Flavour::PciSf.name()),
             "flavour" => match Flavour::ALL.iter().find(|f| f.name() == value) {
                 Some(f) => json!(f.name()),
-                None => return refuse(key, value, "pcisf"),
+                None => return refuse(key, value, "pcisf (or mlx5), passthrough or virtio"),
             },
             _ => json!(number(key, value)?),
         };
@@ -70,7 +72,7 @@ pub(super) fn new_slice(words: &[String]) -> Parsed<Value> {
     }
     for needed in ["flavour", "pfnum"] {
         if !new.contains_key(needed) {
-            return Err(format!("{needed} is missing: flavour pcisf pfnum N sfnum N"));
+            return Err(format!("{needed} is missing: flavour pcisf|passthrough|virtio pfnum N sfnum N"));
         }
     }
     Ok(Value::Object(new))
@@ -174,7 +176,8 @@ mod tests {
         assert_eq!(error("link up link down"), "link = \"down\": given twice");
         assert!(error("speed 9").starts_with("\"speed\": no such word; there is state, hw_addr"));
         let error = |text: &str| new_slice(&words(text)).unwrap_err();
-        assert_eq!(error("flavour vf pfnum 0"), "flavour = \"vf\": allowed is pcisf");
+        assert_eq!(error("flavour vf pfnum 0"), "flavour = \"vf\": allowed is pcisf (or mlx5), passthrough or virtio");
+        assert_eq!(new_slice(&words("flavour mlx5 pfnum 0 sfnum 4")).unwrap()["flavour"], "pcisf");
         assert_eq!(error("flavour pcisf pfnum x"), "pfnum = \"x\": allowed is a number");
         assert!(error("flavour pcisf sfnum 3").starts_with("pfnum is missing"));
         for bad in ["pci", "pci/0000:06:00.0", "/x/1", "pci/0000:06:00.0/x", "a/b/c/1"] {

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sfnic_device_model::slice::default_address;
 use sfnic_qemu::What;
 use sfnic_qemu::kit::DEFAULT_LINE;
 use toml::{Table, Value};
 
 use crate::cli::value::{self, Kernel};
-use crate::config::{self, Config, ConfigError, Parsed, Section, refuse};
+use crate::config::{self, Config, ConfigError, Parsed, Section, SliceConfig, refuse};
 
 const TOP_KEYS: &[&str] = &["nic", "guest", "share", "timeout"];
 const GUEST_KEYS: &[&str] =
@@ -37,6 +38,8 @@ pub(super) struct GuestSpec {
     pub(super) pfs: Vec<usize>,
     /// Ports whose far end it is, by number.
     pub(super) ports: Vec<usize>,
+    /// Slices that are its devices, by index.
+    pub(super) slices: Vec<u32>,
     pub(super) what: What,
     pub(super) cpus: u32,
     pub(super) mem: String,
@@ -51,6 +54,16 @@ pub(super) struct GuestSpec {
 /// The socket of the port's far end.
 pub(super) fn port_socket(dir: &Path, port: usize) -> PathBuf {
     dir.join(format!("port{port}.sock"))
+}
+
+/// The socket of a slice that is a device of a guest.
+pub(super) fn slice_socket(dir: &Path, slice: &SliceConfig) -> PathBuf {
+    slice.socket.clone().unwrap_or_else(|| dir.join(config::socket_name(slice.index)))
+}
+
+/// The address of a guest's virtio device that is a slice: the slice's, or one of ours.
+pub(super) fn slice_mac(slice: &SliceConfig) -> [u8; 6] {
+    if slice.hw_addr != [0; 6] { slice.hw_addr } else { default_address(slice.index) }
 }
 
 /// Reads a file; sockets of ports will be in `dir`.
@@ -74,6 +87,18 @@ fn parse(text: &str, base: &Path, dir: &Path) -> Parsed<Lab> {
         if let Some(pf) = guest.pfs.iter().find(|pf| **pf >= nic.pfs.len()) {
             let allowed = format!("pf0 to pf{}", nic.pfs.len() - 1);
             return Err(format!("guest[{i}].endpoints has \"pf{pf}\": allowed is {allowed}"));
+        }
+        for n in &guest.slices {
+            let slice = nic.slices.iter().find(|s| s.index == *n);
+            if !slice.is_some_and(|s| s.flavour.is_of_a_guest()) {
+                let known = nic.slices.iter().filter(|s| s.flavour.is_of_a_guest());
+                let known: Vec<String> = known.map(|s| format!("slice{}", s.index)).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(format!(
+                    "guest[{i}].endpoints has \"slice{n}\": allowed are slices of a [[nic.slice]] of flavour passthrough \
+                     or virtio: {known}"
+                ));
+            }
         }
     }
     let allowed = "the path of a directory in quotes";
@@ -125,6 +150,7 @@ fn guests(table: &Table, base: &Path) -> Parsed<Vec<GuestSpec>> {
             return Err(format!("guest[{i}].name = {:?}: allowed is a name that no other guest has", guest.name));
         }
         let ends = guest.pfs.iter().map(|n| ("pf", *n)).chain(guest.ports.iter().map(|n| ("port", *n)));
+        let ends = ends.chain(guest.slices.iter().map(|n| ("slice", *n as usize)));
         for end in ends {
             if !taken.insert(end) {
                 let (kind, n) = end;
@@ -145,17 +171,20 @@ fn guest(s: &Section<'_>, index: usize, base: &Path) -> Parsed<GuestSpec> {
     if !(1..=16).contains(&name.len()) || !name.chars().all(plain) {
         return Err(wrong("name", &name, allowed));
     }
-    let (mut pfs, mut ports) = (vec![], vec![]);
-    let allowed = "a list such as [\"pf0\"] or [\"port1\"]: physical functions, and the far ends of their ports";
+    let (mut pfs, mut ports, mut slices) = (vec![], vec![], vec![]);
+    let allowed = "a list such as [\"pf0\"], [\"port1\"] or [\"slice100\"]: physical functions, the far ends of their \
+                   ports, and slices by their index";
     match s.table.get("endpoints") {
         None => {}
         Some(value) => {
             for end in value.as_array().ok_or_else(|| refuse(&s.key("endpoints"), value, allowed))? {
                 let text = end.as_str().ok_or_else(|| refuse(&s.key("endpoints"), value, allowed))?;
                 let number = |kind| text.strip_prefix(kind).and_then(|n| n.parse::<usize>().ok()).filter(|n| *n < 8);
-                match (number("pf"), number("port")) {
-                    (Some(n), _) => pfs.push(n),
-                    (_, Some(n)) => ports.push(n),
+                let slice = text.strip_prefix("slice").and_then(|n| n.parse::<u32>().ok());
+                match (number("pf"), number("port"), slice) {
+                    (Some(n), _, _) => pfs.push(n),
+                    (_, Some(n), _) => ports.push(n),
+                    (_, _, Some(n)) => slices.push(n),
                     _ => return Err(wrong("endpoints", text, allowed)),
                 }
             }
@@ -179,6 +208,7 @@ fn guest(s: &Section<'_>, index: usize, base: &Path) -> Parsed<GuestSpec> {
         name,
         pfs,
         ports,
+        slices,
         driver,
     })
 }

@@ -5,6 +5,7 @@ mod file;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use sfnic_device_model::slice::Flavour;
 use sfnic_qemu::vm::{Outcome, STATUS_FAILURE, VirtioNet};
 use sfnic_qemu::{Guest, Kit};
 
@@ -117,17 +118,26 @@ pub(super) fn run(args: Args) -> Done {
 /// A guest as the file has it.
 fn machine(spec: &GuestSpec, device: &Device, dir: &Path) -> Guest {
     let functions: Vec<PathBuf> = spec.pfs.iter().filter_map(|n| device.sockets().get(*n).cloned()).collect();
+    let own = |flavour| device.slices().iter().filter(move |s| s.flavour == flavour && spec.slices.contains(&s.index));
+    // Each in a slot of its own, behind the physical functions.
+    let slices: Vec<Vec<PathBuf>> = own(Flavour::Passthrough).map(|s| vec![file::slice_socket(dir, s)]).collect();
     let virtio = spec.ports.iter().map(|n| VirtioNet {
         socket: file::port_socket(dir, *n),
         queues: spec.queues,
         mac: file::virtio_mac(*n),
     });
+    let slice_devices = own(Flavour::Virtio).map(|s| VirtioNet {
+        socket: file::slice_socket(dir, s),
+        queues: spec.queues,
+        mac: file::slice_mac(s),
+    });
+    let virtio = virtio.chain(slice_devices);
     let mut env = spec.env.clone();
     env.push(("SFNIC_GUEST".to_owned(), spec.name.clone()));
     Guest {
         mem: spec.mem.clone(),
         cpus: spec.cpus,
-        slots: if functions.is_empty() { vec![] } else { vec![functions] },
+        slots: [functions].into_iter().filter(|f| !f.is_empty()).chain(slices).collect(),
         virtio: virtio.collect(),
         prefix: format!("{}: ", spec.name),
         no_driver: !spec.driver,

@@ -54,8 +54,8 @@ export function showFunctions(state) {
     cells(row, [
       f.port,
       name,
-      `BAR ${f.window.bar} + ${hex(f.window.offset)}, ${bytes(f.window.size)}`,
-      f.kind === "sf" ? `${admin}, ${opstate}` : opstate,
+      f.window ? `BAR ${f.window.bar} + ${hex(f.window.offset)}, ${bytes(f.window.size)}` : "–",
+      f.kind !== "pf" ? `${admin}, ${opstate}` : opstate,
       f.driver || "–",
       f.commands.executed,
       f.commands.refused,

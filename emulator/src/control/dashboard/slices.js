@@ -71,8 +71,8 @@ function rowsOf(state) {
   const byPort = new Map(state.vports.map((v) => [v.port, v]));
   const rows = state.slices.map((s) => ({
     ...s,
-    name: s.flavour === "pcisf" ? `pf${s.pfnum}sf${s.sfnum}` : `pf${s.pfnum}`,
-    ours: s.flavour === "pcisf" && state.device.eswitch !== "host",
+    name: s.sfnum !== undefined ? `pf${s.pfnum}sf${s.sfnum}` : `pf${s.pfnum}`,
+    ours: s.sfnum !== undefined && state.device.eswitch !== "host",
   }));
   for (const f of Object.values(state.functions)) {
     const life = LIFE[f.vhca_state];
@@ -142,7 +142,7 @@ export function addForm(refresh) {
     const [mac, number] = [$("new-mac").value, $("new-sfnum").value || $("new-sfnum").placeholder];
     const hw_addr = mac ? address(mac) : undefined;
     if (mac && !hw_addr) return tell(`address ${mac}: allowed is six pairs of hexadecimal digits, 00:11:22:33:44:55`, true);
-    const body = { flavour: "pcisf", pfnum: Number($("new-pf").value), sfnum: Number(number) };
+    const body = { flavour: $("new-flavour").value, pfnum: Number($("new-pf").value), sfnum: Number(number) };
     const added = await act(API.addSlice, { body }, "the slice is added", refresh);
     if (!added) return undefined;
     $("new-sfnum").value = "";

@@ -1,11 +1,12 @@
 //! Waits for a front end, its messages and its kicks.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use smallvec::SmallVec;
 
 use super::message::{self, NoMessage};
@@ -13,14 +14,16 @@ use super::session::Session;
 use super::{Guest, MAX_PAIRS, Meeting};
 use crate::unix_socket::Listening;
 use crate::vfio_user::server::peer_pid;
-use crate::wire::{Inlet, LONGEST, TICK};
+use crate::wire::{Inlet, TICK};
 
 /// A front end that has begun a message finishes it, and reads our answer, within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After a session that ended by somebody's fault, the next one waits for so long.
 const PENANCE: Duration = Duration::from_millis(500);
+/// A front end that says nothing for so long, with its rings running, has started.
+const QUIET: Duration = Duration::from_millis(200);
 /// Frames taken from one queue before the others and the messages get their turn.
-const BURST: usize = 64;
+const BURST: usize = 256;
 
 /// The far side of a vhost-user wire.
 pub(super) struct Driver {
@@ -80,39 +83,47 @@ impl Driver {
         }
         *self.guest.fault.lock() = None;
         let mut session = Session::new(self.guest.clone(), peer_pid(&stream));
-        let mut buf = vec![0; LONGEST];
         let mut busy = [false; MAX_PAIRS];
-        let mut was_wanted = inlet.wanted();
+        let mut was_wanted = false;
+        let mut heard = Instant::now();
         loop {
             if done() {
                 return End::Done;
             }
-            match (was_wanted, inlet.wanted()) {
-                (true, false) => return End::Unwanted,
-                (_, now) => was_wanted = now,
+            let wanted = inlet.wanted();
+            // Who comes while nobody is wanted gets through its start: QEMU waits for that.
+            let greeted = session.is_up() && heard.elapsed() > QUIET;
+            if !wanted && (was_wanted || greeted) {
+                return End::Unwanted;
             }
-            let (message, kicked) = self.wait(&stream, &session, busy.contains(&true));
-            if message && let Err(end) = answer(&stream, &mut session) {
-                return end;
+            was_wanted = wanted;
+            let pause = inlet.pause();
+            let limit = match pause {
+                Some(pause) => pause.min(TICK),
+                None if busy.contains(&true) => Duration::ZERO,
+                None => TICK,
+            };
+            let (message, kicked) = self.wait(&stream, &session, limit);
+            if message {
+                heard = Instant::now();
+                if let Err(end) = answer(&stream, &mut session) {
+                    return end;
+                }
             }
             for ring in kicked {
                 if session.kicked(ring) {
                     busy[ring / 2] = true;
                 }
             }
-            for (pair, busy) in busy.iter_mut().enumerate().filter(|(_, b)| **b) {
-                let rx = &self.guest.link.rx;
-                *busy = session.take(pair, &mut buf, BURST, &mut |frame, offload| {
-                    rx.fetch_add(1, Relaxed);
-                    inlet.receive(frame, offload);
-                });
+            for (pair, busy) in busy.iter_mut().enumerate().filter(|(_, b)| **b && pause.is_none()) {
+                *busy = session.take(pair, BURST, inlet);
             }
             inlet.flush();
             let fault = session.fault().or_else(|| self.guest.fault.lock().take().map(|f| f.to_string()));
             if let Some(why) = fault {
                 return End::Fault(why);
             }
-            let (up, link) = (session.is_up(), &self.guest.link);
+            let (up, link) = (session.is_up() && was_wanted, &self.guest.link);
             if if up { link.set_up() } else { link.is_up() && link.set_down("the guest's driver stopped") } {
                 inlet.link_changed();
             }
@@ -120,14 +131,13 @@ impl Driver {
     }
 
     /// Waits for something to do: whether there is a message, and which rings were kicked.
-    fn wait(&self, socket: &UnixStream, session: &Session, busy: bool) -> (bool, SmallVec<[usize; 16]>) {
+    fn wait(&self, socket: &UnixStream, session: &Session, limit: Duration) -> (bool, SmallVec<[usize; 16]>) {
         let kicks = session.kicks();
         let mut fds: SmallVec<[PollFd<'_>; 20]> = SmallVec::new();
         fds.push(PollFd::new(socket, PollFlags::IN));
         fds.push(PollFd::new(&self.guest.attention, PollFlags::IN));
         fds.extend(kicks.iter().map(|(_, kick)| PollFd::new(*kick, PollFlags::IN)));
-        let limit = timespec(if busy { Duration::ZERO } else { TICK });
-        if !matches!(poll(&mut fds, Some(&limit)), Ok(n) if n > 0) {
+        if !matches!(poll(&mut fds, Some(&timespec(limit))), Ok(n) if n > 0) {
             return (false, SmallVec::new());
         }
         let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
@@ -141,14 +151,16 @@ impl Driver {
 
 impl crate::wire::Driver for Driver {
     fn run(mut self: Box<Self>, inlet: &mut dyn Inlet, done: &dyn Fn() -> bool) {
-        let mut withdrawn = false;
+        let mut sent_away: Option<Process> = None;
         while !done() {
-            if withdrawn && !inlet.wanted() {
+            // Another one that comes meanwhile is greeted: its QEMU would not start else.
+            if sent_away.as_ref().is_some_and(Process::lives) && !inlet.wanted() {
                 std::thread::sleep(TICK / 5);
                 continue;
             }
-            withdrawn = false;
+            sent_away = None;
             let Some(stream) = self.meet() else { continue };
+            let peer = Process::of(&stream);
             let end = self.serve(stream, inlet, done);
             let link = &self.guest.link;
             let changed = match &end {
@@ -156,7 +168,7 @@ impl crate::wire::Driver for Driver {
                 End::Left => link.set_down("the front end has gone"),
                 End::Unwanted => {
                     // QEMU would wait for an answer from a socket that it can connect to.
-                    withdrawn = true;
+                    sent_away = Some(peer);
                     self.listening = None;
                     link.set_down("the port is down")
                 }
@@ -175,9 +187,26 @@ impl crate::wire::Driver for Driver {
     }
 }
 
+/// The process of a front end.
+struct Process(Option<OwnedFd>);
+
+impl Process {
+    fn of(stream: &UnixStream) -> Self {
+        let pid = peer_pid(stream).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        Self(pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()))
+    }
+
+    /// Whether it is there still, for all that is known.
+    fn lives(&self) -> bool {
+        let Some(fd) = &self.0 else { return true };
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
+        !matches!(poll(&mut fds, Some(&timespec(Duration::ZERO))), Ok(n) if n > 0)
+    }
+}
+
 /// Takes a message and does what it says.
 fn answer(stream: &UnixStream, session: &mut Session) -> Result<(), End> {
-    let message = message::receive(stream).map_err(|e| match e {
+    let message = message::receive(stream, PATIENCE).map_err(|e| match e {
         NoMessage::Left => End::Left,
         e => End::Fault(e.to_string()),
     })?;

@@ -4,6 +4,7 @@ use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use smallvec::SmallVec;
@@ -61,8 +62,10 @@ pub(super) enum NoMessage {
     Io(#[from] io::Error),
 }
 
-/// Waits for the next message, as long as the stream's timeout.
-pub(super) fn receive(stream: &UnixStream) -> Result<Message, NoMessage> {
+/// Takes the next message, which has begun to come. All of it has to be here within
+/// `patience`.
+pub(super) fn receive(stream: &UnixStream, patience: Duration) -> Result<Message, NoMessage> {
+    let until = Instant::now() + patience;
     let mut header = [0; HEADER];
     let mut room = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut room);
@@ -85,13 +88,7 @@ pub(super) fn receive(stream: &UnixStream) -> Result<Message, NoMessage> {
     if got.bytes == 0 {
         return Err(NoMessage::Left);
     }
-    let mut stream = stream;
-    let cut = |e: io::Error| match e.kind() {
-        io::ErrorKind::UnexpectedEof => NoMessage::Wrong("it ends in the middle".to_owned()),
-        io::ErrorKind::WouldBlock => NoMessage::Wrong("its rest does not come".to_owned()),
-        _ => NoMessage::Io(e),
-    };
-    stream.read_exact(&mut header[got.bytes..]).map_err(cut)?;
+    read(stream, &mut header[got.bytes..], until)?;
     let [request, flags, size] = words(&header);
     if flags & VERSION_MASK != VERSION || flags & REPLY != 0 {
         return Err(NoMessage::Wrong(format!("request {request} with flags {flags:#x}")));
@@ -100,8 +97,28 @@ pub(super) fn receive(stream: &UnixStream) -> Result<Message, NoMessage> {
         return Err(NoMessage::Wrong(format!("request {request} with {size} bytes (allowed: {MAX_PAYLOAD})")));
     }
     let mut payload = vec![0; size as usize];
-    stream.read_exact(&mut payload).map_err(cut)?;
+    read(stream, &mut payload, until)?;
     Ok(Message { request, needs_reply: flags & NEED_REPLY != 0, payload, fds })
+}
+
+/// Reads all of some bytes. Descriptors beside them are closed: they belong to a message's
+/// first byte.
+fn read(mut stream: &UnixStream, mut bytes: &mut [u8], until: Instant) -> Result<(), NoMessage> {
+    while !bytes.is_empty() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(NoMessage::Wrong("its rest does not come".to_owned()));
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(bytes) {
+            Ok(0) => return Err(NoMessage::Wrong("it ends in the middle".to_owned())),
+            Ok(n) => bytes = &mut bytes[n..],
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(NoMessage::Left),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Answers a request.

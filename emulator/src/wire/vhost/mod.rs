@@ -29,6 +29,7 @@
 //! * Packed rings, in-flight records, dirty logging for migration.
 
 mod driver;
+pub(crate) mod inline;
 mod message;
 mod ring;
 mod session;
@@ -42,16 +43,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
-use sfnic_device_model::dma::Memory;
+use sfnic_device_model::dma::{Memory, Near};
+use sfnic_device_model::packet::Frame;
 use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
 use super::offload::{HEADER, Offload};
-use super::{Link, Outlet, Wire};
+use super::{Link, Outlet, Pieces, Wire};
 use crate::unix_socket::{Listening, SocketError};
 use crate::vfio_user::irq::EventFd;
 use driver::Driver;
-use ring::{Fault, Pieces, Ring};
+use ring::{Fault, Ring};
 
 /// Most queue pairs.
 pub(crate) const MAX_PAIRS: usize = 8;
@@ -60,6 +62,8 @@ const HEADER_1: usize = HEADER + 2;
 /// Most pieces of guest memory that a frame is put into: its sender, who is somebody else,
 /// does not work longer for a guest with tiny buffers.
 const MAX_PIECES: usize = 4096;
+/// After so many frames the guest sees them, though the burst goes on.
+const SHOWN: u16 = 32;
 /// Most frames that wait for buffers, in each queue.
 const MAX_WAITING: usize = 1000;
 /// Most bytes of them.
@@ -83,19 +87,9 @@ pub fn open_vhost(meeting: Meeting) -> Result<Wire, OpenError> {
         Meeting::Server(path) => (format!("vhost-user:{}", path.display()), Some(Listening::bind(path)?)),
         Meeting::Client(path) => (format!("vhost-user:{},client", path.display()), None),
     };
-    let attention = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let attention = EventFd::new(attention).map_err(std::io::Error::other)?;
-    let link = Arc::new(Link::new(name));
-    let guest = Arc::new(Guest {
-        link: link.clone(),
-        queues: Default::default(),
-        live: AtomicUsize::new(0),
-        joins: [AtomicBool::new(false), AtomicBool::new(false)],
-        attention,
-        fault: Mutex::new(None),
-    });
+    let guest = Guest::new(name)?;
     let driver = Box::new(Driver::new(meeting, listening, guest.clone()));
-    Ok(Wire { outlet: guest, driver, link })
+    Ok(Wire { link: guest.link.clone(), outlet: guest, driver })
 }
 
 /// Why a vhost-user wire cannot be opened.
@@ -168,10 +162,26 @@ enum Put {
     TooLong,
 }
 
+/// A frame, wherever its bytes are.
+#[derive(Clone, Copy)]
+enum Bytes<'a, 'm> {
+    Plain(&'a [u8]),
+    Frame(&'a Frame<'m>),
+}
+
+impl Bytes<'_, '_> {
+    fn len(&self) -> usize {
+        match self {
+            Bytes::Plain(bytes) => bytes.len(),
+            Bytes::Frame(frame) => frame.len(),
+        }
+    }
+}
+
 impl Running {
     /// Tells the guest of what was given back, if it wants to know.
     fn tell(&mut self) -> Result<(), Fault> {
-        if self.ring.tells(&self.mem)?
+        if self.ring.tells()?
             && let Some(call) = &self.call
         {
             call.signal();
@@ -180,27 +190,43 @@ impl Running {
     }
 
     /// Puts a frame into the guest's buffers.
-    fn put(&mut self, head: [u8; HEADER], frame: &[u8]) -> Result<Put, Fault> {
+    #[inline]
+    fn put(&mut self, head: [u8; HEADER], frame: Bytes<'_, '_>) -> Result<Put, Fault> {
         let need = self.header + frame.len();
+        let mut first = [0; HEADER_1];
+        first[..HEADER].copy_from_slice(&head);
+        if self.ring.has_more_than(0)?
+            && let Some((chain, buffer)) = self.ring.single(&self.mem, need)
+        {
+            // Mostly so: all of it is in one buffer.
+            first[HEADER] = 1;
+            buffer.copy_from(&first[..self.header]);
+            if let Ok(rest) = buffer.offset(self.header) {
+                match frame {
+                    Bytes::Plain(bytes) => rest.copy_from(bytes),
+                    Bytes::Frame(frame) => {
+                        frame.scatter(0, [rest]);
+                    }
+                }
+            }
+            self.ring.be_quiet()?;
+            self.give_back(&[(chain, need as u32)])?;
+            return Ok(Put::Done);
+        }
         let mut pieces = Pieces::new();
+        let near = Near::new(&self.mem);
         let mut chains: SmallVec<[(u16, u32); 8]> = SmallVec::new();
-        let (mut room, mut waiting) = (0, 0);
+        let mut room = 0;
         while room < need {
             let n = chains.len() as u16;
             if n > 0 && !self.mergeable {
                 return Ok(Put::TooLong);
             }
-            if n >= waiting {
-                waiting = self.ring.waiting(&self.mem)?;
-                if n >= waiting {
-                    if !self.ring.ask(&self.mem, n)? {
-                        return Ok(Put::NoBuffer);
-                    }
-                    waiting = self.ring.waiting(&self.mem)?;
-                }
+            if !self.ring.has_more_than(n)? && !self.ring.ask(n)? {
+                return Ok(Put::NoBuffer);
             }
             let before = pieces.len();
-            let chain = self.ring.chain(&self.mem, n, true, &mut pieces)?;
+            let chain = self.ring.chain(&near, n, true, &mut pieces)?;
             let size = pieces.iter().skip(before).fold(0usize, |sum, p| sum.saturating_add(p.len()));
             if pieces.len() > MAX_PIECES {
                 return Err(Fault::Loop(MAX_PIECES));
@@ -208,13 +234,36 @@ impl Running {
             chains.push((chain, size.min(need - room) as u32));
             room = room.saturating_add(size);
         }
-        let mut first = [0; HEADER_1];
-        first[..HEADER].copy_from_slice(&head);
+        self.ring.be_quiet()?;
         first[HEADER..].copy_from_slice(&(chains.len() as u16).to_le_bytes());
-        scatter(&pieces, &[&first[..self.header], frame]);
-        self.ring.give_back(&self.mem, &chains)?;
+        let first = &first[..self.header];
+        match frame {
+            Bytes::Plain(bytes) => scatter(&pieces, &[first, bytes]),
+            Bytes::Frame(frame) => {
+                scatter(&pieces, &[first]);
+                frame.scatter(0, behind(&pieces, first.len()));
+            }
+        }
+        drop(pieces);
+        self.give_back(&chains)?;
         Ok(Put::Done)
     }
+
+    /// Gives buffers back, which the guest sees after a while at the latest.
+    #[inline]
+    fn give_back(&mut self, chains: &[(u16, u32)]) -> Result<(), Fault> {
+        self.ring.give_back(chains)?;
+        if self.ring.unpublished() >= SHOWN { self.ring.publish() } else { Ok(()) }
+    }
+}
+
+/// What is behind the first bytes of pieces.
+fn behind<'m>(pieces: &[VolatileSlice<'m, ()>], mut skip: usize) -> impl Iterator<Item = VolatileSlice<'m, ()>> {
+    pieces.iter().filter_map(move |piece| {
+        let n = skip.min(piece.len());
+        skip -= n;
+        piece.offset(n).ok().filter(|rest| !rest.is_empty())
+    })
 }
 
 /// Copies parts one after the other into pieces one after the other.
@@ -240,7 +289,8 @@ fn scatter(pieces: &[VolatileSlice<'_, ()>], parts: &[&[u8]]) {
 
 impl Queue {
     /// Takes a frame. Behind others that wait it waits too.
-    fn take(&mut self, link: &Link, offload: Offload, frame: &[u8]) -> Result<bool, Fault> {
+    #[inline]
+    fn take(&mut self, link: &Link, offload: Offload, frame: Bytes<'_, '_>) -> Result<bool, Fault> {
         let Some(running) = &mut self.rings else { return Ok(false) };
         let head = offload.to_bytes();
         if self.waiting.is_empty() {
@@ -253,16 +303,27 @@ impl Queue {
                 Put::NoBuffer => {}
             }
         }
+        Ok(self.hold(head, frame))
+    }
+
+    /// Keeps a frame until there are buffers; false where too many wait.
+    #[cold]
+    fn hold(&mut self, head: [u8; HEADER], frame: Bytes<'_, '_>) -> bool {
         let size = HEADER + frame.len();
         if self.waiting.len() >= MAX_WAITING || self.waiting_bytes + size > MAX_WAITING_BYTES {
-            return Ok(false);
+            return false;
         }
-        let mut held = Vec::with_capacity(size);
-        held.extend_from_slice(&head);
-        held.extend_from_slice(frame);
+        let mut held = vec![0; size];
+        held[..HEADER].copy_from_slice(&head);
+        match frame {
+            Bytes::Plain(bytes) => held[HEADER..].copy_from_slice(bytes),
+            Bytes::Frame(frame) => {
+                frame.write_into(&mut held[HEADER..]);
+            }
+        }
         self.waiting.push_back(held);
         self.waiting_bytes += size;
-        Ok(true)
+        true
     }
 
     /// The guest has new buffers.
@@ -270,7 +331,7 @@ impl Queue {
         let Some(running) = &mut self.rings else { return Ok(()) };
         while let Some(held) = self.waiting.front() {
             let Some((head, frame)) = held.split_first_chunk::<HEADER>() else { break };
-            match running.put(*head, frame)? {
+            match running.put(*head, Bytes::Plain(frame))? {
                 Put::Done => link.tx.fetch_add(1, Relaxed),
                 Put::TooLong => link.lost.fetch_add(1, Relaxed),
                 Put::NoBuffer => break,
@@ -291,18 +352,31 @@ impl Queue {
 }
 
 impl Guest {
+    /// A guest that is not there yet.
+    fn new(name: String) -> Result<Arc<Self>, OpenError> {
+        let attention = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Arc::new(Self {
+            link: Arc::new(Link::new(name)),
+            queues: Default::default(),
+            live: AtomicUsize::new(0),
+            joins: [AtomicBool::new(false), AtomicBool::new(false)],
+            attention: EventFd::new(attention).map_err(std::io::Error::other)?,
+            fault: Mutex::new(None),
+        }))
+    }
+
     /// A ring is not as it should be: the driver ends the session.
     fn give_up(&self, queue: &mut Queue, fault: Fault) {
         queue.stop(&self.link);
         *self.fault.lock() = Some(fault);
         self.attention.signal();
     }
-}
 
-impl Outlet for Guest {
-    fn send(&self, offload: Offload, frame: &[u8]) -> bool {
+    /// Has a frame taken by the queue of its flow.
+    #[inline]
+    fn take(&self, offload: Offload, headers: &[u8], frame: Bytes<'_, '_>) -> bool {
         let pairs = self.live.load(Relaxed);
-        let index = if pairs > 1 { flow(frame) as usize % pairs } else { 0 };
+        let index = if pairs > 1 { flow(headers) as usize % pairs } else { 0 };
         let Some(queue) = self.queues.get(index) else { return false };
         let mut queue = queue.lock();
         let taken = queue.take(&self.link, offload, frame).unwrap_or_else(|fault| {
@@ -313,6 +387,16 @@ impl Outlet for Guest {
             self.link.lost.fetch_add(1, Relaxed);
         }
         taken
+    }
+}
+
+impl Outlet for Guest {
+    fn send(&self, offload: Offload, frame: &[u8]) -> bool {
+        self.take(offload, frame, Bytes::Plain(frame))
+    }
+
+    fn send_frame(&self, frame: &Frame<'_>) -> Option<bool> {
+        Some(self.take(Offload::default(), frame.headers(), Bytes::Frame(frame)))
     }
 
     fn joins(&self, ipv6: bool) -> bool {

@@ -4,24 +4,33 @@
 //! driver's side of a ring is read once into local memory and checked there; whatever it
 //! holds, a walk ends within the ring's size, and memory outside of the guest's is not
 //! reached. What is wrong with a ring is a [`Fault`], which says it in words.
+//!
+//! The three areas of a ring are looked up once, when it starts; the driver's index is read
+//! when what is known of it has been used up, ours is written for several buffers at a time.
 
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use sfnic_device_model::dma::{DmaAccess, Memory};
-use smallvec::SmallVec;
-use vm_memory::{Bytes, GuestAddress, VolatileSlice};
+use sfnic_device_model::dma::{Memory, Near};
+use vm_memory::{
+    Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MmapRegion, VolatileMemory, VolatileSlice,
+};
+
+use crate::wire::Pieces;
 
 /// Most buffers of a ring.
 pub(super) const MAX_SIZE: u16 = 1024;
 /// Most pieces of one chain, tables of indirect descriptors included.
 const MAX_PIECES: usize = 1024;
 
-const DESCRIPTOR: u64 = 16;
+const DESCRIPTOR: usize = 16;
 const F_NEXT: u16 = 1;
 const F_WRITE: u16 = 2;
 const F_INDIRECT: u16 = 4;
 /// In the driver's flags: no interrupts, please.
 const NO_INTERRUPT: u16 = 1;
+/// In ours: no kicks, please.
+const NO_NOTIFY: u16 = 1;
 
 /// What is wrong with a ring.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,19 +68,79 @@ pub(super) struct Place {
     pub(super) used: u64,
 }
 
+/// A part of a ring, in one mapped piece of guest memory.
+#[derive(Debug)]
+struct Area {
+    what: &'static str,
+    guest: u64,
+    mapping: Arc<MmapRegion<()>>,
+    at: usize,
+    len: usize,
+}
+
+impl Area {
+    fn new(mem: &Memory, what: &'static str, guest: u64, len: usize) -> Result<Self, Fault> {
+        let lacking = Fault::Unmapped(what, guest);
+        let (region, at) = mem.to_region_addr(GuestAddress(guest)).ok_or_else(|| lacking.clone())?;
+        let left = region.len() - at.raw_value();
+        if (len as u64) > left {
+            return Err(lacking);
+        }
+        let at = usize::try_from(at.raw_value()).map_err(|_| lacking)?;
+        Ok(Self { what, guest, mapping: region.get_mmap(), at, len })
+    }
+
+    #[inline]
+    fn slice(&self) -> Result<VolatileSlice<'_, ()>, Fault> {
+        self.mapping.get_slice(self.at, self.len).map_err(|_| Fault::Unmapped(self.what, self.guest))
+    }
+
+    #[inline]
+    fn load(&self, at: usize) -> Result<u16, Fault> {
+        let value: u16 = self.slice()?.load(at, Ordering::Acquire).map_err(|_| self.wrong(at))?;
+        Ok(u16::from_le(value))
+    }
+
+    #[inline]
+    fn store(&self, at: usize, value: u16) -> Result<(), Fault> {
+        self.slice()?.store(value.to_le(), at, Ordering::Release).map_err(|_| self.wrong(at))
+    }
+
+    /// The offset is inside of every ring; where the memory lies decides on the rest.
+    #[cold]
+    fn wrong(&self, at: usize) -> Fault {
+        Fault::Unaligned(self.what, self.guest.wrapping_add(at as u64))
+    }
+}
+
 /// A ring and how far it has been worked off.
 #[derive(Debug)]
 pub(super) struct Ring {
-    place: Place,
+    size: u16,
     event_idx: bool,
+    descriptors: Area,
+    available: Area,
+    used: Area,
+    /// The driver's index as it was read last.
+    seen: u16,
     next_available: u16,
+    /// What was given back, and up to where the driver can see it.
     next_used: u16,
-    /// `next_used` when the driver was told last.
+    published: u16,
+    /// What the driver could see when it was told last.
     told: u16,
+    /// Whether it was asked not to kick.
+    quiet: bool,
+    /// The piece of memory that the last buffer to be written was in: mostly that of the next.
+    hot: Option<Hot>,
 }
 
-/// The pieces of a chain.
-pub(super) type Pieces<'m> = SmallVec<[VolatileSlice<'m, ()>; 8]>;
+/// A mapped piece of guest memory.
+#[derive(Debug)]
+struct Hot {
+    start: u64,
+    mapping: Arc<MmapRegion<()>>,
+}
 
 struct Descriptor {
     address: u64,
@@ -83,24 +152,38 @@ struct Descriptor {
 impl Ring {
     /// A ring from position `base` on.
     pub(super) fn new(mem: &Memory, place: Place, base: u16, event_idx: bool) -> Result<Self, Fault> {
-        let size = place.size;
+        let Place { size, descriptors, available, used } = place;
         if !size.is_power_of_two() || size > MAX_SIZE {
             return Err(Fault::Size(size.into()));
         }
-        for (what, at, align) in [
-            ("descriptor table", place.descriptors, 16),
-            ("available ring", place.available, 2),
-            ("used ring", place.used, 4),
-        ] {
+        for (what, at, align) in
+            [("descriptor table", descriptors, 16), ("available ring", available, 2), ("used ring", used, 4)]
+        {
             if at % align != 0 {
                 return Err(Fault::Unaligned(what, at));
             }
         }
-        let mut ring = Self { place, event_idx, next_available: base, next_used: 0, told: 0 };
-        ring.next_used = ring.load(mem, "used ring", place.used.wrapping_add(2))?;
-        ring.told = ring.next_used;
-        ring.load(mem, "available ring", place.available.wrapping_add(2))?;
-        Ok(ring)
+        let n = usize::from(size);
+        let event = if event_idx { 2 } else { 0 };
+        let descriptors = Area::new(mem, "descriptor table", descriptors, DESCRIPTOR * n)?;
+        let available = Area::new(mem, "available ring", available, 4 + 2 * n + event)?;
+        let used = Area::new(mem, "used ring", used, 4 + 8 * n + event)?;
+        available.load(INDEX)?;
+        let next_used = used.load(INDEX)?;
+        Ok(Self {
+            size,
+            event_idx,
+            descriptors,
+            available,
+            used,
+            seen: base,
+            next_available: base,
+            next_used,
+            published: next_used,
+            told: next_used,
+            quiet: false,
+            hot: None,
+        })
     }
 
     /// The position to go on from.
@@ -108,65 +191,78 @@ impl Ring {
         self.next_available
     }
 
-    fn load(&self, mem: &Memory, what: &'static str, at: u64) -> Result<u16, Fault> {
-        let value: u16 = mem.load(GuestAddress(at), Ordering::Acquire).map_err(|_| Fault::Unmapped(what, at))?;
-        Ok(u16::from_le(value))
-    }
-
-    fn store(&self, mem: &Memory, what: &'static str, at: u64, value: u16) -> Result<(), Fault> {
-        mem.store(value.to_le(), GuestAddress(at), Ordering::Release).map_err(|_| Fault::Unmapped(what, at))
-    }
-
-    /// How many chains the driver has put in that were not taken yet.
-    pub(super) fn waiting(&self, mem: &Memory) -> Result<u16, Fault> {
-        let index = self.load(mem, "available ring", self.place.available.wrapping_add(2))?;
+    /// Whether more than `n` chains wait that were not taken yet.
+    #[inline]
+    pub(super) fn has_more_than(&mut self, n: u16) -> Result<bool, Fault> {
+        if self.seen.wrapping_sub(self.next_available) > n {
+            return Ok(true);
+        }
+        let index = self.available.load(INDEX)?;
         let ahead = index.wrapping_sub(self.next_available);
-        if ahead > self.place.size {
-            return Err(Fault::Ahead(ahead, self.place.size));
+        if ahead > self.size {
+            return Err(Fault::Ahead(ahead, self.size));
         }
-        Ok(ahead)
+        self.seen = index;
+        Ok(ahead > n)
     }
 
-    /// Asks to be told of the next chain after `seen`, and whether there is one already.
-    pub(super) fn ask(&self, mem: &Memory, seen: u16) -> Result<bool, Fault> {
+    /// Asks to be kicked for the next chain after `n`, and whether there is one already.
+    pub(super) fn ask(&mut self, n: u16) -> Result<bool, Fault> {
+        self.publish()?;
         if self.event_idx {
-            let at = self.place.used.wrapping_add(4 + 8 * u64::from(self.place.size));
-            self.store(mem, "used ring", at, self.next_available.wrapping_add(seen))?;
-            fence(Ordering::SeqCst);
+            let at = 4 + 8 * usize::from(self.size);
+            self.used.store(at, self.next_available.wrapping_add(n))?;
+        } else {
+            self.used.store(FLAGS, 0)?;
         }
-        Ok(self.waiting(mem)? > seen)
+        self.quiet = false;
+        fence(Ordering::SeqCst);
+        self.has_more_than(n)
+    }
+
+    /// No kicks are needed until [`Self::ask`].
+    #[inline]
+    pub(super) fn be_quiet(&mut self) -> Result<(), Fault> {
+        // With an event index nothing is asked for beyond what was.
+        if !self.quiet && !self.event_idx {
+            self.used.store(FLAGS, NO_NOTIFY)?;
+        }
+        self.quiet = true;
+        Ok(())
     }
 
     /// The `n`th chain that was not taken yet: its head, and its pieces, all to be written
     /// or all to be read. There have to be more than `n` waiting.
+    #[inline]
     pub(super) fn chain<'m>(
         &self,
-        mem: &'m Memory,
+        near: &Near<'m>,
         n: u16,
         write: bool,
         pieces: &mut Pieces<'m>,
     ) -> Result<u16, Fault> {
-        let slot = u64::from(self.next_available.wrapping_add(n) & (self.place.size - 1));
-        let at = self.place.available.wrapping_add(4 + 2 * slot);
-        let head = self.load(mem, "available ring", at)?;
-        let mut table = (self.place.descriptors, usize::from(self.place.size));
-        let (mut index, mut indirect, mut count) = (head, false, 0);
+        let slot = usize::from(self.next_available.wrapping_add(n) & (self.size - 1));
+        let head = self.available.load(ELEMENTS + 2 * slot)?;
+        let (mut index, mut table, mut count) = (head, None, 0);
         loop {
             count += 1;
             if count > MAX_PIECES {
                 return Err(Fault::Loop(MAX_PIECES));
             }
-            let d = descriptor(mem, table, index)?;
+            let d = match table {
+                None => self.descriptor(index)?,
+                Some(table) => indirect(near.memory(), table, index)?,
+            };
             if d.flags & F_INDIRECT != 0 {
-                if indirect || d.flags & F_NEXT != 0 {
+                if table.is_some() || d.flags & F_NEXT != 0 {
                     return Err(Fault::Nested);
                 }
-                let entries = (d.length / DESCRIPTOR as u32) as usize;
-                if d.length == 0 || d.length % DESCRIPTOR as u32 != 0 || entries > MAX_PIECES {
+                let entries = d.length as usize / DESCRIPTOR;
+                if d.length == 0 || !(d.length as usize).is_multiple_of(DESCRIPTOR) || entries > MAX_PIECES {
                     return Err(Fault::Table(d.length));
                 }
-                table = (d.address, entries);
-                (index, indirect) = (0, true);
+                table = Some((d.address, entries));
+                index = 0;
                 continue;
             }
             if (d.flags & F_WRITE != 0) != write {
@@ -175,7 +271,7 @@ impl Ring {
             if d.length == 0 && write {
                 return Err(Fault::Empty);
             }
-            let mapped = mem.dma_slices(d.address, d.length as usize, |s| pieces.push(s));
+            let mapped = near.slices(d.address, d.length as usize, |s| pieces.push(s));
             mapped.map_err(|_| Fault::Unmapped("buffer", d.address))?;
             if d.flags & F_NEXT == 0 {
                 return Ok(head);
@@ -184,54 +280,117 @@ impl Ring {
         }
     }
 
-    /// Gives back the next chains in order, each with how many bytes were written to it.
-    /// The driver sees all of them or none.
-    pub(super) fn give_back(&mut self, mem: &Memory, chains: &[(u16, u32)]) -> Result<(), Fault> {
+    /// The next chain that was not taken yet, where it is one buffer of at least `need` bytes:
+    /// its head and the buffer. Whatever is wrong with it, [`Self::chain`] says.
+    #[inline]
+    pub(super) fn single(&mut self, mem: &Memory, need: usize) -> Option<(u16, VolatileSlice<'_, ()>)> {
+        let slot = usize::from(self.next_available & (self.size - 1));
+        let head = self.available.load(ELEMENTS + 2 * slot).ok()?;
+        let d = self.descriptor(head).ok()?;
+        if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) != F_WRITE || (d.length as usize) < need {
+            return None;
+        }
+        let near = |hot: &Hot| {
+            let at = d.address.checked_sub(hot.start)?;
+            let room = (hot.mapping.size() as u64).checked_sub(at)?;
+            (u64::from(d.length) <= room).then_some(at as usize)
+        };
+        if self.hot.as_ref().and_then(near).is_none() {
+            let (region, _) = mem.to_region_addr(GuestAddress(d.address))?;
+            self.hot = Some(Hot { start: region.start_addr().raw_value(), mapping: region.get_mmap() });
+        }
+        let hot = self.hot.as_ref()?;
+        let slice = hot.mapping.get_slice(near(hot)?, need).ok()?;
+        Some((head, slice))
+    }
+
+    #[inline]
+    fn descriptor(&self, index: u16) -> Result<Descriptor, Fault> {
+        if index >= self.size {
+            return Err(Fault::Index(index, self.size.into()));
+        }
+        let at = DESCRIPTOR * usize::from(index);
+        let table = self.descriptors.slice()?;
+        let bytes = table.get_ref::<[u8; DESCRIPTOR]>(at).map_err(|_| self.descriptors.wrong(at))?;
+        Ok(Descriptor::new(bytes.load()))
+    }
+
+    /// Gives back the next chains in order, each with how many bytes were written to it. The
+    /// driver sees them once they are published, all of them or none.
+    #[inline]
+    pub(super) fn give_back(&mut self, chains: &[(u16, u32)]) -> Result<(), Fault> {
+        let area = self.used.slice()?;
         for (n, (head, written)) in (0u16..).zip(chains) {
-            let slot = u64::from(self.next_used.wrapping_add(n) & (self.place.size - 1));
-            let at = self.place.used.wrapping_add(4 + 8 * slot);
+            let slot = usize::from(self.next_used.wrapping_add(n) & (self.size - 1));
+            let at = ELEMENTS + 8 * slot;
             let mut element = [0; 8];
             element[..4].copy_from_slice(&u32::from(*head).to_le_bytes());
             element[4..].copy_from_slice(&written.to_le_bytes());
-            mem.write_slice(&element, GuestAddress(at)).map_err(|_| Fault::Unmapped("used ring", at))?;
+            area.get_ref(at).map_err(|_| self.used.wrong(at))?.store(element);
         }
         let n = chains.len() as u16;
         self.next_available = self.next_available.wrapping_add(n);
         self.next_used = self.next_used.wrapping_add(n);
-        self.store(mem, "used ring", self.place.used.wrapping_add(2), self.next_used)
+        Ok(())
     }
 
-    /// Whether the driver wants to be told of what was given back since it was told last.
-    pub(super) fn tells(&mut self, mem: &Memory) -> Result<bool, Fault> {
-        if self.told == self.next_used {
+    /// Shows the driver what was given back.
+    #[inline]
+    pub(super) fn publish(&mut self) -> Result<(), Fault> {
+        if self.published != self.next_used {
+            self.used.store(INDEX, self.next_used)?;
+            self.published = self.next_used;
+        }
+        Ok(())
+    }
+
+    /// How many chains were given back that the driver does not see yet.
+    pub(super) fn unpublished(&self) -> u16 {
+        self.next_used.wrapping_sub(self.published)
+    }
+
+    /// Shows the driver what was given back, and whether it wants to be told of it.
+    pub(super) fn tells(&mut self) -> Result<bool, Fault> {
+        self.publish()?;
+        if self.told == self.published {
             return Ok(false);
         }
         fence(Ordering::SeqCst);
-        let old = std::mem::replace(&mut self.told, self.next_used);
+        let old = std::mem::replace(&mut self.told, self.published);
         if !self.event_idx {
-            return Ok(self.load(mem, "available ring", self.place.available)? & NO_INTERRUPT == 0);
+            return Ok(self.available.load(FLAGS)? & NO_INTERRUPT == 0);
         }
-        let at = self.place.available.wrapping_add(4 + 2 * u64::from(self.place.size));
-        let event = self.load(mem, "available ring", at)?;
-        let (new, passed) = (self.next_used, self.next_used.wrapping_sub(old));
+        let event = self.available.load(ELEMENTS + 2 * usize::from(self.size))?;
+        let (new, passed) = (self.published, self.published.wrapping_sub(old));
         Ok(new.wrapping_sub(event).wrapping_sub(1) < passed)
     }
 }
 
-fn descriptor(mem: &Memory, (table, entries): (u64, usize), index: u16) -> Result<Descriptor, Fault> {
+// Offsets in the available and in the used ring.
+const FLAGS: usize = 0;
+const INDEX: usize = 2;
+const ELEMENTS: usize = 4;
+
+impl Descriptor {
+    fn new(b: [u8; DESCRIPTOR]) -> Self {
+        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = b;
+        Self {
+            address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            length: u32::from_le_bytes([l0, l1, l2, l3]),
+            flags: u16::from_le_bytes([f0, f1]),
+            next: u16::from_le_bytes([n0, n1]),
+        }
+    }
+}
+
+fn indirect(mem: &Memory, (table, entries): (u64, usize), index: u16) -> Result<Descriptor, Fault> {
     if usize::from(index) >= entries {
         return Err(Fault::Index(index, entries));
     }
-    let at = table.wrapping_add(u64::from(index) * DESCRIPTOR);
-    let mut b = [0u8; DESCRIPTOR as usize];
+    let at = table.wrapping_add(u64::from(index) * DESCRIPTOR as u64);
+    let mut b = [0u8; DESCRIPTOR];
     mem.read_slice(&mut b, GuestAddress(at)).map_err(|_| Fault::Unmapped("descriptor table", at))?;
-    let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = b;
-    Ok(Descriptor {
-        address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
-        length: u32::from_le_bytes([l0, l1, l2, l3]),
-        flags: u16::from_le_bytes([f0, f1]),
-        next: u16::from_le_bytes([n0, n1]),
-    })
+    Ok(Descriptor::new(b))
 }
 
 #[cfg(test)]
@@ -271,10 +430,10 @@ pub(super) mod tests {
     }
 
     fn first(mem: &Memory) -> Result<usize, Fault> {
-        let ring = Ring::new(mem, PLACE, 0, false)?;
-        assert!(ring.waiting(mem)? > 0);
+        let mut ring = Ring::new(mem, PLACE, 0, false)?;
+        assert!(ring.has_more_than(0)?);
         let mut pieces = Pieces::new();
-        ring.chain(mem, 0, false, &mut pieces)?;
+        ring.chain(&Near::new(mem), 0, false, &mut pieces)?;
         Ok(pieces.iter().map(VolatileSlice::len).sum())
     }
 
@@ -318,7 +477,7 @@ pub(super) mod tests {
         );
         let mem = memory();
         mem.write_obj(9u16, GuestAddress(PLACE.available + 2)).expect("in memory");
-        assert_eq!(Ring::new(&mem, PLACE, 0, false).and_then(|r| r.waiting(&mem)), Err(Fault::Ahead(9, 8)));
+        assert_eq!(Ring::new(&mem, PLACE, 0, false).and_then(|mut r| r.has_more_than(0)), Err(Fault::Ahead(9, 8)));
         offer(&mem, &[]);
         for place in [
             Place { size: 0, ..PLACE },
@@ -333,16 +492,17 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_given_back_is_seen_at_once_and_told_as_wanted() {
+    fn what_is_given_back_is_seen_together_and_told_as_wanted() {
         let mem = memory();
         mem.write_obj(0xfffeu16, GuestAddress(PLACE.used + 2)).expect("in memory");
         let mut ring = Ring::new(&mem, PLACE, 7, true).expect("good");
         // The driver wants to hear of the second from here on.
         mem.write_obj(0xffffu16, GuestAddress(PLACE.available + 4 + 16)).expect("in memory");
-        ring.give_back(&mem, &[(1, 10)]).expect("good");
-        assert!(!ring.tells(&mem).expect("good"));
-        ring.give_back(&mem, &[(2, 20), (3, 30)]).expect("good");
-        assert!(ring.tells(&mem).expect("good") && !ring.tells(&mem).expect("good"));
+        ring.give_back(&[(1, 10)]).expect("good");
+        assert!(!ring.tells().expect("good"));
+        ring.give_back(&[(2, 20), (3, 30)]).expect("good");
+        assert_eq!((ring.unpublished(), mem.read_obj(GuestAddress(PLACE.used + 2)).ok()), (2, Some(0xffffu16)));
+        assert!(ring.tells().expect("good") && !ring.tells().expect("good"));
         assert_eq!(mem.read_obj::<u16>(GuestAddress(PLACE.used + 2)).expect("in memory"), 1);
         assert_eq!(mem.read_obj::<u32>(GuestAddress(PLACE.used + 4 + 8 * 7)).expect("in memory"), 2);
         assert_eq!(ring.base(), 10);

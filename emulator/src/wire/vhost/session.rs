@@ -4,19 +4,19 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use sfnic_device_model::dma::Memory;
+use sfnic_device_model::dma::{Memory, Near};
 use smallvec::SmallVec;
-use vm_memory::{FileOffset, GuestRegionMmap, VolatileSlice};
+use vm_memory::{FileOffset, GuestRegionMmap};
 
 use super::message::request::*;
 use super::message::{Message, quads, words};
-use super::ring::{Fault, MAX_SIZE, Pieces, Place, Ring};
+use super::ring::{Fault, MAX_SIZE, Place, Ring};
 use super::{Guest, MAX_PAIRS, Running};
 use crate::vfio_user::backing::Backing;
 use crate::vfio_user::dma::map;
 use crate::vfio_user::irq::EventFd;
-use crate::wire::LONGEST;
 use crate::wire::offload::{HEADER, Offload};
+use crate::wire::{Inlet, LONGEST, Link, Pieces, Sender};
 
 /// Feature bits (`linux/virtio_net.h`, `virtio_config.h`, `virtio_ring.h`, `vhost_types.h`).
 mod feature {
@@ -216,17 +216,11 @@ impl Session {
         false
     }
 
-    /// Takes up to `burst` frames that a pair's guest sends, and hands each to `each`. True
-    /// where there may be more; where not, the guest kicks for the next.
-    pub(super) fn take(
-        &mut self,
-        pair: usize,
-        buf: &mut [u8],
-        burst: usize,
-        each: &mut dyn FnMut(&mut [u8], Offload),
-    ) -> bool {
+    /// Hands up to `burst` frames that a pair's guest sends to a port. True where there may be
+    /// more; where not, the guest kicks for the next.
+    pub(super) fn take(&mut self, pair: usize, burst: usize, inlet: &mut dyn Inlet) -> bool {
         let Some(running) = self.from.get_mut(pair).and_then(Option::as_mut) else { return false };
-        match take(running, buf, burst, each) {
+        match take(running, burst, &self.guest.link, inlet) {
             Ok(more) => more,
             Err(fault) => {
                 let index = 2 * pair + 1;
@@ -240,55 +234,102 @@ impl Session {
     }
 }
 
-fn take(
-    r: &mut Running,
-    buf: &mut [u8],
-    burst: usize,
-    each: &mut dyn FnMut(&mut [u8], Offload),
-) -> std::result::Result<bool, Fault> {
-    let mut more = true;
-    for _ in 0..burst {
-        if r.ring.waiting(&r.mem)? == 0 && !r.ring.ask(&r.mem, 0)? {
-            more = false;
-            break;
+/// What a guest's ring sends in one burst.
+struct Taking<'r, 'm> {
+    ring: &'r mut Ring,
+    near: Near<'m>,
+    header: usize,
+    link: &'r Link,
+    /// How many frames may be taken still.
+    left: usize,
+    /// Chains that are taken and not given back yet.
+    heads: SmallVec<[(u16, u32); 64]>,
+    more: bool,
+    end: std::result::Result<(), Fault>,
+}
+
+impl<'m> Taking<'_, 'm> {
+    fn frame(&mut self, pieces: &mut Pieces<'m>) -> std::result::Result<Option<Offload>, Fault> {
+        let n = self.heads.len() as u16;
+        if self.left == 0 {
+            return Ok(None);
         }
-        let mut pieces = Pieces::new();
-        let chain = r.ring.chain(&r.mem, 0, false, &mut pieces)?;
+        if !self.ring.has_more_than(n)? && !self.ring.ask(n)? {
+            self.more = false;
+            return Ok(None);
+        }
+        let chain = self.ring.chain(&self.near, n, false, pieces)?;
         let size = pieces.iter().fold(0usize, |sum, p| sum.saturating_add(p.len()));
-        if size < r.header || size - r.header > LONGEST.min(buf.len()) {
+        if size < self.header || size - self.header > LONGEST {
             return Err(Fault::Length(size));
         }
         let mut head = [0; HEADER + 2];
-        let frame = &mut buf[..size - r.header];
-        gather(&pieces, &mut [&mut head[..r.header], frame]);
-        r.ring.give_back(&r.mem, &[(chain, 0)])?;
+        behead(pieces, &mut head[..self.header]);
+        self.left -= 1;
+        self.heads.push((chain, 0));
         let head = head.first_chunk::<HEADER>().copied().unwrap_or_default();
-        each(frame, Offload::from_bytes(head));
+        Ok(Some(Offload::from_bytes(head)))
     }
+}
+
+impl<'m> Sender<'m> for Taking<'_, 'm> {
+    fn next(&mut self, pieces: &mut Pieces<'m>) -> Option<Offload> {
+        self.end.as_ref().ok()?;
+        self.frame(pieces).unwrap_or_else(|fault| {
+            self.end = Err(fault);
+            None
+        })
+    }
+
+    fn done(&mut self) {
+        if self.end.is_ok() && !self.heads.is_empty() {
+            self.link.rx.fetch_add(self.heads.len() as u64, Relaxed);
+            self.end = self.ring.give_back(&self.heads).and_then(|()| self.ring.publish());
+            self.heads.clear();
+        }
+    }
+}
+
+fn take(r: &mut Running, burst: usize, link: &Link, inlet: &mut dyn Inlet) -> std::result::Result<bool, Fault> {
+    r.ring.be_quiet()?;
+    let mem = r.mem.clone();
+    let mut taking = Taking {
+        ring: &mut r.ring,
+        near: Near::new(&mem),
+        header: r.header,
+        link,
+        left: burst,
+        heads: SmallVec::new(),
+        more: true,
+        end: Ok(()),
+    };
+    inlet.receive_burst(&mut taking);
+    taking.done();
+    let more = taking.more;
+    taking.end?;
     r.tell()?;
     Ok(more)
 }
 
-/// Copies pieces one after the other into parts one after the other.
-fn gather(pieces: &[VolatileSlice<'_, ()>], parts: &mut [&mut [u8]]) {
-    let mut parts = parts.iter_mut();
-    let mut at = 0;
-    let mut part = parts.next();
-    for piece in pieces {
-        let mut piece = *piece;
-        while !piece.is_empty() {
-            let Some(room) = part.as_mut() else { return };
-            let n = piece.copy_to(&mut room[at..]);
-            at += n;
-            if at == room.len() {
-                (part, at) = (parts.next(), 0);
+/// Takes the first bytes off pieces. There have to be as many.
+#[inline]
+fn behead(pieces: &mut Pieces<'_>, mut head: &mut [u8]) {
+    let mut whole = 0;
+    for piece in pieces.iter_mut() {
+        let n = piece.copy_to(head);
+        head = &mut head[n..];
+        if n < piece.len() {
+            if let Ok(rest) = piece.offset(n) {
+                *piece = rest;
             }
-            match piece.offset(n) {
-                Ok(rest) => piece = rest,
-                Err(_) => return,
-            }
+            break;
+        }
+        whole += 1;
+        if head.is_empty() {
+            break;
         }
     }
+    pieces.drain(..whole);
 }
 
 impl Drop for Session {
@@ -396,6 +437,14 @@ impl Session {
         let mut windows = vec![];
         for (region, fd) in table.get(8..).unwrap_or_default().chunks(32).zip(fds) {
             let [guest, size, user, offset] = quads(region);
+            if user.checked_add(size).is_none() {
+                return Err(format!(
+                    "guest memory {guest:#x}+{size:#x}: at {user:#x} of the front end, which overflows"
+                ));
+            }
+            if windows.iter().any(|w: &Window| user < w.user + w.size && w.user < user + size) {
+                return Err(format!("guest memory {guest:#x}+{size:#x}: overlaps another region in the front end"));
+            }
             let memory: std::result::Result<GuestRegionMmap, _> = self
                 .backing
                 .admit(fd, offset, size, true)
