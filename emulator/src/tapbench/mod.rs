@@ -70,6 +70,12 @@ pub struct TapBenchArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(0..=8))]
     pub workers: u32,
 
+    /// Who sends and receives in the guest: our NIC's physical function, or an SF of it. The
+    /// SF's representor is then on a bridge with the uplink's, which the driver has the device
+    /// do; how many of the frames the guest's kernel passed on all the same is told.
+    #[arg(long, value_name = "pf|sf", default_value = "pf")]
+    pub from: Source,
+
     /// Our NIC has striding receive queues, and joins TCP segments (LRO) in them.
     #[arg(long)]
     pub lro: bool,
@@ -90,6 +96,16 @@ pub struct TapBenchArgs {
     /// Where the kit is.
     #[arg(skip)]
     pub kit: KitOptions,
+}
+
+/// Who sends and receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The physical function.
+    Pf,
+    /// A sub-function behind its eswitch.
+    Sf,
 }
 
 /// A NIC to measure.
@@ -127,6 +143,8 @@ struct PlanNic {
     guest: Ipv4Addr,
     /// Whether to switch LRO on.
     lro: bool,
+    /// Whether to make a sub-function, and measure that.
+    sf: bool,
 }
 
 /// Addresses of the host's and the guest's end of a network of RFC 2544.
@@ -174,6 +192,7 @@ pub fn measure(args: &TapBenchArgs) -> Result<Report> {
         kernel: kit.release().to_owned(),
         qemu: kit.qemu().version.to_string(),
         cpus: args.cpus,
+        from: args.from,
         lro: args.lro,
         caps: args.cap.clone(),
         seconds: args.seconds.into(),
@@ -202,7 +221,14 @@ fn guest(args: &TapBenchArgs, profile: Profile, kit: &Kit) -> Result<String> {
         let (host, guest) = addresses(i);
         interface::set_address(c.tap, host, PREFIX)?;
         peers.push(host::Peer::start(c.name, host, args.kit.quiet)?);
-        nics.push(PlanNic { name: c.name, driver: c.driver, host, guest, lro: i == 0 && args.lro });
+        nics.push(PlanNic {
+            name: c.name,
+            driver: c.driver,
+            host,
+            guest,
+            lro: i == 0 && args.lro,
+            sf: i == 0 && args.from == Source::Sf,
+        });
     }
     let plan = Plan { nics, seconds: args.seconds, repeat: args.repeat, pings: PINGS, sizes: &args.sizes };
     let transfers = CANDIDATES.len() as u32 * 2 * args.repeat * args.sizes.len() as u32;
