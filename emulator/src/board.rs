@@ -90,6 +90,24 @@ pub struct BoardConfig {
     pub slices: Vec<SliceConfig>,
 }
 
+impl BoardConfig {
+    /// A device without cards, of this profile, with one worker.
+    pub fn new(profile: Profile) -> Self {
+        Self {
+            profile,
+            cards: vec![],
+            wires: vec![],
+            impair: vec![],
+            switches: vec![],
+            workers: 1,
+            doorbells: DoorbellMode::default(),
+            noise: None,
+            faults: vec![],
+            slices: vec![],
+        }
+    }
+}
+
 /// A running device.
 pub struct Board {
     /// The chip.
