@@ -48,6 +48,10 @@ pub struct Suite {
     pub with: Vec<String>,
     /// Capabilities that differ from the profile's.
     pub caps: Vec<String>,
+    /// Doorbells are polled.
+    pub poll: bool,
+    /// What the ports are connected to, as a configuration has it; a cable where it is empty.
+    pub wires: String,
     /// More options for QEMU.
     pub qemu: Vec<String>,
     /// Variables for the script.
@@ -197,6 +201,10 @@ struct Row {
     #[serde(default)]
     caps: Vec<String>,
     #[serde(default)]
+    poll: bool,
+    #[serde(default)]
+    wires: String,
+    #[serde(default)]
     qemu: Vec<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
@@ -258,6 +266,8 @@ fn parse(text: &str) -> Result<Vec<Suite>, TableError> {
             matrix_only: row.matrix_only,
             with: row.with,
             caps: row.caps,
+            poll: row.poll,
+            wires: row.wires,
             qemu: row.qemu,
             env: row.env,
             alone: row.alone,

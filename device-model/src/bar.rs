@@ -20,7 +20,7 @@ use crate::unmodelled::Access;
 use crate::work::Job;
 
 /// Bytes of a UAR page.
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 /// First page of a window that can be a UAR: behind the init segment, and in
 /// BAR 0 behind the MSI-X table and pending bits.
 pub const FIRST_UAR: u32 = 4;
@@ -68,6 +68,32 @@ impl Card {
             }
             _ => None,
         }
+    }
+
+    /// Where a function's window lies: the BAR, and the offset in it.
+    pub(crate) fn window(&self, function: u16) -> Option<(u8, u64)> {
+        if function == PF {
+            return Some((0, 0));
+        }
+        let index = function.checked_sub(self.config.sf_base).filter(|i| *i < self.config.max_sfs)?;
+        Some((2, u64::from(index) << self.config.log_sf_window))
+    }
+
+    /// The parts of a BAR that are UAR pages, as offset and length in bytes.
+    pub fn uar_areas(&self, bar: u8) -> Vec<(u64, u64)> {
+        let first = u64::from(FIRST_UAR) * PAGE;
+        let functions = std::iter::once(PF).chain((0..self.config.max_sfs).map(|i| self.config.sf_base + i));
+        let windows = functions.filter_map(|f| self.window(f).filter(|(b, _)| *b == bar).map(|(_, at)| (f, at)));
+        let area = |(f, at)| {
+            (at + first, u64::from(self.uar_limit(if f == PF { FunctionKind::Pf } else { FunctionKind::Sf })) * PAGE)
+        };
+        windows.map(area).filter(|(_, len)| *len > 0).collect()
+    }
+
+    /// Whether nobody is told of a function's doorbells: workers look for them. Those of
+    /// another guest's device come one by one always.
+    pub(crate) fn is_polled(&self, kind: FunctionKind) -> bool {
+        self.config.doorbells.is_some() && matches!(kind, FunctionKind::Pf | FunctionKind::Sf)
     }
 
     /// How many UAR pages the window of a function has room for.

@@ -73,7 +73,9 @@ fn run_slot(nic: &Nic, card: &Card, ctl: &mut Control, fid: u16, slot: u32, held
         Some(CommandFate::Lost) => return,
         Some(CommandFate::Delayed(ns)) => {
             let due = nic.clock.now_ns().saturating_add(ns);
-            return nic.later.put(due, Deed::Command { card: card.index, function: fid, slot, queue });
+            // Where there is no room it is lost.
+            let _ = nic.later.put(due, Deed::Command { card: card.index, function: fid, slot, queue });
+            return;
         }
     }
     let (mut input, mut output) = (vec![], vec![]);

@@ -20,6 +20,9 @@ use crate::world::Waker;
 /// for a command that is held up as often as it likes.
 const MOST: usize = 1 << 16;
 
+/// Most bytes of frames that wait.
+const MOST_BYTES: usize = 256 << 20;
+
 /// Something to do.
 #[derive(Debug)]
 pub(crate) enum Deed {
@@ -75,7 +78,15 @@ impl Ord for Entry {
 #[derive(Default)]
 struct Heap {
     seq: u64,
+    /// Of the frames among them.
+    bytes: usize,
     entries: BinaryHeap<Entry>,
+}
+
+impl Deed {
+    fn bytes(&self) -> usize {
+        if let Deed::Frame { bytes, .. } = self { bytes.len() } else { 0 }
+    }
 }
 
 /// What is to be done later.
@@ -97,20 +108,26 @@ impl Later {
         let _ = self.waker.set(waker);
     }
 
-    /// Something is to be done at a time of the clock.
-    pub(crate) fn put(&self, due: u64, deed: Deed) {
-        {
+    /// Something is to be done at a time of the clock; false where there is no room for it.
+    pub(crate) fn put(&self, due: u64, deed: Deed) -> bool {
+        let earliest = {
             let mut heap = self.heap.lock();
-            if heap.entries.len() >= MOST && !matches!(deed, Deed::Flap { .. } | Deed::Send(_)) {
-                return;
+            let full = heap.entries.len() >= MOST && !matches!(deed, Deed::Flap { .. } | Deed::Send(_));
+            if full || heap.bytes.saturating_add(deed.bytes()) > MOST_BYTES && deed.bytes() > 0 {
+                return false;
             }
             heap.seq += 1;
+            heap.bytes += deed.bytes();
+            let earliest = heap.entries.peek().is_none_or(|e| due < e.due);
             let seq = heap.seq;
             heap.entries.push(Entry { due, seq, deed });
-        }
-        if let Some(waker) = self.waker.get() {
+            earliest
+        };
+        // Who waits for an earlier one finds this one then.
+        if let Some(waker) = self.waker.get().filter(|_| earliest) {
             waker.wake();
         }
+        true
     }
 
     /// The next deed that is due, or when there is one.
@@ -119,7 +136,11 @@ impl Later {
         match heap.entries.peek() {
             None => Err(None),
             Some(e) if e.due > now => Err(Some(e.due)),
-            Some(_) => heap.entries.pop().map(|e| e.deed).ok_or(None),
+            Some(_) => {
+                let deed = heap.entries.pop().map(|e| e.deed).ok_or(None)?;
+                heap.bytes = heap.bytes.saturating_sub(deed.bytes());
+                Ok(deed)
+            }
         }
     }
 }

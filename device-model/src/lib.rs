@@ -22,6 +22,7 @@ pub mod listen;
 pub mod nic;
 pub mod packet;
 pub mod pci;
+pub mod poll;
 pub mod queue;
 pub mod slice;
 pub mod steering;

@@ -9,6 +9,7 @@ use sfnic_firmware_cmds::layouts::{CmdHcaCap, ESwitchCap};
 use sfnic_firmware_cmds::profile::Profile;
 
 use crate::capture::Capture;
+use crate::cmd::regs::LinkModes;
 use crate::control::caps::Caps;
 use crate::control::function::{CommandStats, Function, FunctionKind};
 use crate::control::iseg::Iseg;
@@ -35,7 +36,7 @@ use crate::steering::{Counters, Limits, Steering};
 use crate::trace::{Noise, Recorder, Trace};
 use crate::unmodelled::Unmodelled;
 use crate::work::WorkQueue;
-use crate::world::{Clock, Waker};
+use crate::world::{Clock, Doorbells, Waker};
 
 /// Who manages the eswitch of a card, and with it the sub-functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -69,6 +70,12 @@ pub struct CardConfig {
     pub far: Far,
     /// Who manages the eswitch.
     pub manager: Manager,
+    /// The UAR pages, where they are plain memory that workers look at; else each write to
+    /// one comes by [`Nic::bar_write`].
+    pub doorbells: Option<Arc<dyn Doorbells>>,
+    /// The fastest that the port's link can be, in Gb/s: 10, 25, 40, 50 or 100. It is what
+    /// drivers are told; [`Nic::impair`] makes a wire slow.
+    pub speed: u32,
     /// Most slices that are devices of other guests, where the host does not manage the
     /// eswitch; where it does they are SFs of its own, by their numbers.
     pub max_guest_slices: u16,
@@ -84,6 +91,8 @@ impl Default for CardConfig {
             sf_base: 0x8000,
             far: Far::None,
             manager: Manager::Host,
+            doorbells: None,
+            speed: 100,
             max_guest_slices: 32,
         }
     }
@@ -422,6 +431,9 @@ impl CardConfig {
         }
         if self.sf_base < 0x100 || self.sf_base > 0xf000 {
             return Err(format!("sf_base = {:#x} (allowed: 0x100 to 0xf000)", self.sf_base));
+        }
+        if LinkModes::up_to(self.speed).is_empty() {
+            return Err(format!("speed = {} (allowed: 10, 25, 40, 50 or 100)", self.speed));
         }
         if self.mac == [0; 6] || self.mac[0] & 1 != 0 {
             return Err("mac must be a unicast address".to_owned());

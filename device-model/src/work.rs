@@ -63,7 +63,7 @@ impl Nic {
         let allowance = match rate.allowance(|| self.clock.now_ns()) {
             Ok(bytes) => bytes,
             Err(due) => {
-                self.later.put(due, Deed::Send(job));
+                let _ = self.later.put(due, Deed::Send(job)); // there is room for it always
                 return true;
             }
         };

@@ -21,6 +21,14 @@ pub trait Waker: Send + Sync {
     fn wake(&self);
 }
 
+/// UAR pages that are plain memory: drivers write their doorbells there, and nobody is told.
+pub trait Doorbells: Send + Sync + std::fmt::Debug {
+    /// Takes the 8 bytes at an offset of a BAR, as the driver wrote them, in one piece, and
+    /// leaves zeros. Zeros where nothing was written since, or no such page is. What the
+    /// driver wrote to its memory before is seen afterwards.
+    fn take(&self, bar: u8, offset: u64) -> [u8; 8];
+}
+
 /// The far end of a physical port.
 pub trait Wire: Send + Sync {
     /// Takes a frame that leaves the port: the pieces of guest memory and

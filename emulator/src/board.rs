@@ -9,19 +9,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use parking_lot::{Condvar, Mutex};
+use sfnic_device_model::capture::Way;
+use sfnic_device_model::fabric::impair::Impairment;
 use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::faults::Fault;
 use sfnic_device_model::nic::{BAR0_SIZE, Card, CardConfig, Manager, Nic};
 use sfnic_device_model::pci::Effect;
-use sfnic_device_model::world::{Clock, Interrupts, Waker};
+use sfnic_device_model::poll::Watch;
+use sfnic_device_model::world::{Clock, Doorbells, Interrupts, Waker};
 use sfnic_firmware_cmds::profile::Profile;
 
 use crate::capture::Captures;
-use crate::config::SliceConfig;
+use crate::config::{SliceConfig, SwitchConfig};
 use crate::offers::Offers;
-use crate::vfio_user::{DmaMap, PciDevice, Server, StopHandle};
+use crate::uar::UarFile;
+use crate::vfio_user::{BarMapping, DmaMap, MmapArea, PciDevice, Server, StopHandle};
 use crate::wire::datagram::Ends;
 use crate::wire::pcap::Replay;
+use crate::wire::switch::Switch;
 use crate::wire::vhost::Meeting;
 use crate::wire::{self, Link, PortInlet, Wire, WirePort};
 
@@ -42,10 +47,21 @@ pub enum WireKind {
     Stream(Meeting),
     /// A capture file as a link partner.
     Replay(Replay),
+    /// A switch of the configuration, by name.
+    Switch(String),
     /// Nothing.
     None,
 }
 
+/// How a driver's doorbells come to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DoorbellMode {
+    /// Each is a message of QEMU's.
+    #[default]
+    Trap,
+    /// Drivers write to memory that workers look at, also while nothing happens.
+    Poll,
+}
 /// Numbers of threads that move frames are below this: those have a cache of flows.
 const MOST_WORKERS: usize = 16;
 
@@ -58,8 +74,14 @@ pub struct BoardConfig {
     pub cards: Vec<CardConfig>,
     /// What each physical function's port is connected to.
     pub wires: Vec<WireKind>,
+    /// What each of them does to frames that come in, and to those that go out.
+    pub impair: Vec<[Impairment; 2]>,
+    /// The switches that are named there.
+    pub switches: Vec<SwitchConfig>,
     /// Worker threads; with none the endpoint threads do the work.
     pub workers: usize,
+    /// How doorbells come.
+    pub doorbells: DoorbellMode,
     /// Fills what means nothing with noise from this seed.
     pub noise: Option<u64>,
     /// What it does wrong on purpose, from the beginning.
@@ -68,14 +90,35 @@ pub struct BoardConfig {
     pub slices: Vec<SliceConfig>,
 }
 
+impl BoardConfig {
+    /// A device without cards, of this profile, with one worker.
+    pub fn new(profile: Profile) -> Self {
+        Self {
+            profile,
+            cards: vec![],
+            wires: vec![],
+            impair: vec![],
+            switches: vec![],
+            workers: 1,
+            doorbells: DoorbellMode::default(),
+            noise: None,
+            faults: vec![],
+            slices: vec![],
+        }
+    }
+}
+
 /// A running device.
 pub struct Board {
     /// The chip.
     pub nic: Arc<Nic>,
     /// Frames that are written to files.
-    pub captures: Captures,
+    pub captures: Arc<Captures>,
     /// The wires that leave the device, with the ports that they are at.
     pub wires: Vec<(usize, Arc<Link>)>,
+    uars: Vec<Option<Arc<UarFile>>>,
+    /// Switches that its ports are at.
+    pub switches: Vec<Arc<Switch>>,
     bell: Arc<Bell>,
     due: Arc<Bell>,
     stop: StopHandle,
@@ -147,6 +190,7 @@ impl Board {
         bell.silent.store(c.workers == 0, Ordering::Relaxed);
         let mut cards = c.cards;
         let mut outside: Vec<(usize, Wire)> = vec![];
+        let switches: Vec<Arc<Switch>> = c.switches.iter().map(|s| Switch::new(&s.name, s.ageing)).collect();
         let count = cards.len();
         for (i, (card, wire)) in cards.iter_mut().zip(&c.wires).enumerate() {
             card.far = match wire {
@@ -155,17 +199,29 @@ impl Board {
                 WireKind::Cable if count == 2 => Far::Port(1 - i),
                 WireKind::Cable => anyhow::bail!("a cable joins two ports; there are {count}"),
                 outside_wire => {
-                    let wire = open(outside_wire).with_context(|| format!("port {i}"))?;
+                    let wire = open(outside_wire, i, &switches).with_context(|| format!("port {i}"))?;
                     let port = WirePort::new(wire.outlet.clone(), wire.link.clone());
                     outside.push((i, wire));
                     Far::Outside(Arc::new(port))
                 }
             };
         }
+        let polls = c.doorbells == DoorbellMode::Poll;
+        anyhow::ensure!(!polls || c.workers > 0, "doorbells that are polled need a worker that polls them");
+        let mut uars = vec![];
+        for card in &mut cards {
+            let uar = if polls { Some(Arc::new(UarFile::new(card)?)) } else { None };
+            card.doorbells = uar.clone().map(|uar| uar as Arc<dyn Doorbells>);
+            uars.push(uar);
+        }
         let nic = Nic::new(c.profile, cards, Arc::new(SinceStart(Instant::now())), bell.clone());
         nic.flows.changes.provide();
         if let Some(seed) = c.noise {
             nic.noise.start(seed);
+        }
+        for (card, [inward, outward]) in nic.cards.iter().zip(&c.impair) {
+            nic.impair(card, Way::In, *inward);
+            nic.impair(card, Way::Out, *outward);
         }
         nic.update_links();
         for fault in c.faults {
@@ -174,11 +230,20 @@ impl Board {
         }
         let stop = StopHandle::new().context("cannot create the stop handle")?;
         let wires = outside.iter().map(|(i, wire)| (*i, wire.link.clone())).collect();
-        let captures = Captures::new(&nic);
+        let mut further = vec![];
+        for (switch, config) in switches.iter().zip(&c.switches) {
+            for kind in &config.wires {
+                let wire = open(kind, 0, &[]).with_context(|| format!("switch {}", config.name))?;
+                further.push((switch.wire_port(&wire), wire.driver));
+            }
+        }
+        let captures = Arc::new(Captures::new(&nic));
         let board = Self {
             nic,
             captures,
             wires,
+            uars,
+            switches,
             bell,
             due: Arc::default(),
             stop,
@@ -192,7 +257,10 @@ impl Board {
         board.spawn("later".to_owned(), move || keep_time(&nic, &due, number, inline))?;
         for n in 0..c.workers {
             let (nic, bell) = (board.nic.clone(), board.bell.clone());
-            board.spawn(format!("worker-{n}"), move || work(&nic, &bell, n))?;
+            board.spawn(format!("worker-{n}"), move || match c.doorbells {
+                DoorbellMode::Trap => work(&nic, &bell, n),
+                DoorbellMode::Poll => poll(&nic, &bell, n, c.workers),
+            })?;
         }
         for (i, wire) in outside {
             let mut inlet = PortInlet::new(board.nic.clone(), i, c.workers + 1 + i);
@@ -204,6 +272,11 @@ impl Board {
                     bell.done.load(Ordering::Relaxed)
                 });
             })?;
+        }
+        for (n, (mut inlet, driver)) in further.into_iter().enumerate() {
+            let bell = board.bell.clone();
+            board
+                .spawn(format!("switch-{n}"), move || driver.run(&mut inlet, &|| bell.done.load(Ordering::Relaxed)))?;
         }
         Ok(board)
     }
@@ -220,7 +293,9 @@ impl Board {
     pub fn serve(&self, sockets: &[PathBuf]) -> anyhow::Result<()> {
         for (i, path) in sockets.iter().enumerate().take(self.nic.cards.len()) {
             let server = Server::bind(path)?;
-            let endpoint = Arc::new(Endpoint { nic: self.nic.clone(), card: i, inline: self.inline, worker: i });
+            let uars = self.uars.get(i).cloned().flatten();
+            let nic = self.nic.clone();
+            let endpoint = Arc::new(Endpoint { nic, card: i, inline: self.inline, worker: i, uars });
             let stop = self.stop.clone();
             self.spawn(format!("pf{i}"), move || {
                 if let Err(e) = server.serve(endpoint, &stop) {
@@ -277,14 +352,19 @@ impl Drop for Board {
     }
 }
 
-/// Opens what a port is connected to outside of the device.
-fn open(kind: &WireKind) -> anyhow::Result<Wire> {
+/// Opens what port `number` is connected to outside of the device.
+fn open(kind: &WireKind, number: usize, switches: &[Arc<Switch>]) -> anyhow::Result<Wire> {
     Ok(match kind {
         WireKind::Tap(name) => wire::open_tap(name)?,
         WireKind::Vhost(meeting) => wire::open_vhost(meeting.clone())?,
         WireKind::Datagram(ends) => wire::datagram::open_datagram(ends).with_context(|| format!("{ends:?}"))?,
         WireKind::Stream(meeting) => wire::stream::open_stream(meeting.clone())?,
         WireKind::Replay(replay) => wire::pcap::open_replay(replay.clone())?,
+        WireKind::Switch(name) => {
+            let switch =
+                switches.iter().find(|s| s.name() == name).with_context(|| format!("there is no switch {name}"))?;
+            switch.device_port(format!("p{number}"))
+        }
         WireKind::Cable | WireKind::Loopback | WireKind::None => anyhow::bail!("no wire leaves the device there"),
     })
 }
@@ -297,6 +377,31 @@ fn work(nic: &Nic, bell: &Bell, number: usize) {
             if !nic.work.is_empty() {
                 bell.wait.notify_one();
             }
+        }
+    }
+}
+
+/// The shortest and the longest time between two looks at doorbells that nobody is told of.
+const LOOKS: (Duration, Duration) = (Duration::from_micros(20), Duration::from_micros(500));
+
+/// As [`work`], looking at doorbells that nobody is told of: the longer nothing came, the
+/// less often.
+fn poll(nic: &Nic, bell: &Bell, number: usize, workers: usize) {
+    let mut watch = Watch::default();
+    let mut last = Instant::now();
+    while !bell.done.load(Ordering::Relaxed) {
+        let mut busy = nic.look_at_doorbells(&mut watch, number, workers);
+        while nic.run(number) {
+            busy = true;
+            if !nic.work.is_empty() {
+                bell.wait.notify_one();
+            }
+        }
+        if busy {
+            last = Instant::now();
+        } else {
+            let (least, most) = LOOKS;
+            bell.wait_at_most((last.elapsed() / 16).clamp(least, most));
         }
     }
 }
@@ -320,6 +425,8 @@ struct Endpoint {
     card: usize,
     inline: bool,
     worker: usize,
+    /// UAR pages that the guest maps.
+    uars: Option<Arc<UarFile>>,
 }
 
 impl Endpoint {
@@ -361,6 +468,14 @@ impl PciDevice for Endpoint {
             2 => self.card().config.bar2_size(),
             _ => 0,
         }
+    }
+
+    fn bar_mapping(&self, bar: u8) -> Option<BarMapping> {
+        let (fd, offset) = self.uars.as_ref()?.bar(bar)?;
+        let areas = self.card().uar_areas(bar).into_iter().map(|(offset, size)| MmapArea { offset, size });
+        let areas: Vec<MmapArea> = areas.collect();
+        // None would mean all of the BAR.
+        (!areas.is_empty()).then_some(BarMapping { fd, offset, areas })
     }
 
     fn msix_vectors(&self) -> u16 {

@@ -7,6 +7,7 @@
 //! eswitch = "host"            # who manages it: "host", "embedded" (sfnic ctl), or "none"
 //! handle = "pci/0000:06:00.0" # the device's name for sfnic ctl
 //! faults = ["fail CREATE_CQ nth=3"]  # see `sfnic ctl fault add --help`
+//! capture = ["all.pcapng,port=uplink0"]  # as --capture
 //! noise = 7                   # fill bits that mean nothing with noise from this seed
 //!
 //! [[pf]]                      # one section a physical function, 1 to 4; two by default
@@ -16,6 +17,13 @@
 //! sf_window = "256K"          # or log_sf_window = 18
 //! sf_base = 0x8000            # function id of the first SF
 //! wire = "cable"              # see [`WIRES`]
+//! speed = "25G"               # what drivers are told: 10G, 25G, 40G, 50G or 100G
+//! impair = "delay=5ms loss=0.01"  # what the wire does to frames; or { in = "…", out = "…" }
+//!
+//! [[switch]]                  # of a wire = "switch:lan"; only where it is to have more
+//! name = "lan"
+//! wires = ["tap:lan0"]        # further ports
+//! ageing = 300                # seconds that it remembers a silent station
 //!
 //! [[slice]]                   # a slice that is there from the beginning
 //! flavour = "passthrough"     # a virtual function of another guest, "virtio", or "pcisf"
@@ -33,20 +41,24 @@
 
 mod mac;
 mod slice;
+mod wires;
 
 use std::path::Path;
 
+use sfnic_device_model::fabric::impair::Impairment;
 use sfnic_device_model::faults::Fault;
 use sfnic_device_model::nic::{CardConfig, Manager};
 use sfnic_device_model::pci::MSIX_MAX;
 use sfnic_firmware_cmds::profile::{Profile, ProfileError};
 use toml::{Table, Value};
 
-use crate::board::{BoardConfig, WireKind};
+use crate::board::{BoardConfig, DoorbellMode, WireKind};
 use crate::control::DEFAULT_HANDLE;
-use crate::wire::spec;
+pub use crate::wire::spec::WIRES;
 use mac::Mac;
 pub use slice::{SliceConfig, socket_name};
+use wires::Port;
+pub use wires::SwitchConfig;
 
 /// The profile that is used when none is named.
 pub const DEFAULT_PROFILE: &str = "connectx6dx";
@@ -62,14 +74,22 @@ const LOG_WINDOW: (i64, i64) = (14, 24);
 const SF_BASE: (i64, i64) = (0x100, 0xf000);
 /// Most SFs of a physical function.
 const MAX_SFS: i64 = 256;
-/// What a port may be connected to.
-pub const WIRES: &str = "\"cable\", \"loopback\", \"tap:NAME\", \"vhost-user:PATH[,client]\", \"stream:PATH[,client]\", \
-     \"unix:PATH,PEER\", \"udp:HOST:PORT,PEER:PORT\", \"pcap:FILE[,record=FILE][,speed=max][,times=N]\" or \"none\"";
-/// Longest name of a network interface in bytes (`IFNAMSIZ` less its NUL).
-const MAX_INTERFACE_NAME: usize = 15;
-
-const TOP_KEYS: &[&str] = &["profile", "caps", "workers", "eswitch", "handle", "noise", "faults", "pf", "slice"];
-const PF_KEYS: &[&str] = &["mac", "vectors", "max_sfs", "log_sf_window", "sf_window", "sf_base", "wire"];
+const TOP_KEYS: &[&str] = &[
+    "profile",
+    "caps",
+    "workers",
+    "doorbells",
+    "eswitch",
+    "handle",
+    "noise",
+    "faults",
+    "capture",
+    "switch",
+    "pf",
+    "slice",
+];
+const PF_KEYS: &[&str] =
+    &["mac", "vectors", "max_sfs", "log_sf_window", "sf_window", "sf_base", "wire", "speed", "impair"];
 
 /// A device.
 #[derive(Debug, Clone)]
@@ -78,12 +98,18 @@ pub struct Config {
     pub profile: Profile,
     /// Threads that move frames (0: the threads that serve the sockets do it).
     pub workers: usize,
+    /// How doorbells come; polled ones need a worker.
+    pub doorbells: DoorbellMode,
     /// The device's name for `sfnic ctl`.
     pub handle: String,
     /// Fills bits that mean nothing with noise from this seed.
     pub noise: Option<u64>,
     /// What it does wrong on purpose, from the beginning.
     pub faults: Vec<Fault>,
+    /// What is captured, from the beginning.
+    pub captures: Vec<crate::capture::Spec>,
+    /// Switches that ports are at.
+    pub switches: Vec<SwitchConfig>,
     /// Physical functions, by number.
     pub pfs: Vec<PfConfig>,
     /// Slices that are there from the beginning.
@@ -97,6 +123,8 @@ pub struct PfConfig {
     pub card: CardConfig,
     /// What its port is connected to.
     pub wire: WireKind,
+    /// What that does to frames that come in, and to those that go out.
+    pub impair: [Impairment; 2],
 }
 
 /// Why a configuration cannot be used: one line.
@@ -133,12 +161,16 @@ impl Config {
 
     /// What the device is built from.
     pub fn into_board(self) -> BoardConfig {
+        let impair = self.pfs.iter().map(|pf| pf.impair).collect();
         let (cards, wires) = self.pfs.into_iter().map(|pf| (pf.card, pf.wire)).unzip();
         BoardConfig {
             profile: self.profile,
             cards,
             wires,
+            impair,
+            switches: self.switches,
             workers: self.workers,
+            doorbells: self.doorbells,
             noise: self.noise,
             faults: self.faults,
             slices: self.slices,
@@ -196,6 +228,12 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
         profile.set(cap).map_err(|why| format!("caps[{n}]: {why}"))?;
     }
     let workers = top.number("workers", (0, MAX_WORKERS))?.unwrap_or(1);
+    let doorbells = match top.text("doorbells", "\"trap\" or \"poll\"")? {
+        None => DoorbellMode::default(),
+        Some(word) => {
+            word.parse().and_then(|mode| doorbells_of(mode, workers > 0)).map_err(|why| format!("doorbells: {why}"))?
+        }
+    };
     let manager = top.manager()?;
     let handle = top.handle()?;
     let noise = top.number("noise", (0, i64::MAX))?.map(|n| n as u64);
@@ -215,9 +253,11 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
     let mut wires = Vec::new();
     for (index, section) in sections.iter().enumerate() {
         section.only(PF_KEYS)?;
-        wires.push(section.wire()?);
-        let card = CardConfig { manager, ..section.card(index)? };
-        pfs.push(PfConfig { card, wire: WireKind::None });
+        let port = Port::read(section)?;
+        wires.push(port.wire);
+        let card = section.card(index)?;
+        let card = CardConfig { manager, speed: port.speed.unwrap_or(card.speed), ..card };
+        pfs.push(PfConfig { card, wire: WireKind::None, impair: port.impair });
     }
     // A cable is what two ports get when nobody says otherwise.
     let pair = wires.len() == 2 && wires.iter().all(|w| matches!(w, None | Some(WireKind::Cable)));
@@ -228,12 +268,47 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
         pf.wire = wire.unwrap_or(if pair { WireKind::Cable } else { WireKind::None });
     }
     distinct(&pfs)?;
+    let switches = wires::switches(table, &pfs)?;
+    let captures = wires::captures(&top)?;
     if let Some((n, pf)) = faults.iter().enumerate().find_map(|(n, f)| Some((n, f.pf.filter(|pf| *pf >= pfs.len())?))) {
         return Err(format!("faults[{n}]: pf = \"{pf}\": allowed is 0 to {}", pfs.len().saturating_sub(1)));
     }
     let slices = slices(table, &pfs, base)?;
-    let workers = usize::try_from(workers).unwrap_or_default();
-    Ok(Config { profile, workers, handle, noise, faults, pfs, slices })
+    Ok(Config {
+        profile,
+        workers: usize::try_from(workers).unwrap_or_default(),
+        doorbells,
+        handle,
+        noise,
+        faults,
+        captures,
+        switches,
+        pfs,
+        slices,
+    })
+}
+
+/// Doorbells as they are wanted.
+///
+/// # Errors
+/// Nobody would poll them.
+pub fn doorbells_of(mode: DoorbellMode, workers: bool) -> Result<DoorbellMode, String> {
+    match mode {
+        DoorbellMode::Poll if !workers => Err("poll: allowed with workers = 1 or more, which do it".to_owned()),
+        mode => Ok(mode),
+    }
+}
+
+impl std::str::FromStr for DoorbellMode {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "trap" => Ok(Self::Trap),
+            "poll" => Ok(Self::Poll),
+            other => Err(format!("{other:?}: allowed is trap or poll")),
+        }
+    }
 }
 
 /// Slices that are there from the beginning.
@@ -258,7 +333,8 @@ fn distinct(pfs: &[PfConfig]) -> Parsed<()> {
                     "pf[{index}].mac = \"{mac}\": allowed is an address that pf[{other}] does not have"
                 ));
             }
-            let outside = !matches!(pf.wire, WireKind::Cable | WireKind::Loopback | WireKind::None);
+            let outside =
+                !matches!(pf.wire, WireKind::Cable | WireKind::Loopback | WireKind::Switch(_) | WireKind::None);
             if outside && pf.wire == earlier.wire {
                 return Err(format!("pf[{index}].wire: allowed is a wire that pf[{other}] does not have"));
             }
@@ -310,7 +386,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list of texts.
-    fn texts(&self, key: &str, allowed: &str) -> Parsed<Vec<&'a str>> {
+    pub(crate) fn texts(&self, key: &str, allowed: &str) -> Parsed<Vec<&'a str>> {
         let Some(value) = self.table.get(key) else { return Ok(vec![]) };
         let texts = value.as_array().and_then(|list| list.iter().map(Value::as_str).collect());
         texts.ok_or_else(|| refuse(&self.key(key), value, allowed))
@@ -375,36 +451,6 @@ impl<'a> Section<'a> {
         let fits = bytes.filter(|n| (log.0..=log.1).contains(&i64::from(*n)));
         fits.map(Some).ok_or_else(|| format!("{} = {text:?}: allowed is {allowed}", self.key("sf_window")))
     }
-
-    fn wire(&self) -> Parsed<Option<WireKind>> {
-        let Some(text) = self.text("wire", WIRES)? else { return Ok(None) };
-        let wrong = |allowed: &str| format!("{} = {text:?}: allowed is {allowed}", self.key("wire"));
-        Ok(Some(match text {
-            "cable" => WireKind::Cable,
-            "loopback" => WireKind::Loopback,
-            "none" => WireKind::None,
-            _ => match text.split_once(':') {
-                Some(("tap", name)) if is_interface(name) => WireKind::Tap(name.to_owned()),
-                Some(("tap", _)) => {
-                    return Err(wrong(&format!("\"tap:\" and an interface of 1 to {MAX_INTERFACE_NAME} characters")));
-                }
-                Some(("vhost-user", rest)) => WireKind::Vhost(spec::meeting(rest).map_err(|e| wrong(&e))?),
-                Some(("stream", rest)) => WireKind::Stream(spec::meeting(rest).map_err(|e| wrong(&e))?),
-                Some(("unix", rest)) => WireKind::Datagram(spec::unix(rest).map_err(|e| wrong(&e))?),
-                Some(("udp", rest)) => WireKind::Datagram(spec::udp(rest).map_err(|e| wrong(&e))?),
-                Some(("pcap", rest)) => WireKind::Replay(spec::replay(rest).map_err(|e| wrong(&e))?),
-                _ => return Err(wrong(WIRES)),
-            },
-        }))
-    }
-}
-
-/// What the kernel takes as the name of an interface (`dev_valid_name`), less the percent
-/// sign, with which it would choose a name itself.
-fn is_interface(name: &str) -> bool {
-    (1..=MAX_INTERFACE_NAME).contains(&name.len())
-        && !matches!(name, "." | "..")
-        && name.bytes().all(|c| c.is_ascii_graphic() && !b"/:%".contains(&c))
 }
 
 /// `256K`, `1M`, or plain bytes.
@@ -509,7 +555,7 @@ mod tests {
     fn unknown_keys_are_named_with_the_known_ones() {
         assert_eq!(
             error("worker = 2"),
-            "worker = 2: no such key; there is profile, caps, workers, eswitch, handle, noise, faults, pf, slice"
+            "worker = 2: no such key; there is profile, caps, workers, doorbells, eswitch, handle, noise, faults, capture, switch, pf, slice"
         );
         let keys = PF_KEYS.join(", ");
         assert_eq!(

@@ -13,6 +13,7 @@ pub mod offers;
 pub mod suite;
 pub mod tapbench;
 pub mod trace;
+mod uar;
 pub mod unix_socket;
 pub mod vfio_user;
 pub mod wire;

@@ -10,6 +10,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
+use sfnic_device_model::capture::Way;
 use sfnic_device_model::control::Control;
 use sfnic_device_model::control::function::{Body, Function, FunctionKind};
 use sfnic_device_model::control::objects::Kind;
@@ -146,6 +147,30 @@ fn samples(target: &Target) -> Samples {
             all.count("sfnic_wire_frames", "Frames that passed a wire; a large one is one", labels, n);
         }
         all.count("sfnic_wire_lost_frames", "Frames that the far end could not take", labels(vec![]), c.tx_lost);
+        all.count("sfnic_wire_link_downs", "How often the far end of a wire went", labels(vec![]), c.downs);
+        all.count("sfnic_wire_errors", "How often the far end of a wire was at fault", labels(vec![]), c.errors);
+    }
+    for card in &nic.cards {
+        impaired(&mut all, card);
+    }
+    for switch in target.switches.iter() {
+        let v = switch.view();
+        let labels = |more: Labels| [vec![("switch", v.name.clone())], more].concat();
+        for p in &v.ports {
+            for (way, n) in [("rx", p.rx_frames), ("tx", p.tx_frames)] {
+                let labels = labels(vec![("port", p.port.clone()), ("direction", way.to_owned())]);
+                all.count("sfnic_switch_frames", "Frames that came and left by a port of a switch", labels, n);
+            }
+            let labels = labels(vec![("port", p.port.clone())]);
+            all.count(
+                "sfnic_switch_lost_frames",
+                "Frames that a port of a switch could not take",
+                labels,
+                p.lost_frames,
+            );
+        }
+        all.level("sfnic_switch_stations", "Addresses that a switch knows", labels(vec![]), v.stations.len() as u64);
+        all.count("sfnic_switch_flooded_frames", "Frames that went to all ports", labels(vec![]), v.flooded_frames);
     }
     all
 }
@@ -178,6 +203,25 @@ fn of_card(all: &mut Samples, card: &Card) {
     all.level("sfnic_irq_vectors", "MSI-X vectors", pf(), card.config.vectors.into());
     for f in ctl.functions.values() {
         of_function(all, card, f, ctl.port_name(f.id));
+    }
+}
+
+/// What a port's wire did to frames on purpose.
+fn impaired(all: &mut Samples, card: &Card) {
+    for (name, way) in [("in", Way::In), ("out", Way::Out)] {
+        let c = card.port.impair.way(way).counts();
+        let reasons = [
+            ("lost", c.lost),
+            ("reordered", c.reordered),
+            ("duplicated", c.duplicated),
+            ("corrupted", c.corrupted),
+            ("overrun", c.overrun),
+        ];
+        for (fate, n) in reasons {
+            let port = format!("p{}", card.index);
+            let labels = vec![("port", port), ("direction", name.to_owned()), ("fate", fate.to_owned())];
+            all.count("sfnic_wire_impaired_frames", "Frames that an impaired wire did something to", labels, n);
+        }
     }
 }
 

@@ -65,12 +65,18 @@ fn wrong_configurations_name_file_key_value_and_what_is_allowed() {
     let file = dir.path().join("nic.toml");
     let cases: &[(&str, &[&str])] = &[
         ("workers = 99", &["workers = 99", "0 to 8"]),
-        ("speed = 100", &["speed", "profile, caps, workers, eswitch, handle, noise, faults, pf"]),
+        (
+            "speed = 100",
+            &["speed", "profile, caps, workers, doorbells, eswitch, handle, noise, faults, capture, switch, pf, slice"],
+        ),
         ("profile = 'connectx9'", &["profile = \"connectx9\"", "connectx6dx"]),
         ("workers = ", &["line 1"]),
         ("[[pf]]\nmac = 'ff:ff:ff:ff:ff:ff'", &["pf[0].mac", "\"ff:ff:ff:ff:ff:ff\"", "no multicast"]),
         ("[[pf]]\n[[pf]]\nmax_sfs = 1000", &["pf[1].max_sfs = 1000", "0 to 256"]),
-        ("[[pf]]\nwire = 'string'", &["pf[0].wire = \"string\"", "\"cable\", \"loopback\", \"tap:NAME\""]),
+        (
+            "[[pf]]\nwire = 'string'",
+            &["pf[0].wire = \"string\"", "\"cable\", \"loopback\", \"switch:NAME\", \"tap:NAME\""],
+        ),
         ("[[pf]]\nwire = 'cable'", &["pf[0].wire = \"cable\"", "two [[pf]]"]),
         ("[[pf]]\nsf_window = '1K'", &["pf[0].sf_window = \"1K\"", "\"16K\" to \"16M\""]),
         ("[[pf]]\nlanes = 4", &["pf[0].lanes", "mac, vectors, max_sfs"]),

@@ -61,13 +61,10 @@ fn virtio_slices_have_representors_and_their_machine_may_die() -> Result<()> {
     let mut cards = vec![CardConfig::default(), CardConfig::default()];
     cards[1].mac[5] = 1;
     let board = Board::new(BoardConfig {
-        profile: Profile::builtin("connectx6dx")?,
         cards,
         wires: vec![WireKind::Cable, WireKind::Cable],
-        workers: 1,
-        noise: None,
-        faults: vec![],
         slices: vec![slice(9), slice(10)],
+        ..BoardConfig::new(Profile::builtin("connectx6dx")?)
     })?;
     board.serve(&pfs)?;
     std::fs::create_dir(&share)?;

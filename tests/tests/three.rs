@@ -45,13 +45,10 @@ fn three_machines_meet_in_one_eswitch() -> Result<()> {
         vectors: None,
     };
     let board = Board::new(BoardConfig {
-        profile: Profile::builtin("connectx6dx")?,
         cards: vec![CardConfig::default()],
         wires: vec![WireKind::None],
-        workers: 1,
-        noise: None,
-        faults: vec![],
         slices: vec![slice(Flavour::Passthrough, 88), slice(Flavour::Virtio, 99)],
+        ..BoardConfig::new(Profile::builtin("connectx6dx")?)
     })?;
     board.serve(std::slice::from_ref(&pf))?;
     board.captures.start(Spec { file: file.clone(), ports: vec![], snap: MAX_SNAP })?;

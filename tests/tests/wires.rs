@@ -43,17 +43,18 @@ fn faults(who: &str, outcome: &Outcome, killed: bool) -> Vec<String> {
 }
 
 #[test]
+fn a_switch_and_wires_that_are_impaired() {
+    sfnic_tests::run("wires");
+}
+
+#[test]
 fn a_virtio_guest_at_the_wire_dies_and_comes_back() -> Result<()> {
     let dir = tempfile::Builder::new().prefix("sfnic-lab-").tempdir()?;
     let (pf, port, share) = (dir.path().join("pf0"), dir.path().join("port0"), dir.path().join("host"));
     let board = Board::new(BoardConfig {
-        profile: Profile::builtin("connectx6dx")?,
         cards: vec![CardConfig::default()],
         wires: vec![WireKind::Vhost(Meeting::Server(port.clone()))],
-        workers: 1,
-        noise: None,
-        faults: vec![],
-        slices: vec![],
+        ..BoardConfig::new(Profile::builtin("connectx6dx")?)
     })?;
     board.serve(std::slice::from_ref(&pf))?;
     std::fs::create_dir(&share)?;

@@ -215,6 +215,12 @@ impl LinkModes {
     const SPEEDS: [(Self, u32); 5] =
         [(Self::CR4_100G, 100), (Self::CR2_50G, 50), (Self::CR4_40G, 40), (Self::CR_25G, 25), (Self::CR_10G, 10)];
 
+    /// Those that are no faster, if there is one of just that speed in Gb/s.
+    pub fn up_to(gbps: u32) -> Self {
+        let known = Self::SPEEDS.iter().any(|s| s.1 == gbps);
+        Self::SPEEDS.iter().filter(|s| known && s.1 <= gbps).map(|s| s.0).collect()
+    }
+
     /// What a link comes up with when both ends offer these, and its speed in
     /// Gb/s.
     pub fn fastest(self) -> (Self, u32) {
@@ -247,12 +253,12 @@ fn ptys_read(cx: &mut Cx<'_>, i: View<'_, PtysReg>, o: &mut ViewMut<'_, PtysReg>
     o.set(PtysReg::local_port, 1).set(PtysReg::proto_mask, protocol);
     // Asked for InfiniBand, an Ethernet port has nothing to offer.
     if protocol == ETHERNET {
-        ptys_fill(&cx.ctl.port_regs.link, cx.card.port.is_up(), o);
+        ptys_fill(LinkModes::up_to(cx.card.config.speed), &cx.ctl.port_regs.link, cx.card.port.is_up(), o);
     }
     Ok(())
 }
 
-fn ptys_fill(l: &LinkAdmin, up: bool, o: &mut ViewMut<'_, PtysReg>) {
+fn ptys_fill(can: LinkModes, l: &LinkAdmin, up: bool, o: &mut ViewMut<'_, PtysReg>) {
     /// `enum mlx5_an_status`.
     const AN_UNAVAILABLE: u32 = 0;
     const AN_COMPLETE: u32 = 1;
@@ -260,8 +266,9 @@ fn ptys_fill(l: &LinkAdmin, up: bool, o: &mut ViewMut<'_, PtysReg>) {
     /// `MLX5E_PORT_DA`.
     const DIRECT_ATTACH: u32 = 7;
     o.set(PtysReg::an_disable_cap, 1).set(PtysReg::an_disable_admin, l.an_disabled.into());
-    o.set(PtysReg::eth_proto_capability, LinkModes::all().bits());
-    o.set(PtysReg::eth_proto_admin, l.modes.bits());
+    let modes = l.modes & can;
+    o.set(PtysReg::eth_proto_capability, can.bits());
+    o.set(PtysReg::eth_proto_admin, modes.bits());
     o.set(PtysReg::connector_type, DIRECT_ATTACH);
     let an = match (l.an_disabled, up) {
         (true, _) => AN_UNAVAILABLE,
@@ -270,20 +277,20 @@ fn ptys_fill(l: &LinkAdmin, up: bool, o: &mut ViewMut<'_, PtysReg>) {
     };
     o.set(PtysReg::an_status, an);
     if up {
-        let (mode, gbps) = l.modes.fastest();
+        let (mode, gbps) = modes.fastest();
         o.set(PtysReg::eth_proto_oper, mode.bits());
         // In units of 100 Mb/s.
         o.set(PtysReg::data_rate_oper, gbps * 10);
         if !l.an_disabled {
-            o.set(PtysReg::eth_proto_lp_advertise, l.modes.bits());
+            o.set(PtysReg::eth_proto_lp_advertise, modes.bits());
         }
     }
 }
 
 /// The link as it is asked for: of the modes those that there are, and at
 /// least one.
-fn ptys_wanted(i: View<'_, PtysReg>) -> Result<LinkAdmin, Refusal> {
-    let modes = LinkModes::from_bits_truncate(i.get(PtysReg::eth_proto_admin));
+fn ptys_wanted(can: LinkModes, i: View<'_, PtysReg>) -> Result<LinkAdmin, Refusal> {
+    let modes = LinkModes::from_bits_truncate(i.get(PtysReg::eth_proto_admin)) & can;
     if i.get(PtysReg::proto_mask) != ETHERNET || i.is(PtysReg::ext_eth_proto_admin) || modes.is_empty() {
         return bad_value();
     }
@@ -295,7 +302,7 @@ fn ptys_write(cx: &mut Cx<'_>, i: View<'_, PtysReg>) -> Answer {
     if cx.fid != PF {
         return Err(READ_ONLY);
     }
-    cx.ctl.port_regs.link = ptys_wanted(i)?;
+    cx.ctl.port_regs.link = ptys_wanted(LinkModes::up_to(cx.card.config.speed), i)?;
     Ok(())
 }
 
@@ -479,8 +486,21 @@ mod tests {
 
     fn ptys(l: &LinkAdmin, up: bool) -> [u8; 0x40] {
         let mut raw = [0; 0x40];
-        ptys_fill(l, up, &mut ViewMut::new(&mut raw));
+        ptys_fill(LinkModes::all(), l, up, &mut ViewMut::new(&mut raw));
         raw
+    }
+
+    #[test]
+    fn a_slower_port_has_the_slower_modes_only() {
+        for (gbps, modes) in [(10, 1 << 12), (25, 1 << 12 | 1 << 27), (100, LinkModes::all().bits())] {
+            assert_eq!(LinkModes::up_to(gbps).bits(), modes);
+        }
+        assert!(LinkModes::up_to(1).is_empty() && LinkModes::up_to(99).is_empty());
+        let mut raw = [0; 0x40];
+        ptys_fill(LinkModes::up_to(25), &LinkAdmin::default(), true, &mut ViewMut::new(&mut raw));
+        let v = View::<PtysReg>::new(&raw);
+        assert_eq!((v.get(PtysReg::eth_proto_oper), v.get(PtysReg::data_rate_oper)), (1 << 27, 250));
+        assert_eq!(v.get(PtysReg::eth_proto_capability), v.get(PtysReg::eth_proto_admin));
     }
 
     #[test]
@@ -503,7 +523,7 @@ mod tests {
             let mut v = ViewMut::<PtysReg>::new(&mut raw);
             v.set(PtysReg::proto_mask, proto).set(PtysReg::an_disable_admin, 1);
             v.set(PtysReg::eth_proto_admin, modes).set(PtysReg::ext_eth_proto_admin, ext);
-            ptys_wanted(View::new(&raw))
+            ptys_wanted(LinkModes::all(), View::new(&raw))
         };
         let l = set(1 << 27 | 1 << 3, 0, ETHERNET).unwrap();
         assert_eq!(l, LinkAdmin { modes: LinkModes::CR_25G, an_disabled: true });

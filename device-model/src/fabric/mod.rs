@@ -9,6 +9,7 @@ pub mod arrive;
 pub mod burst;
 pub mod counters;
 pub mod flows;
+pub mod impair;
 mod kept;
 pub mod mkey;
 pub mod peer;

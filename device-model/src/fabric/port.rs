@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use super::counters::{Cast, Counter, Direction, SIZES, Tally, size_class};
+use super::impair;
 use crate::world::Wire;
 
 /// Largest frame that a port carries, in bytes without FCS.
@@ -59,6 +60,8 @@ pub struct Port {
     pub rx_discards: Counter,
     /// Frames to the wire that were lost for want of a link.
     pub tx_discards: Counter,
+    /// What its wire does to frames.
+    pub impair: impair::Wire,
     /// How often the link went down.
     pub link_down_events: Counter,
 }
@@ -78,6 +81,7 @@ impl Port {
             rx_undersize: Counter::default(),
             rx_discards: Counter::default(),
             tx_discards: Counter::default(),
+            impair: impair::Wire::default(),
             link_down_events: Counter::default(),
         }
     }

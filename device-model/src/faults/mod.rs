@@ -83,6 +83,8 @@ struct InForce {
 struct List {
     last: u32,
     all: Vec<InForce>,
+    /// A wire is impaired.
+    impaired: bool,
 }
 
 /// What a device does wrong.
@@ -196,7 +198,7 @@ impl Faults {
 
     /// Something is to be done in so many nanoseconds.
     fn put_off(&self, ns: u64, deed: Deed) {
-        self.later.put(self.clock.now_ns().saturating_add(ns), deed);
+        let _ = self.later.put(self.clock.now_ns().saturating_add(ns), deed);
     }
 
     /// Where what happens is told.
@@ -219,7 +221,14 @@ impl Faults {
 
     fn publish(&self, list: &List) {
         let places = list.all.iter().fold(0, |bits, f| bits | f.fault.what.place() as u32);
-        self.places.store(places, Relaxed);
+        self.places.store(places | if list.impaired { Place::Frames as u32 } else { 0 }, Relaxed);
+    }
+
+    /// Whether any wire is impaired: then frames are looked at one by one, as with a fault.
+    pub(crate) fn set_impaired(&self, impaired: bool) {
+        let mut list = self.list.lock();
+        list.impaired = impaired;
+        self.publish(&list);
     }
 
     fn tell(&self, f: &InForce, action: FaultAction, what: String) {

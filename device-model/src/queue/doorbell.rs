@@ -16,6 +16,11 @@ const BF: u16 = 0x800;
 /// A BlueField register is two halves of this size, used in turn.
 const BF_HALF: u16 = 0x100;
 
+/// Where send queues are rung in a UAR page: each half of each BlueField register.
+pub const SQ_DOORBELLS: [u16; 8] = [0x800, 0x900, 0xa00, 0xb00, 0xc00, 0xd00, 0xe00, 0xf00];
+/// Where completion queues are armed.
+pub const CQ_DOORBELL: u16 = CQ;
+
 /// A doorbell. The numbers are the guest's: the queue may not exist, and may
 /// not be one that this UAR page may ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

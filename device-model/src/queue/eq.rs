@@ -31,6 +31,9 @@ pub struct EqConfig {
     pub log_size: u8,
     /// Index into the function's MSI-X table.
     pub vector: u16,
+    /// The driver's doorbell page is plain memory, which several queues write: nobody
+    /// hears how far it has read.
+    pub unheard: bool,
 }
 
 /// What QUERY_EQ and the control plane see.
@@ -87,11 +90,16 @@ struct Inner {
 /// zero (`next_eqe_sw`). Entries that the driver has not read are never
 /// overwritten: when the ring is full, events wait here, those of completions
 /// merged to one a completion queue, and are written when the consumer moves.
+///
+/// A queue whose doorbells nobody hears is always armed and has always room. It does
+/// not run over by itself: a completion queue has one event unread at most, since the
+/// driver arms it after it has read the last one, and drivers make the ring larger than that.
 pub struct Eq {
     eqn: u8,
     ring: Ring,
     log_size: u8,
     vector: u16,
+    unheard: bool,
     irq: Arc<dyn Interrupts>,
     inner: Mutex<Inner>,
     overruns: AtomicU64,
@@ -104,7 +112,7 @@ pub struct Eq {
 impl Eq {
     /// Checks the ring against the size. Refuses with QUEUE_SIZE.
     pub fn new(config: EqConfig, irq: Arc<dyn Interrupts>) -> Result<Self, Refusal> {
-        let EqConfig { eqn, ring, log_size, vector } = config;
+        let EqConfig { eqn, ring, log_size, vector, unheard } = config;
         if log_size > 22 || ring.len() != (Eqe::SIZE as u64) << log_size {
             return Err(Refusal::param(Syndrome::QUEUE_SIZE));
         }
@@ -113,6 +121,7 @@ impl Eq {
             ring,
             log_size,
             vector,
+            unheard,
             irq,
             inner: Mutex::default(),
             overruns: AtomicU64::new(0),
@@ -276,7 +285,7 @@ impl Eq {
             let before = q.producer;
             let fire = work(&mut q) || q.producer != before;
             // One interrupt per arm.
-            fire && std::mem::take(&mut q.armed)
+            fire && (self.unheard || std::mem::take(&mut q.armed))
         };
         if fire {
             self.irq.raise(self.vector);
@@ -284,7 +293,7 @@ impl Eq {
     }
 
     fn has_room(&self, q: &Inner) -> bool {
-        unread(q) < 1 << self.log_size
+        self.unheard || unread(q) < 1 << self.log_size
     }
 
     /// Moves the consumer, which only goes forward and not past what was

@@ -119,7 +119,7 @@ impl Guest {
 
     pub(super) fn eq(&self, irqs: &Arc<Irqs>, eqn: u8, log_size: u8) -> Eq {
         let ring = self.ring(64 << log_size, 1);
-        Eq::new(EqConfig { eqn, ring, log_size, vector: 0 }, irqs.clone()).unwrap()
+        Eq::new(EqConfig { eqn, ring, log_size, vector: 0, unheard: false }, irqs.clone()).unwrap()
     }
 
     pub(super) fn eq_driver(&self, eq: &Eq) -> EqDriver {

@@ -216,8 +216,10 @@ impl Sq {
     /// not trap. Answers as [`Sq::doorbell`] does. After a reset the counter
     /// must have moved from its stale value to be noticed.
     pub fn scan(&self, mem: &Memory) -> bool {
-        // Where the lock is taken the queue is running and will look itself.
-        let Some(q) = self.inner.try_lock() else { return false };
+        let Some(q) = self.inner.try_lock() else {
+            // It is running, or not ready: who runs it looks once more.
+            return self.rung.load(Ordering::Acquire) && self.doorbell();
+        };
         if !self.runs() {
             return false;
         }

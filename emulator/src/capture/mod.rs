@@ -8,7 +8,7 @@
 pub(crate) mod pcapng;
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,6 +25,10 @@ use sfnic_device_model::packet::Frame;
 
 /// Most bytes of a frame that are kept.
 pub const MAX_SNAP: u32 = 262_144;
+/// Fewest bytes of a frame that may be asked for.
+pub const MIN_SNAP: u32 = 14;
+/// Most captures at a time.
+pub const MOST: usize = 16;
 /// What is not on disk yet is at most so old, as long as frames come.
 const FLUSH: Duration = Duration::from_millis(200);
 
@@ -68,7 +72,7 @@ impl std::str::FromStr for Spec {
                 Some(("port", name)) if is_name(name) => spec.ports.push(name.to_owned()),
                 Some(("port", name)) => return Err(SpecError::Port(name.to_owned())),
                 Some(("snap", n)) => {
-                    let bytes = n.parse().ok().filter(|n| (14..=MAX_SNAP).contains(n));
+                    let bytes = n.parse().ok().filter(|n| (MIN_SNAP..=MAX_SNAP).contains(n));
                     spec.snap = bytes.ok_or_else(|| SpecError::Snap(n.to_owned()))?;
                 }
                 _ => return Err(SpecError::Key(part.to_owned())),
@@ -79,7 +83,7 @@ impl std::str::FromStr for Spec {
 }
 
 /// Whether a port may be called so.
-fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     let number = |n: &str| !n.is_empty() && n.len() <= 10 && n.bytes().all(|c| c.is_ascii_digit());
     if let Some(n) = name.strip_prefix("uplink") {
         return number(n);
@@ -117,6 +121,25 @@ pub struct Summary {
     pub error: Option<String>,
 }
 
+/// A capture that runs, as data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CaptureView {
+    /// Its number.
+    pub id: u64,
+    /// Its file, as the device's process names it.
+    pub file: PathBuf,
+    /// Names of the vports and ports that are wanted; none are all.
+    pub wanted: Vec<String>,
+    /// Bytes that are kept of a frame.
+    pub snap: u32,
+    /// Frames so far.
+    pub frames: u64,
+    /// Vports and ports that had any.
+    pub ports: Vec<String>,
+    /// Why nothing more is written, if it is not.
+    pub error: Option<String>,
+}
+
 /// A file being written.
 #[derive(Debug)]
 struct Writing {
@@ -139,8 +162,8 @@ struct Running {
 }
 
 impl Running {
-    fn start(id: u64, spec: Spec) -> io::Result<Self> {
-        let mut out = BufWriter::with_capacity(1 << 18, File::create(&spec.file)?);
+    fn start(id: u64, spec: Spec, file: File) -> io::Result<Self> {
+        let mut out = BufWriter::with_capacity(1 << 18, file);
         pcapng::section(&mut out)?;
         out.flush()?;
         let writing = Writing {
@@ -205,6 +228,19 @@ impl Running {
         Ok(Some(w.interfaces.len() as u32 - 1))
     }
 
+    fn view(&self) -> CaptureView {
+        let w = self.writing.lock();
+        CaptureView {
+            id: self.id,
+            file: self.spec.file.clone(),
+            wanted: self.spec.ports.clone(),
+            snap: self.spec.snap,
+            frames: self.frames.load(Relaxed),
+            ports: w.interfaces.clone(),
+            error: w.error.clone(),
+        }
+    }
+
     fn finish(&self) -> Summary {
         let mut w = self.writing.lock();
         if let (Err(e), None) = (w.out.flush(), &w.error) {
@@ -253,16 +289,35 @@ impl Captures {
         Self { nic: Arc::downgrade(nic), list: List::default(), next: AtomicU64::new(1), change: Mutex::new(()) }
     }
 
-    /// Starts a capture; its number is for [`Self::stop`].
+    /// Starts a capture; its number is for [`Self::stop`]. A file that is there is replaced.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file cannot be written, or there are too many captures.
     pub fn start(&self, spec: Spec) -> io::Result<u64> {
-        let id = self.next.fetch_add(1, Relaxed);
-        let new = Arc::new(Running::start(id, spec)?);
+        let file = File::create(&spec.file)?;
+        self.run(spec, file)
+    }
+
+    /// As [`Self::start`], with a file that is not there yet: for who asks from outside.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; [`io::ErrorKind::AlreadyExists`].
+    pub fn start_new(&self, spec: Spec) -> io::Result<u64> {
+        if self.list.load().len() >= MOST {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let file = OpenOptions::new().write(true).create_new(true).open(&spec.file)?;
+        self.run(spec, file)
+    }
+
+    fn run(&self, spec: Spec, file: File) -> io::Result<u64> {
         let _change = self.change.lock();
         let mut list = (**self.list.load()).clone();
-        list.push(new);
+        if list.len() >= MOST {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let id = self.next.fetch_add(1, Relaxed);
+        list.push(Arc::new(Running::start(id, spec, file)?));
         self.replace(list);
         Ok(id)
     }
@@ -283,9 +338,9 @@ impl Captures {
         gone.iter().map(|c| c.finish()).collect()
     }
 
-    /// The captures that run, with their files.
-    pub fn list(&self) -> Vec<(u64, PathBuf)> {
-        self.list.load().iter().map(|c| (c.id, c.spec.file.clone())).collect()
+    /// The captures that run.
+    pub fn list(&self) -> Vec<CaptureView> {
+        self.list.load().iter().map(|c| c.view()).collect()
     }
 
     fn replace(&self, list: Vec<Arc<Running>>) {
@@ -322,7 +377,8 @@ mod tests {
     fn wanted_frames_are_kept_with_the_names_of_their_ports() {
         let dir = tempfile::tempdir().unwrap();
         let spec = Spec { file: dir.path().join("x"), ports: vec!["uplink0".into(), "pf0sf88".into()], snap: 20 };
-        let running = Running::start(1, spec).unwrap();
+        let file = File::create(&spec.file).unwrap();
+        let running = Running::start(1, spec, file).unwrap();
         let mut bytes = [7u8; 64];
         let frame = Frame::from_bytes(&mut bytes).unwrap();
         for key in [(0, UPLINK, 0), (0, 0, 0), (0, 0x8000, 88), (0, 0x8001, 89), (1, UPLINK, 0)] {

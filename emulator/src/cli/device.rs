@@ -11,9 +11,9 @@ use sfnic_device_model::nic::Nic;
 use tempfile::TempDir;
 
 use super::{Failure, complain, value};
-use crate::board::Board;
+use crate::board::{Board, DoorbellMode};
 use crate::capture::Spec;
-use crate::config::{Config, SliceConfig};
+use crate::config::{self, Config, SliceConfig};
 use crate::control::server::{Server, Tcp};
 use crate::control::{TOKEN_VARIABLE, Target, dashboard, place};
 use crate::inspect;
@@ -66,6 +66,12 @@ pub(super) struct Variant {
     #[arg(long, value_name = "[GROUP.]NAME=VALUE")]
     cap: Vec<String>,
 
+    /// How a driver's doorbells come: trap (QEMU tells of each) or poll (drivers write to
+    /// memory that workers look at: less work for the guest, and some for us while nothing
+    /// happens).
+    #[arg(long, value_name = "trap|poll")]
+    doorbells: Option<DoorbellMode>,
+
     /// Fill bits of answers and events that mean nothing with noise, to find drivers that
     /// read them; the same seed is the same noise.
     #[arg(long, value_name = "SEED")]
@@ -80,6 +86,10 @@ impl Variant {
         }
         for cap in &self.cap {
             config.profile.set(cap).map_err(|why| Failure::Usage(format!("--cap: {why}")))?;
+        }
+        if let Some(mode) = self.doorbells {
+            let mode = config::doorbells_of(mode, config.workers > 0);
+            config.doorbells = mode.map_err(|why| Failure::Usage(format!("--doorbells {why}")))?;
         }
         config.noise = self.noise.or(config.noise);
         Ok(())
@@ -222,17 +232,18 @@ impl Device {
     /// Starts a device on these sockets, one a physical function.
     pub(super) fn start(config: Config, sockets: Vec<PathBuf>, control: &Control, watch: &Watch) -> Result<Device> {
         let (handle, workers, slices) = (config.handle.clone(), config.workers, config.slices.clone());
+        let configured = config.captures.clone();
         let board = Board::new(config.into_board()).context("cannot build the device")?;
         let nic = board.nic.clone();
         watch.begin(&nic);
         let recording = watch.record(&nic)?;
-        for spec in &watch.capture {
-            let file = spec.file.display().to_string();
-            board.captures.start(spec.clone()).with_context(|| format!("--capture: cannot write {file}"))?;
+        let asked = watch.capture.iter().map(|spec| ("--capture", spec));
+        for (who, spec) in configured.iter().map(|spec| ("capture", spec)).chain(asked) {
+            let file = spec.file.display();
+            board.captures.start(spec.clone()).with_context(|| format!("{who}: cannot write {file}"))?;
         }
         board.serve(&sockets).context("cannot offer the device")?;
-        let wires = board.wires.as_slice().into();
-        let control = control.serve(Target::new(nic.clone(), &handle).with(wires, workers))?;
+        let control = control.serve(Target::of(&board, &handle, workers))?;
         Ok(Device { board, nic, sockets, slices, recording, dir: None, control })
     }
 

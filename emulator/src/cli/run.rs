@@ -28,6 +28,7 @@ use crate::control::place;
 
 \u{1b}[1;4mA configuration:\u{1b}[0m
   workers = 1                           # threads that move frames, 0 to 8
+  doorbells = \"trap\"                    # or \"poll\": workers look at memory that drivers write
   eswitch = \"embedded\"                  # managed by sfnic ctl instead of the host
   [[pf]]                                # a physical function; 1 to 4
   mac = \"52:54:00:5f:00:00\"

@@ -11,6 +11,7 @@ pub mod place;
 mod routes;
 pub mod server;
 mod stream;
+mod wires;
 
 use std::sync::Arc;
 
@@ -20,7 +21,10 @@ use tokio::sync::watch;
 
 pub use routes::ROUTES;
 
+use crate::board::Board;
+use crate::capture::Captures;
 use crate::wire::Link;
+use crate::wire::switch::Switch;
 
 /// The name of a device where none is configured: what the RFC's examples call it.
 pub const DEFAULT_HANDLE: &str = "pci/0000:06:00.0";
@@ -40,6 +44,10 @@ pub struct Target {
     pub handle: Arc<str>,
     /// The wires that leave it, with the ports that they are at.
     pub wires: Arc<[(usize, Arc<Link>)]>,
+    /// Switches that its ports are at.
+    pub switches: Arc<[Arc<Switch>]>,
+    /// Frames that are written to files.
+    pub captures: Arc<Captures>,
     /// Threads that move frames.
     pub workers: usize,
     /// Changes with every event.
@@ -64,7 +72,15 @@ impl Target {
         nic.events.wake(Arc::new(News(happens)));
         let (says, said) = watch::channel(());
         nic.commands.wake(Arc::new(News(says)));
-        Target { nic, handle: handle.into(), wires: Arc::new([]), workers: 0, news, said }
+        let captures = Arc::new(Captures::new(&nic));
+        let (wires, switches) = (Arc::new([]), Arc::new([]));
+        Target { nic, handle: handle.into(), wires, switches, captures, workers: 0, news, said }
+    }
+
+    /// The device of a board.
+    pub fn of(board: &Board, handle: &str, workers: usize) -> Target {
+        let target = Target::new(board.nic.clone(), handle).with(board.wires.as_slice().into(), workers);
+        Target { switches: board.switches.as_slice().into(), captures: board.captures.clone(), ..target }
     }
 
     /// With what the board has around it.

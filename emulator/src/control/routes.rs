@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sfnic_device_model::control::objects::Kind;
 use sfnic_device_model::slice::{Change, Flavour, SliceError, Spec, given};
 
-use super::{OPENAPI, Target, stream};
+use super::{OPENAPI, Target, stream, wires};
 use crate::inspect::{self, Which};
 use crate::metrics;
 
@@ -106,6 +106,15 @@ routes! {
     GET    "/v1/dma"              dma;
     GET    "/v1/msix"             msix;
     GET    "/v1/unmodelled"       unmodelled;
+    GET    "/v1/wires"            wires::list;
+    GET    "/v1/wires/{port}"     wires::one;
+    PATCH  "/v1/wires/{port}"     wires::set;
+    GET    "/v1/switches"         wires::switches;
+    GET    "/v1/captures"         wires::captures;
+    POST   "/v1/captures"         wires::start_capture;
+    DELETE "/v1/captures"         wires::stop_captures;
+    GET    "/v1/captures/{id}"    wires::capture;
+    DELETE "/v1/captures/{id}"    wires::stop_capture;
     GET    "/v1/faults"           faults;
     POST   "/v1/faults"           add_fault;
     DELETE "/v1/faults"           del_faults;
@@ -216,7 +225,7 @@ const RULES: usize = 64;
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// The part of a path that names something.
-type Named = Result<Path<String>, PathRejection>;
+pub(super) type Named = Result<Path<String>, PathRejection>;
 
 fn which(asked: Asked<Filter>) -> Result<Which, Refused> {
     let Query(Filter { pf, function }) = asked?;

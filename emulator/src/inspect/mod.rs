@@ -3,6 +3,7 @@
 mod commands;
 mod objects;
 mod queues;
+mod wires;
 
 use std::sync::Arc;
 
@@ -12,7 +13,6 @@ use sfnic_device_model::control::function::{Function, FunctionKind};
 use sfnic_device_model::control::vport::VportControl;
 use sfnic_device_model::dma::Dma;
 use sfnic_device_model::endpoint::ENDPOINT_BAR_SIZE;
-use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::fabric::vport::UPLINK;
 use sfnic_device_model::irq::IrqLine;
 use sfnic_device_model::nic::BAR0_SIZE;
@@ -24,18 +24,10 @@ use crate::wire::Link;
 pub use commands::{command, failed};
 pub use objects::objects;
 pub use queues::queues;
+pub use wires::{wire, wires};
 
 /// The device as a whole; `wires` are those that leave it, with their ports.
 pub fn device(nic: &Nic, handle: &str, wires: &[(usize, Arc<Link>)]) -> Value {
-    let wire = |card: &Card| match card.config.far {
-        Far::None => "none".to_owned(),
-        Far::Loopback => "loopback".to_owned(),
-        Far::Port(other) => format!("p{other}"),
-        Far::Outside(_) => {
-            let link = wires.iter().find(|(port, _)| *port == card.index);
-            link.map_or_else(|| "outside".to_owned(), |(_, link)| link.counters().wire)
-        }
-    };
     let firmware: Vec<String> = nic.profile.firmware.iter().map(u16::to_string).collect();
     json!({
         "handle": handle,
@@ -45,7 +37,7 @@ pub fn device(nic: &Nic, handle: &str, wires: &[(usize, Arc<Link>)]) -> Value {
         "firmware": firmware.join("."),
         "eswitch": nic.cards.first().map(|c| c.config.manager),
         "physical_functions": nic.cards.len(),
-        "wires": nic.cards.iter().map(wire).collect::<Vec<_>>(),
+        "wires": nic.cards.iter().map(|card| wires::name(card, wires)).collect::<Vec<_>>(),
     })
 }
 

@@ -21,7 +21,8 @@ use sfnic_firmware_cmds::Opcode;
 use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::{Guest, Kit, KitOptions, Outcome, What};
 
-use crate::board::{Board, BoardConfig, WireKind};
+use crate::board::{Board, BoardConfig, DoorbellMode};
+use crate::config;
 use crate::control::server::Server;
 use crate::control::{DEFAULT_HANDLE, Target};
 use crate::suite::data::Data;
@@ -55,6 +56,10 @@ pub struct Lab {
     pub tests: Option<(Job, PathBuf)>,
     /// Capabilities that differ from the profile's.
     pub caps: Vec<String>,
+    /// Doorbells are polled.
+    pub poll: bool,
+    /// What the ports are connected to, as a configuration has it; a cable where it is empty.
+    pub wires: String,
     /// More options for QEMU.
     pub qemu: Vec<String>,
     /// Variables for the script.
@@ -81,6 +86,8 @@ impl Default for Lab {
             embedded: false,
             tests: None,
             caps: vec![],
+            poll: false,
+            wires: String::new(),
             qemu: vec![],
             env: vec![],
             refuse: vec![],
@@ -109,6 +116,8 @@ impl Lab {
             boot_files: suite.boot_files,
             embedded: suite.embedded,
             caps: suite.caps.clone(),
+            poll: suite.poll,
+            wires: suite.wires.clone(),
             qemu: suite.qemu.clone(),
             env: suite.env.clone().into_iter().chain(seed).collect(),
             ..Self::default()
@@ -121,17 +130,22 @@ impl Lab {
     /// The profile or a thread could not be had.
     pub fn board(&self) -> Result<Board> {
         let manager = if self.embedded { Manager::Embedded } else { Manager::Host };
-        let cards = (0..2u8).map(|i| {
-            let mac = [0x52, 0x54, 0x00, 0x5f, 0x00, i];
-            CardConfig { mac, vectors: self.vectors, max_sfs: self.max_sfs, manager, ..CardConfig::default() }
+        let around =
+            config::table(&self.wires).and_then(|table| config::parse(&table, None)).map_err(anyhow::Error::msg)?;
+        let cards = around.pfs.iter().map(|pf| {
+            let (vectors, max_sfs) = (self.vectors, self.max_sfs);
+            CardConfig { vectors, max_sfs, manager, ..pf.card.clone() }
         });
         let mut profile = Profile::builtin("connectx6dx")?;
         self.caps.iter().try_for_each(|cap| profile.set(cap))?;
         let board = Board::new(BoardConfig {
             profile,
             cards: cards.collect(),
-            wires: vec![WireKind::Cable; 2],
+            wires: around.pfs.iter().map(|pf| pf.wire.clone()).collect(),
+            impair: around.pfs.iter().map(|pf| pf.impair).collect(),
+            switches: around.switches,
             workers: self.workers,
+            doorbells: if self.poll { DoorbellMode::Poll } else { DoorbellMode::Trap },
             noise: self.noise,
             faults: vec![],
             slices: vec![],
@@ -149,10 +163,10 @@ impl Lab {
     /// The device or its sockets could not be had.
     pub fn start(self) -> Result<Bench> {
         let dir = tempfile::Builder::new().prefix("sfnic-lab-").tempdir()?;
-        let board = self.board()?;
+        let (board, workers) = (self.board()?, self.workers);
         let sockets: Vec<PathBuf> = (0..2).map(|i| dir.path().join(format!("pf{i}"))).collect();
         board.serve(&sockets)?;
-        let control = Server::start(Target::new(board.nic.clone(), DEFAULT_HANDLE), &dir.path().join("control"), None)?;
+        let control = Server::start(Target::of(&board, DEFAULT_HANDLE, workers), &dir.path().join("control"), None)?;
         Ok(Bench { lab: self, board, sockets, control, dir })
     }
 }

@@ -32,6 +32,59 @@ def netdev(driver):
     sys.exit(f"no interface of the driver {driver}")
 
 
+def until(condition, what):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if (got := condition()) is not None:
+            return got
+        time.sleep(0.1)
+    sys.exit(f"it never came: {what}")
+
+
+def is_uplink(name):
+    """Whether a netdev is that of a physical port."""
+    try:
+        return re.fullmatch(r"p\d+", open(f"/sys/class/net/{name}/phys_port_name").read().strip()) is not None
+    except OSError:
+        return False
+
+
+def sub_function(uplink):
+    """An SF whose representor is on a bridge with the uplink's: its netdev, its representor. The
+    driver gives the bridge's entries to the device, which then passes frames on by itself."""
+    pci = os.path.basename(os.readlink(f"/sys/class/net/{uplink}/device"))
+    run("devlink", "dev", "eswitch", "set", f"pci/{pci}", "mode", "switchdev")
+    said = run("devlink", "port", "add", f"pci/{pci}", "flavour", "pcisf", "pfnum", "0", "sfnum", "88")
+    handle = said.split(": ")[0]
+    port = until(lambda: json.loads(run("devlink", "-j", "port", "show", handle))["port"][handle].get("netdev"), "the representor")
+    function = ("devlink", "port", "function", "set", handle)
+    run(*function, "hw_addr", "00:00:00:00:88:88")
+    run(*function, "state", "active")
+    devices = "/sys/bus/auxiliary/devices"
+    aux = until(lambda: next((n for n in os.listdir(devices) if n.startswith("mlx5_core.sf.")), None), "the SF")
+    if not os.path.isdir(f"{devices}/{aux}/net"):
+        # Where the parent manages the eswitch the driver leaves the netdev out at first.
+        name = f"auxiliary/{aux}"
+        show = ["devlink", "dev", "param", "show", name, "name", "enable_eth"]
+        until(lambda: True if subprocess.run(show, capture_output=True).returncode == 0 else None, "the SF's driver")
+        run("devlink", "dev", "param", "set", name, "name", "enable_eth", "value", "true", "cmode", "driverinit")
+        run("devlink", "dev", "reload", name)
+    dev = until(lambda: next(iter(os.listdir(f"{devices}/{aux}/net")), None) if os.path.isdir(f"{devices}/{aux}/net") else None, "the SF's netdev")
+    uplink = until(lambda: next(filter(is_uplink, os.listdir(f"/sys/bus/pci/devices/{pci}/net")), None), "the uplink")
+    run("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+    for member in (uplink, port):
+        run("ip", "link", "set", member, "master", "br0")
+        run("ip", "link", "set", member, "up")
+    run("ip", "link", "set", "br0", "up")
+    return dev, port
+
+
+def through_kernel(representor):
+    """Frames of an SF that the guest's kernel passed on: the representor's own, not the vport's."""
+    counted = dict(re.findall(r"^ *(\S+): (\d+)$", run("ethtool", "-S", representor), re.M))
+    return sum(int(counted[name]) for name in ("rx_packets", "tx_packets"))
+
+
 def reach(nic):
     """Waits until the host answers: links take a while to come up."""
     for _ in range(100):
@@ -87,8 +140,11 @@ def main():
     for nic in plan["nics"]:
         run("modprobe", nic["driver"])
     time.sleep(0.2)
+    representors = {}
     for nic in plan["nics"]:
         name = netdev(nic["driver"])
+        if nic["sf"]:
+            name, representors[nic["name"]] = sub_function(name)
         if nic["lro"]:
             run("ethtool", "-K", name, "lro", "on")
             if "large-receive-offload: on" not in run("ethtool", "-k", name):
@@ -98,12 +154,15 @@ def main():
     for nic in plan["nics"]:
         reach(nic)
         ping(nic, plan["pings"])
+    before = {name: through_kernel(port) for name, port in representors.items()}
     for size in plan["sizes"]:
         for turn in range(plan["repeat"]):
             for direction in ("send", "receive"):
                 # Another one begins each time: what drifts with time hits all alike.
                 for n in range(len(plan["nics"])):
                     stream(plan["nics"][(n + turn) % len(plan["nics"])], direction, plan["seconds"], size)
+    for name, port in representors.items():
+        say(kind="kernel", nic=name, frames=through_kernel(port) - before[name])
 
 
 main()

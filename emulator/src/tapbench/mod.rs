@@ -21,7 +21,7 @@ use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::kit::DEFAULT_LINE;
 use sfnic_qemu::{Guest, Kit, KitOptions, What};
 
-use crate::board::{Board, WireKind};
+use crate::board::{Board, DoorbellMode, WireKind};
 use crate::config::Config;
 use crate::wire::interface;
 pub use report::{NicResult, Rates, Ratio, Report, Rtt};
@@ -70,6 +70,12 @@ pub struct TapBenchArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(0..=8))]
     pub workers: u32,
 
+    /// Who sends and receives in the guest: our NIC's physical function, or an SF of it. The
+    /// SF's representor is then on a bridge with the uplink's, which the driver has the device
+    /// do; how many of the frames the guest's kernel passed on all the same is told.
+    #[arg(long, value_name = "pf|sf", default_value = "pf")]
+    pub from: Source,
+
     /// Our NIC has striding receive queues, and joins TCP segments (LRO) in them.
     #[arg(long)]
     pub lro: bool,
@@ -79,6 +85,10 @@ pub struct TapBenchArgs {
     #[arg(long, value_name = "[GROUP.]NAME=VALUE")]
     pub cap: Vec<String>,
 
+    /// How doorbells come to our NIC, as of `sfnic vm`: trap or poll.
+    #[arg(long, value_name = "trap|poll", default_value = "trap")]
+    pub doorbells: DoorbellMode,
+
     /// The line of kernels; its newest version is taken.
     #[arg(long, value_name = "LINE", default_value = DEFAULT_LINE)]
     pub kernel: String,
@@ -86,6 +96,16 @@ pub struct TapBenchArgs {
     /// Where the kit is.
     #[arg(skip)]
     pub kit: KitOptions,
+}
+
+/// Who sends and receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The physical function.
+    Pf,
+    /// A sub-function behind its eswitch.
+    Sf,
 }
 
 /// A NIC to measure.
@@ -123,6 +143,8 @@ struct PlanNic {
     guest: Ipv4Addr,
     /// Whether to switch LRO on.
     lro: bool,
+    /// Whether to make a sub-function, and measure that.
+    sf: bool,
 }
 
 /// Addresses of the host's and the guest's end of a network of RFC 2544.
@@ -170,6 +192,7 @@ pub fn measure(args: &TapBenchArgs) -> Result<Report> {
         kernel: kit.release().to_owned(),
         qemu: kit.qemu().version.to_string(),
         cpus: args.cpus,
+        from: args.from,
         lro: args.lro,
         caps: args.cap.clone(),
         seconds: args.seconds.into(),
@@ -189,7 +212,7 @@ fn guest(args: &TapBenchArgs, profile: Profile, kit: &Kit) -> Result<String> {
     for c in CANDIDATES.iter().filter(|c| c.device.is_some()) {
         interface::create_persistent_tap(c.tap)?;
     }
-    let board = board(args.workers, profile)?;
+    let board = board(args, profile)?;
     let socket = dir.path().join("pf0.sock");
     board.serve(std::slice::from_ref(&socket)).context("cannot offer the device")?;
     let mut peers = vec![];
@@ -198,7 +221,14 @@ fn guest(args: &TapBenchArgs, profile: Profile, kit: &Kit) -> Result<String> {
         let (host, guest) = addresses(i);
         interface::set_address(c.tap, host, PREFIX)?;
         peers.push(host::Peer::start(c.name, host, args.kit.quiet)?);
-        nics.push(PlanNic { name: c.name, driver: c.driver, host, guest, lro: i == 0 && args.lro });
+        nics.push(PlanNic {
+            name: c.name,
+            driver: c.driver,
+            host,
+            guest,
+            lro: i == 0 && args.lro,
+            sf: i == 0 && args.from == Source::Sf,
+        });
     }
     let plan = Plan { nics, seconds: args.seconds, repeat: args.repeat, pings: PINGS, sizes: &args.sizes };
     let transfers = CANDIDATES.len() as u32 * 2 * args.repeat * args.sizes.len() as u32;
@@ -229,8 +259,9 @@ fn guest(args: &TapBenchArgs, profile: Profile, kit: &Kit) -> Result<String> {
 }
 
 /// A device of one physical function whose port is a TAP interface.
-fn board(workers: u32, profile: Profile) -> Result<Board> {
-    let mut config = Config { workers: workers as usize, profile, ..Config::default() };
+fn board(args: &TapBenchArgs, profile: Profile) -> Result<Board> {
+    let (workers, doorbells) = (args.workers as usize, args.doorbells);
+    let mut config = Config { workers, doorbells, profile, ..Config::default() };
     config.pfs.truncate(1);
     for pf in &mut config.pfs {
         pf.wire = WireKind::Tap(CANDIDATES[0].tap.to_owned());

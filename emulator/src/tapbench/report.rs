@@ -5,12 +5,21 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::Source;
+
 /// A line of the guest's.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Line {
     Ping(Ping),
     Stream(Stream),
+    Kernel(Kernel),
+}
+
+#[derive(Debug, Deserialize)]
+struct Kernel {
+    nic: String,
+    frames: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,6 +79,8 @@ pub struct NicResult {
     pub rtt: Rtt,
     /// TCP, by size.
     pub rates: Vec<Rates>,
+    /// Of an SF, the frames that the guest's kernel passed on between representors.
+    pub kernel_frames: Option<u64>,
 }
 
 /// Ours over another.
@@ -96,6 +107,8 @@ pub struct Report {
     pub qemu: String,
     /// CPUs of the guest.
     pub cpus: u32,
+    /// Who sends and receives.
+    pub from: Source,
     /// Our NIC joins TCP segments.
     pub lro: bool,
     /// Capabilities of ours that differ from the profile's.
@@ -118,10 +131,12 @@ pub(super) fn read(text: &str, nics: &[&str], sizes: &[u32]) -> Result<Vec<NicRe
         let name = match &line {
             Line::Ping(p) => &p.nic,
             Line::Stream(s) => &s.nic,
+            Line::Kernel(k) => &k.nic,
         };
         let Some(nic) = all.iter_mut().find(|r| &r.nic == name) else { bail!("the guest measured a NIC {name:?}") };
         match line {
             Line::Ping(p) => nic.rtt = p.rtt,
+            Line::Kernel(k) => nic.kernel_frames = Some(k.frames),
             Line::Stream(s) => {
                 let rates = nic.rates.iter_mut().find(|r| r.size == s.size);
                 let rates = rates.with_context(|| format!("the guest measured size {}", s.size))?;
@@ -167,11 +182,12 @@ impl Report {
     /// A table for people.
     pub fn table(&self) -> String {
         let mut t = format!(
-            "guest: kernel {}, {} CPUs, QEMU {}; TCP for {} s, median{}\n",
+            "guest: kernel {}, {} CPUs, QEMU {}; TCP for {} s, median{}{}\n",
             self.kernel,
             self.cpus,
             self.qemu,
             self.seconds,
+            if self.from == Source::Sf { "; ours from an SF behind its eswitch" } else { "" },
             if self.lro { "; ours with LRO" } else { "" }
         );
         let several = self.nics.iter().any(|n| n.rates.len() > 1);
@@ -198,6 +214,9 @@ impl Report {
                 let _ = writeln!(t, "{name:<12} {:>14.2} {:>16.2} {:>12.2}", r.send, r.receive, r.rtt);
             }
         }
+        for (nic, frames) in self.nics.iter().filter_map(|n| Some((&n.nic, n.kernel_frames?))) {
+            let _ = writeln!(t, "{nic}: the guest's kernel passed {frames} frames on, the device all others");
+        }
         t
     }
 }
@@ -211,6 +230,7 @@ mod tests {
 {"kind":"stream","nic":"a","direction":"send","size":4,"bytes":1000000,"seconds":1.0}
 {"kind":"stream","nic":"a","direction":"send","size":4,"bytes":3000000,"seconds":1.0}
 {"kind":"stream","nic":"a","direction":"receive","size":4,"bytes":1000000,"seconds":0.5}
+{"kind":"kernel","nic":"a","frames":7}
 {"kind":"stream","nic":"b","direction":"send","size":4,"bytes":1000000,"seconds":1.0}
 {"kind":"stream","nic":"b","direction":"receive","size":4,"bytes":1000000,"seconds":1.0}
 "#;
@@ -222,8 +242,10 @@ mod tests {
         let ratios = ratios(&nics);
         assert_eq!((ratios[0].send, ratios[0].receive, ratios[0].rtt), (2.0, 2.0, 2.0));
         let (kernel, qemu) = ("k".into(), "q".into());
-        let report = Report { kernel, qemu, cpus: 2, lro: true, caps: vec![], seconds: 1.0, nics, ratios };
-        assert!(report.table().contains("ours with LRO"));
+        let report =
+            Report { kernel, qemu, cpus: 2, lro: true, caps: vec![], from: Source::Sf, seconds: 1.0, nics, ratios };
+        assert!(report.table().contains("ours from an SF") && report.table().contains("ours with LRO"));
+        assert!(report.table().ends_with("a: the guest's kernel passed 7 frames on, the device all others\n"));
         assert!(
             report.table().contains("/ b                    2.00             2.00         2.00"),
             "{}",

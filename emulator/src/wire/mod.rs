@@ -13,8 +13,9 @@ pub mod offload;
 pub mod pcap;
 pub mod port;
 pub mod slice;
-pub(crate) mod spec;
+pub mod spec;
 pub mod stream;
+pub mod switch;
 pub mod tap;
 mod tap_driver;
 #[cfg(test)]

@@ -4,13 +4,56 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::datagram::Ends;
+use super::interface::MAX_NAME;
 use super::pcap::Replay;
 use super::vhost::Meeting;
+use crate::board::WireKind;
+
+/// What a port may be connected to.
+pub const WIRES: &str = "\"cable\", \"loopback\", \"switch:NAME\", \"tap:NAME\", \"vhost-user:PATH[,client]\", \"stream:PATH[,client]\", \
+     \"unix:PATH,PEER\", \"udp:HOST:PORT,PEER:PORT\", \"pcap:FILE[,record=FILE][,speed=max][,times=N]\" or \"none\"";
 
 /// Longest path of a socket in bytes (`sun_path` less its NUL).
 const MAX_SOCKET_PATH: usize = 107;
 /// Most times that a file is replayed.
 const MAX_TIMES: u32 = 1_000_000;
+
+/// A wire by its name. The error is what is allowed.
+pub(crate) fn kind(text: &str) -> Result<WireKind, String> {
+    Ok(match text {
+        "cable" => WireKind::Cable,
+        "loopback" => WireKind::Loopback,
+        "none" => WireKind::None,
+        _ => match text.split_once(':') {
+            Some(("switch", name)) if is_switch(name) => WireKind::Switch(name.to_owned()),
+            Some(("switch", _)) => return Err(format!("\"switch:\" and {SWITCH_NAME}")),
+            Some(("tap", name)) if is_interface(name) => WireKind::Tap(name.to_owned()),
+            Some(("tap", _)) => return Err(format!("\"tap:\" and an interface of 1 to {MAX_NAME} characters")),
+            Some(("vhost-user", rest)) => WireKind::Vhost(meeting(rest)?),
+            Some(("stream", rest)) => WireKind::Stream(meeting(rest)?),
+            Some(("unix", rest)) => WireKind::Datagram(unix(rest)?),
+            Some(("udp", rest)) => WireKind::Datagram(udp(rest)?),
+            Some(("pcap", rest)) => WireKind::Replay(replay(rest)?),
+            _ => return Err(WIRES.to_owned()),
+        },
+    })
+}
+
+/// What the kernel takes as the name of an interface (`dev_valid_name`), less the percent
+/// sign, with which it would choose a name itself.
+fn is_interface(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && name.bytes().all(|c| c.is_ascii_graphic() && !b"/:%".contains(&c))
+}
+
+/// What a switch may be called, in words.
+pub(crate) const SWITCH_NAME: &str = "a name of 1 to 32 letters, digits, dots, dashes and underscores";
+
+/// Whether a switch may be called so.
+pub(crate) fn is_switch(name: &str) -> bool {
+    (1..=32).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_".contains(&c))
+}
 
 fn socket(path: &str) -> Option<PathBuf> {
     let fits = (1..=MAX_SOCKET_PATH).contains(&path.len()) && !path.contains([',', '\0']);

@@ -68,6 +68,7 @@ impl Driver for TapDriver {
                 continue;
             };
             let came = self.pump(&tap, &mut buf, inlet);
+            inlet.flush();
             if !came || looked.elapsed() >= TICK {
                 looked = Instant::now();
                 self.look_after(inlet);

@@ -94,7 +94,7 @@ fn judge(d: &Document, meant: &Meant, answer: &Answer) -> Result<(), String> {
 fn whatever_is_asked_the_answer_is_documented() {
     let (stage, d) = (Stage::new(Manager::Embedded, None), document());
     let _netdevs = stage.populate();
-    let cases = std::env::var("SFNIC_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1500);
+    let cases = std::env::var("SFNIC_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(10000);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let seen = std::cell::RefCell::new(BTreeMap::<u16, u32>::new());
     let run = TestRunner::new(config).run(&requests(&d), |meant| {

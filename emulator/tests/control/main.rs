@@ -1,5 +1,6 @@
 //! The control plane from outside: what it answers, and whether that is what is documented.
 
+mod captures;
 mod conformance;
 mod generate;
 mod http;
@@ -101,6 +102,9 @@ fn every_route_is_documented_and_every_documented_route_is_served() {
     assert_eq!(served, told);
 }
 
+/// Stands for a folder in the bodies of requests.
+const FOLDER: &str = "/FOLDER";
+
 /// Requests that provoke every answer that is documented but those without a token: method,
 /// documented path, what is asked instead of it, body, status.
 fn requests() -> Vec<(&'static str, &'static str, &'static str, Option<Value>, u16)> {
@@ -147,6 +151,37 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Option<Value>, u
         ("DELETE", FAULT, "/v1/faults/1", None, 404),
         ("DELETE", "/v1/faults", "", None, 204),
     ]);
+    const WIRE: &str = "/v1/wires/{port}";
+    const CAPTURE: &str = "/v1/captures/{id}";
+    let capture = |name: &str| Some(json!({ "file": format!("{FOLDER}/{name}"), "ports": ["uplink0"], "snap": 64 }));
+    all.extend([
+        ("GET", "/v1/wires", "", None, 200),
+        ("GET", WIRE, "/v1/wires/p1", None, 200),
+        ("GET", WIRE, "/v1/wires/p2", None, 404),
+        ("PATCH", WIRE, "/v1/wires/p0", Some(json!({ "in": "delay=5ms jitter=1ms loss=0.5 seed=7" })), 200),
+        ("PATCH", WIRE, "/v1/wires/p0", Some(json!({ "in": "off", "out": "off" })), 200),
+        ("PATCH", WIRE, "/v1/wires/p0", Some(json!({ "impair": "off" })), 400),
+        ("PATCH", WIRE, "/v1/wires/p9", Some(json!({ "in": "off" })), 404),
+        ("PATCH", WIRE, "/v1/wires/p0", Some(json!({ "in": "off", "out": "slow" })), 422),
+        ("GET", "/v1/switches", "", None, 200),
+        ("POST", "/v1/captures", "", capture("a"), 201),
+        ("GET", "/v1/captures", "", None, 200),
+        ("GET", CAPTURE, "/v1/captures/1", None, 200),
+        ("GET", CAPTURE, "/v1/captures/x", None, 404),
+        ("POST", "/v1/captures", "", Some(json!({ "path": "/x" })), 400),
+        ("POST", "/v1/captures", "", capture("a"), 409),
+        ("POST", "/v1/captures", "", capture("nowhere/a"), 422),
+        ("POST", "/v1/captures", "", capture("../a"), 422),
+        ("POST", "/v1/captures", "", Some(json!({ "file": "a" })), 422),
+        ("POST", "/v1/captures", "", Some(json!({ "file": "/a", "ports": ["eth0"] })), 422),
+        ("DELETE", CAPTURE, "/v1/captures/1", None, 200),
+        ("DELETE", CAPTURE, "/v1/captures/1", None, 404),
+    ]);
+    for n in 0..17 {
+        let status = if n == 16 { 507 } else { 201 };
+        all.push(("POST", "/v1/captures", "", capture(&format!("full{n}")), status));
+    }
+    all.push(("DELETE", "/v1/captures", "", None, 200));
     for sfnum in 20..27 {
         let status = if sfnum == 26 { 507 } else { 201 };
         all.push(("POST", "/v1/slices", "", Some(sf(sfnum, 300 + sfnum)), status));
@@ -204,6 +239,8 @@ fn answers_are_as_documented() {
             d.check(&schema["schema"], body, "body").unwrap_or_else(|e| panic!("{method} {asked}: {e}"));
         }
         let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let here = stage.dir.path().to_str().unwrap();
+        let body = body.map(|b| serde_json::from_str(&b.to_string().replace(FOLDER, here)).unwrap());
         let reply = client.raw(method.clone(), asked, body.as_ref()).unwrap();
         assert_eq!(reply.status.as_u16(), status, "{method} {asked}: {:?}", reply.text());
         let operation = (method.to_string(), path.to_owned(), status.to_string());

@@ -68,6 +68,21 @@ const REFUSED: &[Refused] = &[
     ("slice set DEV/100 max_io_eqs 2", 1, &["slice 100 is active", "max_io_eqs"]),
     ("slice del DEV/100", 1, &["slice 100 is active", "inactive first"]),
     ("slice del DEV/0", 1, &["physical function", "deleted"]),
+    // Wires and captures.
+    ("wire set p0 delay=5", 2, &["\"delay=5\"", "delay=TIME"]),
+    ("wire set p0 reorder=0.1", 2, &["reorder=", "allowed with delay="]),
+    ("wire set p0 in off in off", 2, &["in: given twice"]),
+    ("wire set p7 off", 1, &["no port \"p7\"", "p0 to p1"]),
+    ("wire set uplink0 off", 2, &["port = \"uplink0\"", "p0, p1"]),
+    ("wire show x", 2, &["port = \"x\""]),
+    ("capture start --file /nowhere/x", 2, &["--file = \"/nowhere/x\"", "folder that is there"]),
+    ("capture start --file /proc/x", 2, &["\"/proc/x\"", "cannot write"]),
+    ("capture start --file /tmp/.. --port pf0", 2, &["--file"]),
+    ("capture start --file /dev/null", 1, &["there already"]),
+    ("capture start --file /x --port eth0", 2, &["port=eth0", "uplinkN"]),
+    ("capture stop x", 2, &["id = \"x\"", "a number, or all"]),
+    ("capture stop 9", 1, &["no capture 9"]),
+    ("capture stop", 1, &["no capture runs"]),
     // Other attributes.
     ("slice set DEV/101 max_io_eqs 0", 2, &["max_io_eqs 0", "1 to 60"]),
     ("slice set DEV/101 max_io_eqs 61", 2, &["max_io_eqs 61", "1 to 60"]),
@@ -184,4 +199,30 @@ fn the_examples_of_the_rfc_print_what_it_says() {
     assert_eq!(json("port show -j")["port"][format!("{DEV}/65535")]["name"], "p0");
     assert_eq!(json("dev show -j")["dev"][DEV]["eswitch"], "embedded");
     assert_eq!(json("resource show -j")["resource"][format!("{DEV}/0")]["max_sfs"], 8);
+}
+
+#[test]
+fn wires_are_set_and_captures_taken() {
+    let stage = Stage::new(Manager::Embedded, None);
+    let _netdevs = stage.populate();
+    let said = |words: &str| {
+        let out = ctl(&stage, words);
+        assert!(out.status.success(), "{words}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    assert_eq!(said("wire set p0 in delay=5ms loss=0.25 seed=7"), "");
+    let shown = said("wire show p0");
+    assert!(shown.contains("delay=5ms loss=0.25 seed=7") && shown.contains("100G"), "{shown}");
+    assert!(said("show wires").lines().count() == 5 && said("show switches") == "nothing\n");
+    assert!(said("metrics").contains("sfnic_wire_impaired_frames_total{port=\"p0\",direction=\"in\",fate=\"lost\"} 0"));
+    said("wire set p0 off");
+    assert!(!said("wire show p0").contains("delay"));
+
+    let file = stage.dir.path().join("x.pcapng");
+    let started = said(&format!("capture start --port pf0sf4 --port uplink0 --snap 96 --file {}", file.display()));
+    assert_eq!(started, "1\n");
+    assert!(said("capture show").contains("pf0sf4 uplink0"));
+    assert_eq!(said("capture stop"), format!("{}: 0 frames of no port\n", file.display()));
+    assert_eq!(std::fs::read(file).unwrap()[..4], [0x0a, 0x0d, 0x0d, 0x0a]);
+    assert_eq!(said("capture stop all"), "");
 }

@@ -8,13 +8,14 @@ use parking_lot::Mutex;
 use sfnic_device_model::dma::Memory;
 use sfnic_device_model::fabric::plane::FunctionPlane;
 use sfnic_device_model::fabric::port::Far;
+use sfnic_device_model::poll::Watch;
 use sfnic_device_model::world::{Clock, Interrupts, Waker};
 use sfnic_device_model::{Card, CardConfig, Nic};
 use sfnic_firmware_cmds::profile::Profile;
 
 use crate::function::Function;
 use crate::memory::GuestMemory;
-use crate::window::Window;
+use crate::window::{Pages, Window};
 
 /// Time that stands still until it is moved.
 #[derive(Debug, Default)]
@@ -71,6 +72,9 @@ pub struct Rig {
     pub memory: Vec<Arc<GuestMemory>>,
     /// Interrupts of each card.
     pub irqs: Vec<Arc<Recorder>>,
+    /// UAR pages of each card, where they are plain memory.
+    pages: Vec<Arc<Pages>>,
+    watch: Mutex<Watch>,
 }
 
 /// Guest memory of a rig that does not say otherwise, in bytes.
@@ -80,6 +84,15 @@ impl Rig {
     /// Two cards whose ports are joined.
     pub fn cable() -> Self {
         Self::new(vec![Self::card(0, Far::Port(1)), Self::card(1, Far::Port(0))], MEMORY)
+    }
+
+    /// As [`Rig::new`], with UAR pages that are plain memory: [`Rig::run`] looks at them.
+    pub fn polled(cards: Vec<CardConfig>, bytes: u64) -> Self {
+        let pages: Vec<_> = cards.iter().map(|_| Arc::new(Pages::default())).collect();
+        let shared = |(card, pages): (CardConfig, &Arc<Pages>)| CardConfig { doorbells: Some(pages.clone()), ..card };
+        let mut rig = Self::new(cards.into_iter().zip(&pages).map(shared).collect(), bytes);
+        rig.pages = pages;
+        rig
     }
 
     /// One card whose port is connected to itself.
@@ -116,7 +129,7 @@ impl Rig {
             card.dma.replace(memory.map());
             card.irq.connect(Some(irq.clone()));
         }
-        Self { nic, clock, memory, irqs }
+        Self { nic, clock, memory, irqs, pages: vec![], watch: Mutex::default() }
     }
 
     /// A card.
@@ -126,13 +139,15 @@ impl Rig {
 
     /// The physical function of a card, before its driver.
     pub fn pf(&self, card: usize) -> Function {
-        Function::new(Window::pf(self.nic.clone(), card), self.memory[card].clone())
+        let window = Window::pf(self.nic.clone(), card).with_pages(self.pages.get(card).cloned());
+        Function::new(window, self.memory[card].clone())
     }
 
     /// The sub-function with this index, before its driver; whether there is
     /// one shows when it is talked to.
     pub fn sf(&self, card: usize, index: u16) -> Function {
-        Function::new(Window::sf(self.nic.clone(), card, index), self.memory[card].clone())
+        let window = Window::sf(self.nic.clone(), card, index).with_pages(self.pages.get(card).cloned());
+        Function::new(window, self.memory[card].clone())
     }
 
     /// The guest that has the passthrough slice with this index: its function, before its
@@ -167,7 +182,8 @@ impl Rig {
     /// panics where there is no end to it.
     pub fn run(&self) -> usize {
         let mut bursts = 0;
-        while self.nic.run(0) {
+        let look = || self.nic.look_at_doorbells(&mut self.watch.lock(), 0, 1);
+        while look() | self.nic.run(0) {
             bursts += 1;
             assert!(bursts < 1_000_000, "the work does not end");
         }

@@ -1,12 +1,34 @@
 //! A function's window in a BAR.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sfnic_device_model::endpoint::Endpoint;
+use sfnic_device_model::world::Doorbells;
 use sfnic_device_model::{Card, Nic};
 
 /// Bytes of a UAR page.
 const PAGE: u64 = 4096;
+
+/// UAR pages that are plain memory, in pieces of 8 bytes.
+#[derive(Debug, Default)]
+pub struct Pages(Mutex<BTreeMap<(u8, u64), [u8; 8]>>);
+
+impl Pages {
+    fn put(&self, bar: u8, offset: u64, data: &[u8]) {
+        let mut all = self.0.lock();
+        for (at, byte) in (offset..).zip(data) {
+            all.entry((bar, at & !7)).or_default()[(at & 7) as usize] = *byte;
+        }
+    }
+}
+
+impl Doorbells for Pages {
+    fn take(&self, bar: u8, offset: u64) -> [u8; 8] {
+        self.0.lock().remove(&(bar, offset)).unwrap_or_default()
+    }
+}
 
 /// A window through which a driver reaches one function.
 #[derive(Clone, Debug)]
@@ -15,6 +37,8 @@ pub struct Window {
     card: usize,
     bar: u8,
     base: u64,
+    /// UAR pages that are plain memory.
+    pages: Option<Arc<Pages>>,
     /// Of another guest, whose device it is.
     endpoint: Option<Arc<Endpoint>>,
 }
@@ -22,18 +46,23 @@ pub struct Window {
 impl Window {
     /// BAR 0: the physical function.
     pub fn pf(nic: Arc<Nic>, card: usize) -> Self {
-        Self { nic, card, bar: 0, base: 0, endpoint: None }
+        Self { nic, card, bar: 0, base: 0, pages: None, endpoint: None }
     }
 
     /// BAR 0 of a passthrough slice's device.
     pub fn endpoint(nic: Arc<Nic>, endpoint: Arc<Endpoint>) -> Self {
-        Self { nic, card: endpoint.card, bar: 0, base: 0, endpoint: Some(endpoint) }
+        Self { nic, card: endpoint.card, bar: 0, base: 0, pages: None, endpoint: Some(endpoint) }
     }
 
     /// Window `index` of BAR 2.
     pub fn sf(nic: Arc<Nic>, card: usize, index: u16) -> Self {
         let base = u64::from(index) << nic.cards[card].config.log_sf_window;
-        Self { nic, card, bar: 2, base, endpoint: None }
+        Self { nic, card, bar: 2, base, pages: None, endpoint: None }
+    }
+
+    /// With UAR pages that nobody hears of.
+    pub fn with_pages(self, pages: Option<Arc<Pages>>) -> Self {
+        Self { pages, ..self }
     }
 
     /// The device.
@@ -76,6 +105,10 @@ impl Window {
 
     /// Writes to a UAR page.
     pub fn ring(&self, uar: u32, offset: u64, data: &[u8]) {
-        self.write(u64::from(uar) * PAGE + offset, data);
+        let at = u64::from(uar) * PAGE + offset;
+        match &self.pages {
+            Some(pages) => pages.put(self.bar, self.base + at, data),
+            None => self.write(at, data),
+        }
     }
 }

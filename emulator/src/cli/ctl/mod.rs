@@ -1,11 +1,13 @@
 //! `sfnic ctl`: talks to a running device, in the words of the devlink slice RFC.
 
+mod capture;
 mod commands;
 mod events;
 mod fault;
 mod show;
 mod table;
 mod text;
+mod wire;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +37,8 @@ use crate::control::client::{Client, Reply};
   sfnic ctl port show
   sfnic ctl resource show
   sfnic ctl fault add 'fail CREATE_CQ nth=3 status=NO_RESOURCES'
+  sfnic ctl wire set p0 delay=5ms loss=0.01
+  sfnic ctl capture start --port uplink0 --file x.pcapng
   sfnic ctl show queues --pf 0
   sfnic ctl metrics
   sfnic ctl events                      what happens, as it happens
@@ -80,6 +84,12 @@ enum What {
     /// Faults that are put in on purpose.
     #[command(subcommand)]
     Fault(fault::Fault),
+    /// Wires: what ports are connected to, with delay, loss and the like.
+    #[command(subcommand)]
+    Wire(wire::Wire),
+    /// Frames that are written to files.
+    #[command(subcommand)]
+    Capture(capture::Capture),
     Events(events::Args),
     Commands(commands::Args),
     Show(show::Args),
@@ -223,6 +233,8 @@ pub(super) fn run(args: Args) -> Done {
             print(&choose(&find, handle.as_deref())?.text("/metrics")?)?;
             Ok(0)
         }
+        What::Wire(wire) => wire::run(wire, form, |handle| choose(&find, handle)),
+        What::Capture(capture) => capture::run(capture, form, |handle| choose(&find, handle)),
         What::Fault(fault) => fault::run(fault, form, |handle| choose(&find, handle)),
         What::Events(args) => {
             let client = choose(&find, args.handle.as_deref())?;

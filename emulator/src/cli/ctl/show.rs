@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::super::{Done, Failure};
 use super::table::table;
-use super::{Form, body, text};
+use super::{Form, body, text, wire};
 use crate::control::client::Client;
 
 /// Look inside the device: readable for people, complete with --json.
@@ -56,6 +56,10 @@ enum What {
     Dma,
     /// Interrupt vectors.
     Msix,
+    /// What the ports are connected to, and what that counted.
+    Wires,
+    /// Switches that ports are at, and who is there.
+    Switches,
     /// What drivers wanted and the model does not have.
     Unmodelled,
 }
@@ -78,7 +82,7 @@ pub(super) fn run(client: &Client, args: &Args, form: Form) -> Done {
     only("--kind", args.kind.is_some(), args.what == What::Objects)?;
     only("--rules", args.rules.is_some(), args.what == What::Tables)?;
     let filters = args.pf.is_some() || args.function.is_some();
-    only("--pf and --function", filters, args.what != What::Unmodelled)?;
+    only("--pf and --function", filters, !matches!(args.what, What::Wires | What::Switches | What::Unmodelled))?;
     let pairs = [
         ("pf", args.pf.map(|n| n.to_string())),
         ("function", args.function.map(|n| n.to_string())),
@@ -103,17 +107,19 @@ pub(super) fn run(client: &Client, args: &Args, form: Form) -> Done {
         What::Vports => vports(&value),
         What::Dma => dma(&value),
         What::Msix => msix(&value),
+        What::Wires => wire::wires(&value),
+        What::Switches => wire::switches(&value),
         What::Unmodelled => text::unmodelled(&value),
     })?;
     Ok(0)
 }
 
-fn list(v: &Value) -> &[Value] {
+pub(super) fn list(v: &Value) -> &[Value] {
     v.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// A member as a cell.
-fn cell(v: &Value, key: &str) -> String {
+pub(super) fn cell(v: &Value, key: &str) -> String {
     match &v[key] {
         Value::String(s) => s.clone(),
         Value::Bool(b) => if *b { "yes" } else { "no" }.to_owned(),

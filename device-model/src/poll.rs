@@ -1,0 +1,121 @@
+//! UAR pages that are plain memory.
+//!
+//! A doorbell that the device is told of costs the guest an exit, and a message of
+//! QEMU's. Where the pages are memory that guest and device share it costs a store, and
+//! workers look at the pages. Drivers write a doorbell behind the record that says the
+//! same, so what counts is that something was rung: a doorbell that another one replaced
+//! before anybody looked is found by its record. Only the doorbells of event queues have
+//! none; see [`crate::queue::EqConfig::unheard`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::bar::PAGE;
+use crate::fabric::plane::FunctionPlane;
+use crate::nic::{Card, Nic};
+use crate::queue::{CQ_DOORBELL, Cq, Doorbell, SQ_DOORBELLS, Sq};
+use crate::trace::Record;
+use crate::work::Job;
+use crate::world::Doorbells;
+
+/// The pages that a worker looks at.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// When the list was made.
+    epoch: Option<u32>,
+    pages: Vec<Page>,
+}
+
+/// A page, and the queues that are rung there.
+#[derive(Debug)]
+struct Page {
+    card: usize,
+    function: Arc<FunctionPlane>,
+    bar: u8,
+    /// Of the page in the BAR, and in the function's window.
+    offset: u64,
+    at: u64,
+    sqs: Vec<Arc<Sq>>,
+    cqs: Vec<Arc<Cq>>,
+}
+
+impl Nic {
+    /// Looks at the UAR pages that are plain memory and rings what was rung there; true
+    /// where anything was. Of `workers` threads each has pages of its own.
+    pub fn look_at_doorbells(&self, watch: &mut Watch, worker: usize, workers: usize) -> bool {
+        let epoch = self.flows.now().epoch();
+        if watch.epoch != Some(epoch) {
+            let pages = self.cards.iter().flat_map(|card| self.pages(card, worker, workers)).collect();
+            *watch = Watch { epoch: Some(epoch), pages };
+        }
+        watch.pages.iter().fold(false, |any, page| self.look_at(page) || any)
+    }
+
+    /// The pages of a card that a worker looks at.
+    fn pages(&self, card: &Card, worker: usize, workers: usize) -> Vec<Page> {
+        let mut pages = vec![];
+        if card.config.doorbells.is_none() {
+            return pages;
+        }
+        for vport in card.fabric.vports.pin().values() {
+            let Some(function) = vport.function.load_full() else { continue };
+            if !Arc::ptr_eq(&function.dma, &card.dma) {
+                continue; // another guest's
+            }
+            let Some((bar, window)) = card.window(function.id) else { continue };
+            let mut queues: BTreeMap<u32, (Vec<Arc<Sq>>, Vec<Arc<Cq>>)> = BTreeMap::new();
+            for sq in function.sqs.pin().values() {
+                queues.entry(sq.uar).or_default().0.push(sq.queue.clone());
+            }
+            for cq in function.cqs.pin().values() {
+                queues.entry(cq.uar).or_default().1.push(cq.queue.clone());
+            }
+            for (page, (sqs, cqs)) in queues {
+                let at = u64::from(page) * PAGE;
+                if (usize::from(function.id) + page as usize) % workers.max(1) == worker {
+                    let function = function.clone();
+                    pages.push(Page { card: card.index, function, bar, offset: window + at, at, sqs, cqs });
+                }
+            }
+        }
+        pages
+    }
+
+    fn look_at(&self, page: &Page) -> bool {
+        let Some(card) = self.cards.get(page.card) else { return false };
+        let Some(doorbells) = card.config.doorbells.as_ref().filter(|_| !self.faults.is_gone(card.index)) else {
+            return false;
+        };
+        let take = |at: u16| self.take(card, page, doorbells.as_ref(), at);
+        let mut any = false;
+        for rung in SQ_DOORBELLS.into_iter().filter_map(take) {
+            any = true;
+            let Doorbell::Sq { sqn, .. } = rung else { continue };
+            for sq in &page.sqs {
+                // Whose doorbell was replaced is told by its record.
+                let news = if sq.config().sqn == sqn { sq.doorbell() } else { sq.scan(&card.dma.load()) };
+                if news {
+                    let (card, function) = (card.index, page.function.clone());
+                    self.work.push_back_quietly(Job { card, function, sq: sq.clone() });
+                }
+            }
+        }
+        if take(CQ_DOORBELL).is_some() {
+            any = true;
+            let mem = card.dma.load();
+            page.cqs.iter().for_each(|cq| cq.poll_arm(&mem));
+        }
+        any
+    }
+
+    /// What was written at a place of a page since somebody looked.
+    fn take(&self, card: &Card, page: &Page, doorbells: &dyn Doorbells, at: u16) -> Option<Doorbell> {
+        let data = doorbells.take(page.bar, page.offset + u64::from(at));
+        if data == [0; 8] {
+            return None;
+        }
+        let record = Record::Doorbell { offset: page.at + u64::from(at), data: &data };
+        self.trace.record(card.index, page.function.id, &record);
+        Doorbell::decode(at, &data)
+    }
+}
