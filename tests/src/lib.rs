@@ -54,7 +54,7 @@ mod tests {
     fn every_suite_is_run_by_a_test() -> std::io::Result<()> {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let mut text = String::new();
-        for dir in [root.join("tests"), root.join("../emulator/tests")] {
+        for dir in [root.join("tests"), root.join("tests/guests"), root.join("../emulator/tests")] {
             for entry in std::fs::read_dir(dir)? {
                 let path = entry?.path();
                 if path.extension().is_some_and(|e| e == "rs") {

@@ -68,6 +68,8 @@ pub struct Lab {
     pub refuse: Vec<Opcode>,
     /// How many guests of all programs may run at a time.
     pub places: usize,
+    /// No other guest may run meanwhile.
+    pub alone: bool,
     /// Fills bits that mean nothing with noise from this seed; `SFNIC_NOISE` has one for all.
     pub noise: Option<u64>,
 }
@@ -91,7 +93,8 @@ impl Default for Lab {
             qemu: vec![],
             env: vec![],
             refuse: vec![],
-            places: 1,
+            places: turn::capacity(),
+            alone: false,
             noise: std::env::var("SFNIC_NOISE").ok().and_then(|seed| seed.parse().ok()),
         }
     }
@@ -117,6 +120,7 @@ impl Lab {
             embedded: suite.embedded,
             caps: suite.caps.clone(),
             poll: suite.poll,
+            alone: suite.alone,
             wires: suite.wires.clone(),
             qemu: suite.qemu.clone(),
             env: suite.env.clone().into_iter().chain(seed).collect(),
@@ -280,7 +284,8 @@ impl Bench {
             ..Guest::new()
         };
         let outcome = {
-            let _turn = Turn::wait(self.lab.places)?;
+            let places = self.lab.places;
+            let _turn = if self.lab.alone { Turn::alone(places) } else { Turn::wait(places) }?;
             let answers = ask::Answers::start(&share, answer);
             let outcome = guest.run(kit);
             answers.stop();

@@ -7,6 +7,11 @@ fn the_story_of_one() {
 }
 
 #[test]
+fn the_story_of_one_whose_doorbells_nobody_hears() {
+    sfnic_tests::run("story-poll");
+}
+
+#[test]
 fn many_at_once() {
     sfnic_tests::run("many");
 }

@@ -24,8 +24,3 @@ fn of_completions_and_the_order_of_events() {
 fn of_whole_functions() {
     sfnic_tests::run("faults-fatal");
 }
-
-#[test]
-fn of_a_function_whose_slices_run() {
-    sfnic_tests::run("faults-slices");
-}
