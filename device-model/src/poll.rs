@@ -48,7 +48,11 @@ impl Nic {
             let pages = self.cards.iter().flat_map(|card| self.pages(card, worker, workers)).collect();
             *watch = Watch { epoch: Some(epoch), pages };
         }
-        watch.pages.iter().fold(false, |any, page| self.look_at(page) || any)
+        let mut any = false;
+        for page in &watch.pages {
+            any |= self.look_at(page);
+        }
+        any
     }
 
     /// The pages of a card that a worker looks at.
@@ -63,20 +67,20 @@ impl Nic {
                 continue; // another guest's
             }
             let Some((bar, window)) = card.window(function.id) else { continue };
-            let mut queues: BTreeMap<u32, (Vec<Arc<Sq>>, Vec<Arc<Cq>>)> = BTreeMap::new();
+            let mut of_function: BTreeMap<u32, Page> = BTreeMap::new();
+            let new = |number: u32| {
+                let at = u64::from(number) * PAGE;
+                let function = function.clone();
+                Page { card: card.index, function, bar, offset: window + at, at, sqs: vec![], cqs: vec![] }
+            };
             for sq in function.sqs.pin().values() {
-                queues.entry(sq.uar).or_default().0.push(sq.queue.clone());
+                of_function.entry(sq.uar).or_insert_with(|| new(sq.uar)).sqs.push(sq.queue.clone());
             }
             for cq in function.cqs.pin().values() {
-                queues.entry(cq.uar).or_default().1.push(cq.queue.clone());
+                of_function.entry(cq.uar).or_insert_with(|| new(cq.uar)).cqs.push(cq.queue.clone());
             }
-            for (page, (sqs, cqs)) in queues {
-                let at = u64::from(page) * PAGE;
-                if (usize::from(function.id) + page as usize) % workers.max(1) == worker {
-                    let function = function.clone();
-                    pages.push(Page { card: card.index, function, bar, offset: window + at, at, sqs, cqs });
-                }
-            }
+            let mine = |number: u32| (usize::from(function.id) + number as usize) % workers.max(1) == worker;
+            pages.extend(of_function.into_iter().filter(|(number, _)| mine(*number)).map(|(_, page)| page));
         }
         pages
     }

@@ -60,7 +60,7 @@ impl Window {
         (at, len, there): (u64, usize, usize),
     ) -> Result<(), DmaError> {
         let from = usize::try_from(at.wrapping_sub(self.at)).unwrap_or(usize::MAX);
-        let have = if from < self.len { self.len - from } else { 0 };
+        let have = self.len.saturating_sub(from);
         if have > 0 {
             self.bytes.copy_within(from..from + have, 0);
         }

@@ -87,7 +87,7 @@ fn story(args: &Args) -> anyhow::Result<(Both, Option<Outcome>)> {
             let done = both.off.len() + both.on.len() + 1;
             eprintln!("[{done}/{}] the story {} a trace …", args.repeat * 2, if traced { "with" } else { "without" });
             let bench = Lab::of(suite).start()?;
-            let run = || bench.run(&kit, &suite.script).map_err(anyhow::Error::from);
+            let run = || bench.run(&kit, &suite.script);
             let evidence = if traced {
                 let (evidence, summary) = recorded(&bench.board.nic, run)?;
                 last = Some(summary);

@@ -55,19 +55,19 @@ impl Front {
         let mem = GuestMemoryMmap::from_ranges_with_files([(GuestAddress(0), length as usize, Some(map))])?;
         let session = Inline::new()?;
         let mut front = Self { session, mem, stride, offered: [0; 2], taken: [0; 2] };
-        for ring in 0..2 {
+        for (ring, base) in RINGS.into_iter().enumerate() {
             for i in 0..RING {
                 let (length, flags) = match ring {
                     0 => (stride, WRITE),
                     _ => (HEADER + frame.len() as u64, 0),
                 };
-                let at = RINGS[ring] + 16 * u64::from(i);
+                let at = base + 16 * u64::from(i);
                 front.put(at, front.buffer(ring, i))?;
                 front.put(at + 8, length as u32)?;
                 front.put(at + 12, flags)?;
-                front.put(RINGS[ring] + AVAILABLE + 4 + 2 * u64::from(i), i)?;
+                front.put(base + AVAILABLE + 4 + 2 * u64::from(i), i)?;
             }
-            front.put(RINGS[ring] + AVAILABLE, NO_INTERRUPT)?;
+            front.put(base + AVAILABLE, NO_INTERRUPT)?;
         }
         for i in 0..RING {
             front.mem.write_slice(frame, GuestAddress(front.buffer(1, i) + HEADER))?;

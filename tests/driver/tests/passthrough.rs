@@ -262,7 +262,7 @@ fn a_guest_reaches_no_other_function() {
     rig.run();
     let failed = b.reap(0);
     assert_eq!(failed.len(), 1);
-    assert_eq!(failed[0].opcode(), u32::from(cqe_opcode::REQ_ERR));
+    assert_eq!(failed[0].opcode(), cqe_opcode::REQ_ERR);
 }
 
 /// The manager in the host: an SF with a number of its own.

@@ -418,7 +418,8 @@ fn what_is_not_offered_is_refused() {
     refused(tir.map(drop), Syndrome::TIR_DISPATCH);
 
     let b = Bench::new();
-    let cases: [(fn(&mut ViewMut<'_, Rqc>), Syndrome); 5] = [
+    type Set = fn(&mut ViewMut<'_, Rqc>);
+    let cases: [(Set, Syndrome); 5] = [
         (|c| _ = c.sub(Rqc::wq).set(Wq::log_wqe_num_of_strides, 8), Syndrome::QUEUE_STRIDE),
         (|c| _ = c.sub(Rqc::wq).set(Wq::log_wqe_num_of_strides, 9), Syndrome::QUEUE_STRIDE),
         (|c| _ = c.sub(Rqc::wq).set(Wq::shampo_enable, 1), Syndrome::QUEUE_TYPE),
