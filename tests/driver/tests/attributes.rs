@@ -115,7 +115,7 @@ fn a_slice_is_in_a_vlan_that_it_does_not_know_of() {
         s.far.send(&f);
     }
     s.rig.run();
-    assert_eq!(received(&mut s.a, to_a.len()), [to_a.clone()]);
+    assert_eq!(received(&mut s.a, to_a.len()), std::slice::from_ref(&to_a));
     // Neighbours hear each other if they are in the same one.
     let to_b = Flow4::new(s.b.mac, s.a.mac).udp(&[4; 64]);
     for (vlan, wanted) in [(0, 0), (8, 0), (7, 1)] {
