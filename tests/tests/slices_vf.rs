@@ -47,13 +47,10 @@ fn virtual_functions_live_without_a_host() -> Result<()> {
         vectors: Some(9),
     };
     let board = Board::new(BoardConfig {
-        profile: Profile::builtin("connectx6dx")?,
         cards: vec![CardConfig { manager: Manager::Embedded, ..CardConfig::default() }],
         wires: vec![WireKind::None],
-        workers: 1,
-        noise: None,
-        faults: vec![],
         slices: vec![slice(1), slice(2)],
+        ..BoardConfig::new(Profile::builtin("connectx6dx")?)
     })?;
     board.serve(std::slice::from_ref(&pf))?;
     let control = Server::start(Target::new(board.nic.clone(), DEFAULT_HANDLE), &dir.path().join("control"), None)?;
