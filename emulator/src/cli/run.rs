@@ -33,8 +33,11 @@ use crate::control::place;
   [[pf]]                                # a physical function; 1 to 4
   mac = \"52:54:00:5f:00:00\"
   max_sfs = 64
-  wire = \"tap:nic0\"                     # or \"cable\", \"loopback\", \"none\", \"vhost-user:PATH\",
-                                        # \"stream:PATH\", \"unix:PATH,PEER\", \"udp:…\", \"pcap:FILE\"")]
+  wire = \"tap:nic0\"                     # or \"cable\", \"loopback\", \"none\", \"switch:NAME\",
+                                        # \"vhost-user:PATH\", \"stream:PATH\", \"unix:PATH,PEER\",
+                                        # \"udp:…\", \"pcap:FILE\"
+  speed = \"25G\"                         # what drivers are told
+  impair = \"delay=5ms loss=0.01\"        # sfnic ctl wire set --help has the words")]
 pub(super) struct Args {
     /// What the device is made of (TOML); two functions on a cable by default.
     #[arg(long, value_name = "FILE")]
