@@ -6,8 +6,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value, json};
 use sfnic_device_model::control::objects::Kind;
 use sfnic_device_model::slice::{Change, Flavour, SliceError, Spec, given};
 
@@ -69,6 +70,20 @@ impl From<QueryRejection> for Refused {
 }
 
 pub(super) type Answer = Result<Json<Value>, Refused>;
+
+/// The body of a request: a JSON object.
+pub(super) type Body<T> = Result<Json<Object<T>>, JsonRejection>;
+
+/// What has names in JSON: fields in a list, one behind the other, are none.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let fields = Map::<String, Value>::deserialize(from)?;
+        T::deserialize(Value::Object(fields)).map(Self).map_err(D::Error::custom)
+    }
+}
 
 pub(super) fn answer(value: impl Serialize) -> Answer {
     match serde_json::to_value(value) {
@@ -164,18 +179,15 @@ pub(super) struct NewSlice {
     pub(super) vectors: Option<u16>,
 }
 
-async fn add_slice(
-    Shared(t): Shared<Target>,
-    new: Result<Json<NewSlice>, JsonRejection>,
-) -> Result<(StatusCode, Json<Value>), Refused> {
-    let Json(NewSlice { flavour, pfnum, sfnum, index, vectors }) = new?;
+async fn add_slice(Shared(t): Shared<Target>, new: Body<NewSlice>) -> Result<(StatusCode, Json<Value>), Refused> {
+    let Json(Object(NewSlice { flavour, pfnum, sfnum, index, vectors })) = new?;
     let index = t.nic.slice_add(&Spec { flavour, pfnum, sfnum, index, vectors, socket: None })?;
     Ok((StatusCode::CREATED, answer(t.nic.slice(index)?)?))
 }
 
-async fn set_slice(Shared(t): Shared<Target>, index: Named, change: Result<Json<Change>, JsonRejection>) -> Answer {
+async fn set_slice(Shared(t): Shared<Target>, index: Named, change: Body<Change>) -> Answer {
     let index = number(index)?;
-    let Json(change) = change?;
+    let Json(Object(change)) = change?;
     t.nic.slice_set(index, &change)?;
     answer(t.nic.slice(index)?)
 }
@@ -290,12 +302,9 @@ async fn fault(Shared(t): Shared<Target>, id: Named) -> Answer {
     answer(found.ok_or_else(|| no_fault(&id))?)
 }
 
-async fn add_fault(
-    Shared(t): Shared<Target>,
-    new: Result<Json<NewFault>, JsonRejection>,
-) -> Result<(StatusCode, Json<Value>), Refused> {
+async fn add_fault(Shared(t): Shared<Target>, new: Body<NewFault>) -> Result<(StatusCode, Json<Value>), Refused> {
     let invalid = |why| Refused(StatusCode::UNPROCESSABLE_ENTITY, why);
-    let Json(NewFault { fault }) = new?;
+    let Json(Object(NewFault { fault })) = new?;
     let id = t.nic.fault_add(fault.parse().map_err(invalid)?).map_err(invalid)?;
     let added = t.nic.faults.list().into_iter().find(|f| f.id == id);
     Ok((StatusCode::CREATED, answer(added)?))
@@ -321,4 +330,18 @@ fn no_fault(id: &str) -> Refused {
 fn number(index: Named) -> Result<u32, Refused> {
     let Path(text) = index?;
     text.parse().map_err(|_| Refused(StatusCode::NOT_FOUND, format!("no slice {text:?}: an index is a number")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_has_names() {
+        let read = serde_json::from_str::<Object<Change>>;
+        assert!(read("{}").is_ok() && read(r#"{"trust": true}"#).is_ok());
+        for bad in ["[]", "[true]", "null", "7", r#"{"trust": 1}"#, r#"{"no": 1}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
 }

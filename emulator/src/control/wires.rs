@@ -3,7 +3,6 @@
 use std::path::{Component, PathBuf};
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -14,7 +13,7 @@ use sfnic_device_model::nic::Card;
 use sfnic_device_model::slice::given;
 
 use super::Target;
-use super::routes::{Answer, Named, Refused, answer};
+use super::routes::{Answer, Body, Named, Object, Refused, answer};
 use crate::capture::{self, MAX_SNAP, MIN_SNAP, Spec, SpecError};
 use crate::inspect;
 
@@ -48,13 +47,9 @@ pub(super) struct WireChange {
     out: Option<String>,
 }
 
-pub(super) async fn set(
-    Shared(t): Shared<Target>,
-    port: Named,
-    change: Result<Json<WireChange>, JsonRejection>,
-) -> Answer {
+pub(super) async fn set(Shared(t): Shared<Target>, port: Named, change: Body<WireChange>) -> Answer {
     let Path(port) = port?;
-    let Json(change) = change?;
+    let Json(Object(change)) = change?;
     let card = card(&t, &port)?;
     let ways = [(Way::In, "in", change.r#in), (Way::Out, "out", change.out)];
     let parse = |(way, name, text): (Way, &str, Option<String>)| {
@@ -123,9 +118,9 @@ pub(super) async fn capture(Shared(t): Shared<Target>, id: Named) -> Answer {
 
 pub(super) async fn start_capture(
     Shared(t): Shared<Target>,
-    new: Result<Json<NewCapture>, JsonRejection>,
+    new: Body<NewCapture>,
 ) -> Result<(StatusCode, Json<Value>), Refused> {
-    let Json(new) = new?;
+    let Json(Object(new)) = new?;
     let spec = new.spec()?;
     let file = spec.file.display().to_string();
     let id = t.captures.start_new(spec).map_err(|e| match e.kind() {
