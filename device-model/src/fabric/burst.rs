@@ -153,7 +153,7 @@ fn touch(values: impl Iterator<Item = u32>) {
 
 /// A flow's place; what was found while the cache had learnt less may have moved
 /// since.
-#[inline]
+#[inline(always)]
 fn place(cache: &mut Cache, changes: &Changes, learnt: u64, found: Option<&Option<At>>, note: &Note) -> Option<At> {
     match found {
         Some(Some(at)) if cache.learnt == learnt => Some(*at),

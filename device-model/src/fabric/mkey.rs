@@ -86,6 +86,7 @@ pub struct Mkey {
 
 impl Mkey {
     /// Hands the IOVA ranges of `len` bytes at `addr` to `each`, in order.
+    #[inline(always)]
     pub fn resolve(&self, addr: u64, len: u32, access: Access, mut each: impl FnMut(u64, u32)) -> Result<(), KeyFault> {
         let allowed = match access {
             Access::Read => self.local_read,

@@ -108,7 +108,7 @@ impl<'a> Keys<'a> {
 }
 
 impl KeyCheck for Keys<'_> {
-    #[inline]
+    #[inline(always)]
     fn resolve(&self, key: KeyUse, addr: u64, len: u32, each: impl FnMut(u64, u32)) -> Result<(), KeyFault> {
         if key.reserved && key.lkey == RESERVED_LKEY {
             return self.function.resolve(key, addr, len, each);

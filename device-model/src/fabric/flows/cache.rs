@@ -213,7 +213,7 @@ impl Cache {
     }
 
     /// Whether what is known of a flow holds.
-    #[inline]
+    #[inline(always)]
     pub fn holds(&mut self, at: At, changes: &Changes) -> bool {
         let Some(flow) = self.flows.get_mut(at.0 as usize) else { return false };
         if flow.holds == self.now.edit() {
