@@ -35,14 +35,6 @@ def traffic():
     tcp(ADDRESS[A], 1 << 20, "b", "a")
 
 
-def die():
-    """The machine is switched off."""
-    with open("/dev/port", "r+b", buffering=0) as port:
-        port.seek(0xF4)
-        port.write(b"\1")
-    time.sleep(60)
-
-
 for ns in NS.values():
     add_ns(ns)
 
