@@ -76,7 +76,7 @@ if LIFE == "first":
         driver(B, "unbind")
         reaches(B, "active/detached")
         unreachable(ADDRESS[B], ns="a")
-        write(f"/sys/bus/pci/devices/{VF[B]}/reset", "1")
+        flr(VF[B])
         driver(B, "bind")
         reaches(B, "active/attached")
         dev[B] = up(B)
