@@ -123,7 +123,7 @@ impl Nic {
         }
         let Some(card) = self.cards.get(place.card) else { return };
         let mut ctl = card.control.lock();
-        if let Some(id) = place.function(&ctl, index)
+        if let Some(id) = ctl.sf_of_slice(index)
             && ctl.sf_transition(id, Cause::Dealloc).is_ok()
         {
             self.sf_freed(card, &mut ctl, id);
