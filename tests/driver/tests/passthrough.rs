@@ -4,28 +4,20 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sfnic_device_model::CardConfig;
 use sfnic_device_model::control::vhca::{self, TRANSITIONS};
-use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::nic::Manager;
 use sfnic_device_model::slice::{Change, Flavour, OpState, Spec, State};
 use sfnic_firmware_cmds::entries::{Eqe, cqe_opcode, event};
 use sfnic_firmware_cmds::layout::{Layout, View, ViewMut};
 use sfnic_firmware_cmds::layouts::*;
 use sfnic_firmware_cmds::{Opcode, Status};
-use sfnic_test_driver::function::GENERAL;
 use sfnic_test_driver::memory::BASE;
-use sfnic_test_driver::rig::Recorder;
+use sfnic_test_driver::rig::{MEMORY, Recorder};
 use sfnic_test_driver::{CmdError, Function, GuestMemory, Netdev, NetdevConfig, Rig, Wqe, frames};
 
 /// Where the init segment says "initializing".
 const INITIALIZING: u64 = 0x1fc;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0x88, 0x88];
-
-fn rig(manager: Manager) -> Rig {
-    let card = |i, far| CardConfig { manager, ..Rig::card(i, far) };
-    Rig::new(vec![card(0, Far::Port(1)), card(1, Far::Port(0))], 16 << 20)
-}
 
 fn spec(sfnum: u32, index: u32) -> Spec {
     Spec {
@@ -40,11 +32,6 @@ fn spec(sfnum: u32, index: u32) -> Spec {
 
 fn set(rig: &Rig, index: u32, state: State) -> Result<(), String> {
     rig.nic.slice_set(index, &Change { state: Some(state), ..Change::default() }).map_err(|e| e.to_string())
-}
-
-fn states(rig: &Rig, index: u32) -> (State, OpState) {
-    let s = rig.nic.slice(index).unwrap();
-    (s.state, s.opstate)
 }
 
 /// An active slice and its guest, whose interface is up.
@@ -62,7 +49,7 @@ fn is_there(f: &Function) -> bool {
 
 #[test]
 fn a_slice_is_a_function_of_another_guest() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     let index = rig.nic.slice_add(&spec(88, 100)).unwrap();
     let endpoint = rig.nic.endpoint(index).unwrap();
     let mut id = [0; 4];
@@ -72,7 +59,7 @@ fn a_slice_is_a_function_of_another_guest() {
     // The driver that comes early reads that it has to wait.
     assert!(!is_there(&vf));
     vf.window.write32(0x18, 1);
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detached));
     // The host that the card is in hears nothing of it.
     let pf = rig.pf(0).bring_up().unwrap();
     let number = u16::try_from(rig.nic.slice(100).unwrap().port.unwrap()).unwrap();
@@ -83,13 +70,13 @@ fn a_slice_is_a_function_of_another_guest() {
     rig.nic.slice_set(100, &Change { hw_addr: Some(MAC), ..Change::default() }).unwrap();
     set(&rig, 100, State::Active).unwrap();
     assert!(is_there(&vf));
-    assert_eq!(states(&rig, 100), (State::Active, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Active, OpState::Detached));
     vf.cmdq.attach();
     let vf = vf.bring_up().unwrap();
     assert_eq!(vf.mac().unwrap(), MAC);
     assert_eq!(vf.cap(CmdHcaCap::vport_group_manager).unwrap(), 0);
     assert_eq!(vf.cap(CmdHcaCap::eswitch_manager).unwrap(), 0);
-    assert_eq!(states(&rig, 100), (State::Active, OpState::Attached));
+    assert_eq!(rig.states(100), (State::Active, OpState::Attached));
     let uar = vf.alloc_uar().unwrap();
     // Its vectors are its own: eight, whatever the card has.
     assert!(vf.create_eq(uar, 8, 4, 0).err().expect("a refusal").is(Status::BadParam));
@@ -97,15 +84,15 @@ fn a_slice_is_a_function_of_another_guest() {
 
     // It is taken back: nothing of it passes, and it is free when its guest lets go.
     set(&rig, 100, State::Inactive).unwrap();
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detaching));
     let why = set(&rig, 100, State::Active).unwrap_err();
     assert!(why.contains("its guest has not let go of it yet"), "{why}");
     assert!(rig.nic.slice_del(100).unwrap_err().to_string().contains("a reset of its device ends that"));
     // Resets of the card's host are nothing to it.
     rig.reset(0);
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detaching));
     vf.shut_down().unwrap();
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detached));
     assert!(!is_there(&vf));
     rig.nic.slice_del(100).unwrap();
     assert!(rig.nic.endpoint(100).is_none());
@@ -114,7 +101,7 @@ fn a_slice_is_a_function_of_another_guest() {
 
 #[test]
 fn frames_go_from_guest_to_guest_and_to_the_host() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     let host = rig.pf(0).bring_up().unwrap();
     host.set_port(true).unwrap();
     let mut host = host.netdev(&NetdevConfig::default()).unwrap();
@@ -155,7 +142,7 @@ fn frames_go_from_guest_to_guest_and_to_the_host() {
 
 #[test]
 fn each_guest_is_reached_in_its_own_memory() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     rig.pf(0).bring_up().unwrap().set_port(true).unwrap();
     rig.pf(1).bring_up().unwrap().set_port(true).unwrap();
     let (mut a, memory_a, _) = guest(&rig, 1, [2, 0, 0, 0, 0, 1]);
@@ -197,7 +184,7 @@ fn other(f: &Function, opcode: Opcode, input: &[u8], out: usize) -> Result<(), C
 
 #[test]
 fn a_guest_reaches_no_other_function() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     let pf = rig.pf(0).bring_up().unwrap();
     pf.set_port(true).unwrap();
     let _pf = pf.netdev(&NetdevConfig::default()).unwrap();
@@ -276,27 +263,16 @@ fn number(pf: &Function, id: u16, sfnum: u32) {
     .unwrap();
 }
 
-fn host(rig: &Rig) -> Function {
-    let pf = rig.pf(0);
-    pf.cmdq.attach();
-    pf.enable().unwrap();
-    pf.set_issi(1).unwrap();
-    let mut caps = pf.caps(GENERAL, true).unwrap();
-    ViewMut::<CmdHcaCap>::new(&mut caps).set(CmdHcaCap::vhca_state, 1);
-    pf.set_caps(GENERAL, &caps).unwrap();
-    pf.init().unwrap();
-    pf
-}
-
 #[test]
 fn a_host_that_manages_hears_only_that_it_is_there_and_in_use() {
     for active in [false, true] {
-        let rig = rig(Manager::Host);
+        let rig = Rig::managed(Manager::Host, MEMORY);
         rig.nic.slice_declare(&spec(88, 100), active, MAC).unwrap();
         let (vf, ..) = rig.guest(100);
         assert!(!is_there(&vf));
         assert_eq!(rig.nic.slice(100).unwrap().port, None);
-        let pf = host(&rig);
+        let pf = rig.pf(0);
+        pf.bring_up_watching().unwrap();
         let uar = pf.alloc_uar().unwrap();
         let mut eq = pf.create_eq(uar, 0, 6, 1 << event::VHCA_STATE_CHANGE).unwrap();
         let (other, id) = (rig.sf_id(0, 0), rig.sf_id(0, 1));
@@ -315,7 +291,7 @@ fn a_host_that_manages_hears_only_that_it_is_there_and_in_use() {
             }
         }
         assert_eq!(pf.vhca_state(id).unwrap(), Some(vhca::State::Allocated), "no auxiliary device comes of that");
-        assert_eq!(states(&rig, 100), (State::Active, OpState::Detached));
+        assert_eq!(rig.states(100), (State::Active, OpState::Detached));
         // The window in the host's BAR leads nowhere.
         assert_eq!(rig.sf(0, 1).window.read32(0), u32::MAX);
         eq.drain();
@@ -328,7 +304,7 @@ fn a_host_that_manages_hears_only_that_it_is_there_and_in_use() {
         assert_eq!(pf.vhca_state(id).unwrap(), Some(vhca::State::InUse));
         pf.vhca_arm(id).unwrap();
         pf.deactivate(id).unwrap();
-        assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
+        assert_eq!(rig.states(100), (State::Inactive, OpState::Detaching));
         assert_eq!(pf.vhca_state(id).unwrap(), Some(vhca::State::InUse), "a teardown request is for auxiliary devices");
         pf.vhca_arm(id).unwrap();
         eq.drain();
@@ -354,7 +330,7 @@ fn a_host_that_manages_hears_only_that_it_is_there_and_in_use() {
 
 #[test]
 fn wrong_slices_are_refused() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     let text = |s: Spec| rig.nic.slice_add(&s).unwrap_err().to_string();
     assert_eq!(text(Spec { sfnum: None, ..spec(1, 100) }), "flavour passthrough needs an sfnum");
     assert_eq!(text(Spec { vectors: Some(0), ..spec(1, 100) }), "vectors 0 (allowed: 1 to 256)");
@@ -389,7 +365,7 @@ proptest! {
             Some(Cause::HostReset),
             None,
         ];
-        let rig = rig(Manager::Embedded);
+        let rig = Rig::managed(Manager::Embedded, MEMORY);
         let mut want = vhca::State::Invalid;
         let mut vf: Option<Function> = None;
         for step in steps {
@@ -438,7 +414,7 @@ proptest! {
 
 #[test]
 fn the_answers_of_a_slice_that_is_not_there_are_an_init_segment_only() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     rig.nic.slice_add(&spec(1, 100)).unwrap();
     let (vf, ..) = rig.guest(100);
     assert_eq!(vf.window.read32(4) >> 16, 5, "the version of the command interface");
