@@ -28,11 +28,8 @@ fn virtio_slices_have_representors_and_their_machine_may_die() -> Result<()> {
     })?;
     board.serve(&pfs)?;
     let a = Guest { slots: vec![pfs.to_vec()], ..stage.guest("slice_manager.py", &[]) };
-    let devices = NUMBERS.map(|n| VirtioNet {
-        socket: stage.slice(100 + u32::from(n)),
-        queues: 2,
-        mac: [2, 0, 0, 0, 0, n],
-    });
+    let devices =
+        NUMBERS.map(|n| VirtioNet { socket: stage.slice(100 + u32::from(n)), queues: 2, mac: [2, 0, 0, 0, 0, n] });
     let b = |life| Guest { virtio: devices.to_vec(), ..stage.guest("slice_virtio.py", &[("LIFE", life)]) };
     let _turn = Turn::wait(capacity())?;
     let mut wrong = stage.two_lives(&a, &b("first"), &b("second"))?;
