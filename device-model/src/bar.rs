@@ -126,9 +126,7 @@ impl Nic {
     /// segment says that there will be one.
     pub fn endpoint_read(&self, endpoint: &Endpoint, bar: u8, offset: u64, out: &mut [u8]) {
         out.fill(0xff);
-        let Some(card) = self.cards.get(endpoint.card).filter(|_| bar == 0 && offset < ENDPOINT_BAR_SIZE) else {
-            return;
-        };
+        let Some(card) = self.card_of(endpoint, bar, offset) else { return };
         let mut ctl = card.control.lock();
         let place = |function| Place { function, offset, whole_bar: true, dma: &endpoint.dma };
         if place(PF).is_msix() {
@@ -168,11 +166,16 @@ impl Nic {
 
     /// The driver of an endpoint's guest writes its BAR.
     pub fn endpoint_write(&self, endpoint: &Endpoint, bar: u8, offset: u64, data: &[u8]) {
-        let card = self.cards.get(endpoint.card).filter(|_| bar == 0 && offset < ENDPOINT_BAR_SIZE);
-        if let (Some(card), Some(function)) = (card, endpoint.function()) {
+        if let (Some(card), Some(function)) = (self.card_of(endpoint, bar, offset), endpoint.function()) {
             let p = Place { function, offset, whole_bar: true, dma: &endpoint.dma };
             self.window_write(card, p, data);
         }
+    }
+
+    /// The card of an endpoint, if it answers there.
+    fn card_of(&self, endpoint: &Endpoint, bar: u8, offset: u64) -> Option<&Card> {
+        let here = bar == 0 && offset < ENDPOINT_BAR_SIZE && !self.faults.is_slice_gone(endpoint.slice);
+        self.cards.get(endpoint.card).filter(|_| here)
     }
 
     fn window_write(&self, card: &Card, p: Place<'_>, data: &[u8]) {

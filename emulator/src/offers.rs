@@ -162,7 +162,7 @@ struct Device {
 
 impl PciDevice for Device {
     fn config_read(&self, offset: u32, data: &mut [u8]) {
-        self.endpoint.pci.lock().read(offset as usize, data);
+        self.nic.endpoint_config_read(&self.endpoint, offset as usize, data);
     }
 
     fn config_write(&self, offset: u32, data: &[u8]) {

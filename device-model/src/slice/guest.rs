@@ -96,7 +96,11 @@ impl Nic {
     pub(super) fn endpoint_of(&self, card: &Card, spec: &Spec, index: u32) -> Option<Arc<Endpoint>> {
         let vectors = spec.vectors.unwrap_or(ENDPOINT_VECTORS);
         let passthrough = spec.flavour == Flavour::Passthrough;
-        passthrough.then(|| Endpoint::new(&self.profile, card, &self.faults, index, vectors))
+        passthrough.then(|| {
+            let endpoint = Endpoint::new(&self.profile, card, &self.faults, index, vectors);
+            endpoint.dma.cut(self.faults.is_slice_cut(index));
+            endpoint
+        })
     }
 
     /// Has a new slice offered to a guest, if it is for one.

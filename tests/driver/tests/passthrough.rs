@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use sfnic_device_model::control::vhca::{self, TRANSITIONS};
+use sfnic_device_model::endpoint::Endpoint;
 use sfnic_device_model::nic::Manager;
-use sfnic_device_model::slice::{Change, Flavour, OpState, Spec, State};
+use sfnic_device_model::slice::{Change, Flavour, Link, OpState, Spec, State};
 use sfnic_firmware_cmds::entries::{Eqe, cqe_opcode, event};
 use sfnic_firmware_cmds::layout::{Layout, View, ViewMut};
 use sfnic_firmware_cmds::layouts::*;
@@ -133,7 +134,7 @@ fn frames_go_from_guest_to_guest_and_to_the_host() {
     // A reset of the card's host ends its part, and none of the others'.
     rig.reset(0);
     a.send(&frame(b.mac, a.mac, 3));
-    let change = Change { link: Some(sfnic_device_model::slice::Link::Up), ..Change::default() };
+    let change = Change { link: Some(Link::Up), ..Change::default() };
     rig.nic.slice_set(101, &change).unwrap();
     rig.nic.slice_set(102, &change).unwrap();
     rig.run();
@@ -250,6 +251,69 @@ fn a_guest_reaches_no_other_function() {
     let failed = b.reap(0);
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].opcode(), cqe_opcode::REQ_ERR);
+}
+
+#[test]
+fn faults_strike_the_device_of_one_guest_alone() {
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
+    let fault = |text: &str| rig.nic.fault_add(text.parse().unwrap()).unwrap();
+    let (mut a, ..) = guest(&rig, 1, [2, 0, 0, 0, 0, 1]);
+    let (mut b, ..) = guest(&rig, 2, [2, 0, 0, 0, 0, 2]);
+    for index in [101, 102] {
+        // Whatever becomes of the port.
+        rig.nic.slice_set(index, &Change { link: Some(Link::Up), ..Change::default() }).unwrap();
+    }
+    let pass = |from: &mut Netdev, to: &mut Netdev| {
+        from.send(&frames::Flow4::new(to.mac, from.mac).udp(&[7; 64]));
+        rig.run();
+        to.receive().len()
+    };
+    let config = |index| {
+        let (mut id, endpoint) = ([0; 4], rig.nic.endpoint(index).unwrap());
+        rig.nic.endpoint_config_read(&endpoint, 0, &mut id);
+        u32::from_le_bytes(id)
+    };
+    assert_eq!((pass(&mut a, &mut b), pass(&mut b, &mut a)), (1, 1));
+    // What the host's own device suffers is none of theirs.
+    for text in ["lose dma pf=0", "lose dma", "lose pcie pf=0", "lose pcie"] {
+        let id = fault(text);
+        assert_eq!((pass(&mut a, &mut b), pass(&mut b, &mut a)), (1, 1), "{text}");
+        rig.nic.fault_del(id);
+    }
+    // Without its memory a device sends nothing and gets nothing; others do.
+    let id = fault("lose dma slice=102");
+    assert_eq!((pass(&mut b, &mut a), pass(&mut a, &mut b)), (0, 0));
+    assert_eq!(rig.states(102), (State::Active, OpState::Attached));
+    let (mut c, ..) = guest(&rig, 9, [2, 0, 0, 0, 0, 9]);
+    rig.nic.slice_set(109, &Change { link: Some(Link::Up), ..Change::default() }).unwrap();
+    assert_eq!((pass(&mut c, &mut a), pass(&mut a, &mut c)), (1, 1));
+    rig.nic.fault_del(id);
+    // One that is gone reads as ones, and has been reset when it is back.
+    let id = fault("lose pcie slice=102");
+    assert_eq!((b.function.window.read32(0), config(102), config(101)), (u32::MAX, u32::MAX, 0x101e_15b3));
+    assert_eq!((rig.states(102), rig.states(101).1), ((State::Active, OpState::Detached), OpState::Attached));
+    let vf = rig.guest(102).0;
+    assert!(vf.bring_up().is_err());
+    rig.nic.fault_del(id);
+    let mut b = rig.guest(102).0.bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
+    assert_eq!((pass(&mut a, &mut b), pass(&mut b, &mut a)), (1, 1));
+    // A reset behind its driver's back leaves configuration space as it was.
+    let command = |endpoint: &Endpoint| {
+        let mut word = [0; 2];
+        rig.nic.endpoint_config_read(endpoint, 4, &mut word);
+        word
+    };
+    let endpoint = rig.nic.endpoint(101).unwrap();
+    rig.nic.endpoint_config_write(&endpoint, 4, &[6, 0]);
+    fault("reset slice=101");
+    assert_eq!((command(&endpoint), rig.states(101)), ([6, 0], (State::Active, OpState::Detached)));
+    assert_eq!(rig.states(102), (State::Active, OpState::Attached));
+    // A fault may be there before its slice.
+    fault("lose pcie slice=103");
+    rig.nic.slice_add(&spec(3, 103)).unwrap();
+    let (vf, memory, _) = rig.guest(103);
+    assert_eq!((vf.window.read32(0), config(103)), (u32::MAX, u32::MAX));
+    assert!(memory.canary_is_whole());
 }
 
 /// The manager in the host: an SF with a number of its own.
