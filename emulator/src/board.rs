@@ -123,7 +123,7 @@ pub struct Board {
     bell: Arc<Bell>,
     due: Arc<Bell>,
     stop: StopHandle,
-    offers: Arc<Offers>,
+    pub(crate) offers: Arc<Offers>,
     slices: Vec<SliceConfig>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     inline: bool,
