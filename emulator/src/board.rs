@@ -62,6 +62,7 @@ pub enum DoorbellMode {
     /// Drivers write to memory that workers look at, also while nothing happens.
     Poll,
 }
+
 /// Numbers of threads that move frames are below this: those have a cache of flows.
 const MOST_WORKERS: usize = 16;
 
@@ -122,7 +123,7 @@ pub struct Board {
     bell: Arc<Bell>,
     due: Arc<Bell>,
     stop: StopHandle,
-    offers: Arc<Offers>,
+    pub(crate) offers: Arc<Offers>,
     slices: Vec<SliceConfig>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     inline: bool,
@@ -372,13 +373,21 @@ fn open(kind: &WireKind, number: usize, switches: &[Arc<Switch>]) -> anyhow::Res
 fn work(nic: &Nic, bell: &Bell, number: usize) {
     while !bell.done.load(Ordering::Relaxed) {
         bell.wait();
-        while nic.run(number) {
-            // More workers than one: let another one help while work is left.
-            if !nic.work.is_empty() {
-                bell.wait.notify_one();
-            }
+        run_all(nic, bell, number);
+    }
+}
+
+/// Does what there is to do; whether there was anything.
+fn run_all(nic: &Nic, bell: &Bell, number: usize) -> bool {
+    let mut any = false;
+    while nic.run(number) {
+        any = true;
+        // More workers than one: let another one help while work is left.
+        if !nic.work.is_empty() {
+            bell.wait.notify_one();
         }
     }
+    any
 }
 
 /// The shortest and the longest time between two looks at doorbells that nobody is told of.
@@ -390,14 +399,7 @@ fn poll(nic: &Nic, bell: &Bell, number: usize, workers: usize) {
     let mut watch = Watch::default();
     let mut last = Instant::now();
     while !bell.done.load(Ordering::Relaxed) {
-        let mut busy = nic.look_at_doorbells(&mut watch, number, workers);
-        while nic.run(number) {
-            busy = true;
-            if !nic.work.is_empty() {
-                bell.wait.notify_one();
-            }
-        }
-        if busy {
+        if nic.look_at_doorbells(&mut watch, number, workers) | run_all(nic, bell, number) {
             last = Instant::now();
         } else {
             let (least, most) = LOOKS;

@@ -53,8 +53,7 @@ pub fn create_eq(cx: &mut Cx<'_>, i: View<'_, CreateEqIn>, o: &mut ViewMut<'_, C
     if vector >= irq.vectors() {
         return Err(Refusal::param(Syndrome::VECTOR_RANGE));
     }
-    let unheard = cx.card.is_polled(cx.function()?.kind);
-    let site = cx.site();
+    let (site, card) = (cx.site(), cx.card);
     let (tap, noise) = (cx.nic.trace.tap(cx.card.index, cx.fid), cx.nic.noise.seed());
     let f = cx.function()?;
     // A completion EQ may be created in the name of every user context.
@@ -70,7 +69,7 @@ pub fn create_eq(cx: &mut Cx<'_>, i: View<'_, CreateEqIn>, o: &mut ViewMut<'_, C
         *m = u64::from_be_bytes(*b);
     }
     let id = f.objects.take_id(Kind::Eq, 1, eq_limit(f))?;
-    let config = EqConfig { eqn: id as u8, ring, log_size: log_size as u8, vector, unheard };
+    let config = EqConfig { eqn: id as u8, ring, log_size: log_size as u8, vector, unheard: card.is_polled(&f.plane) };
     let eq = Eq::new(config, irq).inspect_err(|_| f.objects.give_id(Kind::Eq, id))?;
     let eq = Arc::new(eq.watched(tap).noisy(noise).faulty(site));
     insert(f, ObjRef(Kind::Eq, id), owner, smallvec![ObjRef(Kind::Uar, uar)], Body::Eq(eq.clone()))?;
@@ -127,7 +126,7 @@ pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, C
     if c.is(Cqc::cqe_comp_en) {
         return Err(Refusal::param(Syndrome::CQE_SIZE));
     }
-    let (site, poll_record) = (cx.site(), cx.card.is_polled(cx.function()?.kind));
+    let (site, card) = (cx.site(), cx.card);
     if i.is(CreateCqIn::cq_umem_valid) || c.is(Cqc::dbr_umem_valid) {
         return Err(Refusal::param(Syndrome::UMEM));
     }
@@ -149,7 +148,7 @@ pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, C
         cqe_128: c.get(Cqc::cqe_sz) == 1,
         overrun_ignore: c.is(Cqc::oi),
         dbr_addr: c.get64(Cqc::dbr_addr),
-        poll_record,
+        poll_record: card.is_polled(&f.plane),
     };
     let events = f.plane.events.clone();
     let cq = Cq::new(config, eq, events).inspect_err(|_| f.objects.give_id(Kind::Cq, id))?;

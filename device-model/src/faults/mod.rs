@@ -383,25 +383,37 @@ impl Faults {
         self.at(Place::Link) && self.list.lock().all.iter().filter(of).any(|f| f.state != 0)
     }
 
-    fn holds(&self, place: Place, pf: usize) -> bool {
-        let of = |f: &InForce| f.fault.what.place() == place && f.fault.pf.is_none_or(|p| p == pf);
-        self.at(place) && self.list.lock().all.iter().any(of)
+    /// Whether a fault that is a state is at a place, of those that `of` picks.
+    fn holds(&self, place: Place, of: impl Fn(&Fault) -> bool) -> bool {
+        let here = |f: &InForce| f.fault.what.place() == place && of(&f.fault);
+        self.at(place) && self.list.lock().all.iter().any(here)
     }
 
     /// Whether a card does not answer on its bus.
     #[inline]
     pub fn is_gone(&self, pf: usize) -> bool {
-        self.at(Place::Pcie) && self.holds(Place::Pcie, pf)
+        self.at(Place::Pcie) && self.holds(Place::Pcie, of_card(pf))
     }
 
-    /// The cards that a fault resets now: one, or all of them (`None`).
-    fn resets(&self, id: u32) -> Option<Option<usize>> {
+    /// Whether the device that a passthrough slice is does not answer on its bus.
+    #[inline]
+    pub(crate) fn is_slice_gone(&self, slice: u32) -> bool {
+        self.at(Place::Pcie) && self.holds(Place::Pcie, of_slice(slice))
+    }
+
+    /// Whether the device that a passthrough slice is reaches no memory.
+    pub(crate) fn is_slice_cut(&self, slice: u32) -> bool {
+        self.holds(Place::Dma, of_slice(slice)) || self.holds(Place::Pcie, of_slice(slice))
+    }
+
+    /// What a fault resets now: a slice's device, one card, or all of them.
+    fn resets(&self, id: u32) -> Option<(Option<u32>, Option<usize>)> {
         let mut list = self.list.lock();
         let f = list.all.iter_mut().find(|f| f.id == id)?;
         f.occasions += 1;
         f.struck += 1;
         self.tell(f, FaultAction::Struck, String::new());
-        Some(f.fault.pf)
+        Some((f.fault.slice, f.fault.pf))
     }
 
     /// A link that flaps changes now. When it does the next time, if it does.
@@ -419,6 +431,16 @@ impl Faults {
         self.tell(f, FaultAction::Struck, String::new());
         down
     }
+}
+
+/// Picks faults of a card.
+fn of_card(pf: usize) -> impl Fn(&Fault) -> bool {
+    move |f| f.slice.is_none() && f.pf.is_none_or(|p| p == pf)
+}
+
+/// Picks faults of the device that a passthrough slice is.
+fn of_slice(slice: u32) -> impl Fn(&Fault) -> bool {
+    move |f| f.slice == Some(slice)
 }
 
 /// A queue of a function, and the faults of its device.
@@ -535,11 +557,20 @@ impl Nic {
         removed.is_some()
     }
 
-    /// A fault resets its cards.
+    /// A fault resets what it is of.
     pub(crate) fn reset_by(&self, id: u32) {
-        let Some(pf) = self.faults.resets(id) else { return };
-        for card in self.cards.iter().filter(|c| pf.is_none_or(|pf| pf == c.index)) {
-            self.reset_behind(card);
+        match self.faults.resets(id) {
+            None => {}
+            Some((Some(slice), _)) => {
+                if let Some(endpoint) = self.endpoint(slice) {
+                    self.endpoint_reset_behind(&endpoint);
+                }
+            }
+            Some((None, pf)) => {
+                for card in self.cards.iter().filter(|c| pf.is_none_or(|pf| pf == c.index)) {
+                    self.reset_behind(card);
+                }
+            }
         }
     }
 
@@ -563,11 +594,14 @@ impl Nic {
         }
     }
 
-    /// Cuts cards off from guest memory that are to be, and connects others.
+    /// Cuts cards and endpoints off from guest memory that are to be, and connects others.
     fn cut_memory(&self) {
         for card in &self.cards {
-            let n = card.index;
-            card.dma.cut(self.faults.holds(Place::Dma, n) || self.faults.holds(Place::Pcie, n));
+            let of = of_card(card.index);
+            card.dma.cut(self.faults.holds(Place::Dma, &of) || self.faults.holds(Place::Pcie, &of));
+        }
+        for endpoint in self.endpoints() {
+            endpoint.dma.cut(self.faults.is_slice_cut(endpoint.slice));
         }
     }
 

@@ -43,7 +43,7 @@ mod tests_stride;
 mod tests_tx;
 
 pub use cq::{Arm, Cq, CqBatch, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor};
-pub use doorbell::{CQ_DOORBELL, Doorbell, SQ_DOORBELLS};
+pub use doorbell::{CQ_DOORBELL, Doorbell, sq_doorbells};
 pub use eq::{AsyncEqs, EVENT_DATA, Eq, EqConfig, EqSnapshot};
 pub use merge::{SAME, Segment};
 pub use ring::Ring;

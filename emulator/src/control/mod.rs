@@ -23,6 +23,7 @@ pub use routes::ROUTES;
 
 use crate::board::Board;
 use crate::capture::Captures;
+use crate::offers::Offers;
 use crate::wire::Link;
 use crate::wire::switch::Switch;
 
@@ -44,6 +45,8 @@ pub struct Target {
     pub handle: Arc<str>,
     /// The wires that leave it, with the ports that they are at.
     pub wires: Arc<[(usize, Arc<Link>)]>,
+    /// The sockets of slices of other machines.
+    pub offers: Arc<Offers>,
     /// Switches that its ports are at.
     pub switches: Arc<[Arc<Switch>]>,
     /// Frames that are written to files.
@@ -74,13 +77,15 @@ impl Target {
         nic.commands.wake(Arc::new(News(says)));
         let captures = Arc::new(Captures::new(&nic));
         let (wires, switches) = (Arc::new([]), Arc::new([]));
-        Target { nic, handle: handle.into(), wires, switches, captures, workers: 0, news, said }
+        let offers = Arc::default();
+        Target { nic, handle: handle.into(), wires, offers, switches, captures, workers: 0, news, said }
     }
 
     /// The device of a board.
     pub fn of(board: &Board, handle: &str, workers: usize) -> Target {
         let target = Target::new(board.nic.clone(), handle).with(board.wires.as_slice().into(), workers);
-        Target { switches: board.switches.as_slice().into(), captures: board.captures.clone(), ..target }
+        let switches = board.switches.as_slice().into();
+        Target { offers: board.offers.clone(), switches, captures: board.captures.clone(), ..target }
     }
 
     /// With what the board has around it.
