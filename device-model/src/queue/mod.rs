@@ -10,8 +10,7 @@
 //! into local memory, checked there and bounds the work: no loop is longer
 //! than a ring, a WQE or the caller's budget.
 //!
-//! Not modelled: CQE compression, CQ moderation (an event is sent at once) and
-//! resizing, shared receive queues, multi-packet WQEs, UMR of other fields than
+//! Not modelled: CQE compression, CQ resizing, shared receive queues, multi-packet WQEs, UMR of other fields than
 //! `free` and of indirect keys (KLM, KSM), header-data split, TLS.
 
 mod cq;
@@ -42,7 +41,7 @@ mod tests_stride;
 #[cfg(test)]
 mod tests_tx;
 
-pub use cq::{Arm, Cq, CqBatch, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor};
+pub use cq::{Arm, Cq, CqBatch, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor, Moderation};
 pub use doorbell::{CQ_DOORBELL, Doorbell, sq_doorbells};
 pub use eq::{AsyncEqs, EVENT_DATA, Eq, EqConfig, EqSnapshot};
 pub use merge::{SAME, Segment};
