@@ -1,0 +1,60 @@
+//! Faults of queues.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::{EventFate, Faults, InForce, Occasion, Place, What};
+use crate::later::Deed;
+
+/// A queue of a function, and the faults of its device.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The faults.
+    pub faults: Arc<Faults>,
+    /// Its card.
+    pub pf: usize,
+    /// Its function.
+    pub function: u16,
+}
+
+impl Site {
+    fn occasion(&self, number: u32) -> Occasion {
+        Occasion { pf: self.pf, function: Some(self.function), opcode: None, number: Some(number), way: None }
+    }
+
+    /// What becomes of an event of this type. `second`: another one of its queue
+    /// is held back and comes behind it.
+    #[inline]
+    pub(crate) fn event(&self, eqn: u8, kind: u8, second: bool) -> EventFate {
+        if !self.faults.at(Place::Event) {
+            return EventFate::Written;
+        }
+        let held = Cell::new(0);
+        let fate = |f: &InForce| match f.fault.what {
+            What::LoseEvent => Some(EventFate::Lost),
+            What::DuplicateEvent => Some(EventFate::WrittenTwice),
+            What::ReorderEvent(ns) if !second => {
+                held.set(ns);
+                Some(EventFate::HeldBack)
+            }
+            _ => None,
+        };
+        let whom = || format!("event {kind:#04x} of pf{}/{:#x}", self.pf, self.function);
+        let fate = self.faults.strike(&self.occasion(kind.into()), fate, whom).unwrap_or(EventFate::Written);
+        if fate == EventFate::HeldBack {
+            self.faults.put_off(held.get(), Deed::Event { card: self.pf, function: self.function, eqn });
+        }
+        fate
+    }
+
+    /// Whether a completion of this queue is lost.
+    #[inline]
+    pub(crate) fn loses_completion(&self, cqn: u32) -> bool {
+        if !self.faults.at(Place::Completion) {
+            return false;
+        }
+        let lost = |f: &InForce| (f.fault.what == What::LoseCompletion).then_some(());
+        let whom = || format!("cq {cqn:#x} of pf{}/{:#x}", self.pf, self.function);
+        self.faults.strike(&self.occasion(cqn), lost, whom).is_some()
+    }
+}
