@@ -50,9 +50,11 @@ impl Site {
     /// Whether a completion of this queue is lost.
     #[inline]
     pub(crate) fn loses_completion(&self, cqn: u32) -> bool {
-        if !self.faults.at(Place::Completion) {
-            return false;
-        }
+        self.faults.at(Place::Completion) && self.takes_completion(cqn)
+    }
+
+    #[cold]
+    fn takes_completion(&self, cqn: u32) -> bool {
         let lost = |f: &InForce| (f.fault.what == What::LoseCompletion).then_some(());
         let whom = || format!("cq {cqn:#x} of pf{}/{:#x}", self.pf, self.function);
         self.faults.strike(&self.occasion(cqn), lost, whom).is_some()

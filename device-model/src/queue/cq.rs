@@ -245,6 +245,7 @@ impl Cq {
         })
     }
 
+    #[inline(always)]
     fn write(&self, q: &mut Inner, mem: &Near<'_>, entry: &mut [u8; Cqe64::SIZE]) -> Result<(), CqFault> {
         if self.error.load(Ordering::Relaxed) {
             return Err(CqFault::InError);

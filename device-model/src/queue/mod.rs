@@ -51,7 +51,7 @@ pub use rq::{QCounter, Rq, RqConfig, RqSnapshot, RssType, RxDrop, RxFrame, RxInf
 pub use session::RxSession;
 pub use sq::{PollResult, Sq, SqConfig, SqSnapshot, TxResult, TxSink};
 pub use stride::Strides;
-pub use wqe::{Csum, Piece, SwParser, TxSeg, TxWqe, WqeFault};
+pub use wqe::{Csum, Piece, TxSeg, TxWqe, WqeFault};
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
