@@ -23,7 +23,7 @@ def connect(to):
         except OSError:
             s.close()
             return None
-        s.settimeout(90)
+        s.settimeout(90 * PATIENCE)
         return s
 
     return until(once, f"a connection to {to}", 90)

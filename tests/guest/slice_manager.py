@@ -29,7 +29,7 @@ with check("an SF of a virtio slice's number is a representor, and no device of 
 
 with inside(PEER):
     server = listen()
-server.settimeout(200)
+server.settimeout(200 * PATIENCE)
 tell("a.listens")
 
 for life in ("first", "second"):
@@ -38,7 +38,7 @@ for life in ("first", "second"):
             until(lambda: state_of(handle) == "active/attached", f"the machine at {handle}", 150)
     with check(f"tcp both ways in its {life} life"):
         s, _ = server.accept()
-        s.settimeout(90)
+        s.settimeout(90 * PATIENCE)
         before = counters(far, PEER)
         take(s)
         give(s)

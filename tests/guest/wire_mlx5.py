@@ -16,7 +16,7 @@ for life in ("first", "second"):
         until(lambda: carrier(dev), "the link", 150)
     with check(f"tcp both ways in its {life} life"):
         s, _ = server.accept()
-        s.settimeout(90)
+        s.settimeout(90 * PATIENCE)
         before = counters(dev)
         take(s)
         give(s)

@@ -50,8 +50,10 @@ impl Stage {
     /// (`die` in `lab.py`).
     pub fn guest(&self, script: &str, env: &[(&str, &str)]) -> Guest {
         let size = std::env::var(SIZE).ok();
-        let all = env.iter().copied().chain(size.as_deref().map(|mib| ("SIZE_MIB", mib)));
         let mib: u64 = size.as_deref().and_then(|mib| mib.parse().ok()).unwrap_or(0);
+        let patience = (mib / 256).max(1).to_string();
+        let all = env.iter().copied().chain([("SFNIC_PATIENCE", patience.as_str())]);
+        let all = all.chain(size.as_deref().map(|mib| ("SIZE_MIB", mib)));
         Guest {
             mem: "1G".to_owned(),
             share: Some(self.share.clone()),

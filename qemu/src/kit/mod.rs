@@ -16,6 +16,7 @@ mod mlx5;
 mod modules;
 mod own;
 mod pack;
+mod program;
 mod progress;
 mod qemu_binary;
 mod recipe;
@@ -229,8 +230,9 @@ impl Kit {
             }
             // Also what older versions of this program called their stages.
             let shared = ["apt", "tools", "qemu", "guest"].contains(&name.as_str());
-            let prefixed =
-                [stages::APT_PREFIX, "kernel-", "selftests-", ".partial-"].iter().any(|p| name.starts_with(p));
+            let prefixed = [stages::APT_PREFIX, program::PREFIX, "kernel-", "selftests-", ".partial-"]
+                .iter()
+                .any(|p| name.starts_with(p));
             if path.is_dir() && (shared || prefixed) && !kept.contains(&path) {
                 store::remove(&path)?;
             }

@@ -331,7 +331,7 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn inputs(list: &[&str]) -> String {
+pub(super) fn inputs(list: &[&str]) -> String {
     format!("{}\n{} {}\n{list:?}", recipe::REVISION, recipe::BASE_SUITE, recipe::BACKPORTS_SUITE)
 }
 

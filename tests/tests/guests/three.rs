@@ -2,6 +2,7 @@
 //! function, and one that is a virtio network device.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use sfnic_device_model::nic::CardConfig;
@@ -11,7 +12,7 @@ use sfnic_emulator::capture::{MAX_SNAP, Spec};
 use sfnic_emulator::lab::turn::{Turn, capacity};
 use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::vm::VirtioNet;
-use sfnic_qemu::{Guest, Outcome};
+use sfnic_qemu::{Guest, Kit, Outcome};
 use sfnic_tests::machines::{Stage, faults, left, slice};
 
 #[test]
@@ -51,7 +52,7 @@ fn three_machines_meet_in_one_eswitch() -> Result<()> {
         wrong.extend(done.error.map(|e| format!("capture: {e}")));
     }
     wrong.extend(captured(&std::fs::read(&file)?)?);
-    wrong.extend(tshark(&file)?);
+    wrong.extend(tshark(&stage.kit, &file)?);
     assert_eq!(wrong, Vec::<String>::new());
     Ok(())
 }
@@ -142,20 +143,19 @@ fn pcapng(data: &[u8]) -> Result<Vec<(String, bool, &[u8])>> {
     Ok(frames)
 }
 
-/// What tshark thinks of the file, where there is one.
-fn tshark(file: &std::path::Path) -> Result<Option<String>> {
+/// What Debian's tshark thinks of the file, where it can be had.
+fn tshark(kit: &Kit, file: &Path) -> Result<Option<String>> {
     let fields = ["-T", "fields", "-e", "frame.interface_name", "-Y", "udp.port == 2000"];
-    match std::process::Command::new("tshark").arg("-r").arg(file).args(fields).output() {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("skip tshark: this machine has none");
-            Ok(None)
+    let mut tshark = match kit.program("tshark", "usr/bin/tshark") {
+        Ok(tshark) => tshark,
+        Err(e) => {
+            eprintln!("skip tshark: {e:#}");
+            return Ok(None);
         }
-        out => {
-            let out = out?;
-            let lines = String::from_utf8_lossy(&out.stdout).lines().filter(|l| l.starts_with("pf0sf")).count();
-            // Three that are bridged send 15 each and get 10, the fourth sends 15.
-            let fine = out.status.success() && lines == 3 * 25 + 15;
-            Ok((!fine).then(|| format!("tshark: {} frames, {}", lines, String::from_utf8_lossy(&out.stderr))))
-        }
-    }
+    };
+    let out = tshark.arg("-r").arg(file).args(fields).output()?;
+    let lines = String::from_utf8_lossy(&out.stdout).lines().filter(|l| l.starts_with("pf0sf")).count();
+    // Three that are bridged send 15 each and get 10, the fourth sends 15.
+    let fine = out.status.success() && lines == 3 * 25 + 15;
+    Ok((!fine).then(|| format!("tshark: {} frames, {}", lines, String::from_utf8_lossy(&out.stderr))))
 }

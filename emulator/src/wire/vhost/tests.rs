@@ -238,6 +238,25 @@ fn frames_pass_both_ways_with_their_offloads() {
 }
 
 #[test]
+fn eventfds_that_block_and_are_full_stop_nobody() {
+    let bench = Bench::new();
+    let front = bench.front();
+    for index in 0..2 {
+        let full = EventFd::new(0).expect("an eventfd");
+        full.write(u64::MAX - 1).expect("room for so much");
+        front.front.set_vring_call(index, &full).expect("call");
+    }
+    // What was said before is followed when this is answered.
+    front.front.get_features().expect("features");
+    front.send(&[0; 12], &[1; 60]);
+    bench.until("a frame from the guest", |c| c.rx_frames == 1);
+    front.room(&[(0xa000, 1000)]);
+    assert!(bench.outlet.send(Offload::default(), &[2; 60]));
+    bench.outlet.flush();
+    assert_eq!(front.used(TO), 1);
+}
+
+#[test]
 fn hostile_rings_end_the_session_and_nothing_else() {
     let bench = Bench::new();
     type Damage = fn(&Front);
