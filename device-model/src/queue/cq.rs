@@ -35,7 +35,7 @@ pub struct CqConfig {
 }
 
 /// What the driver waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Arm {
     /// Number of events that the driver has seen, 2 bits (`cmd_sn`).
     pub sn: u8,
@@ -77,7 +77,7 @@ pub struct CqSnapshot {
     pub forgotten: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, serde::Serialize, serde::Deserialize)]
 struct Inner {
     /// Counts all entries ever written; its bit `log_size` is the owner bit.
     producer: u32,
@@ -88,6 +88,14 @@ struct Inner {
     events: u32,
     /// Number of the last solicited completion.
     last_solicited: Option<u32>,
+}
+
+/// Where a queue is.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct SavedCq {
+    inner: Inner,
+    error: bool,
+    forgotten: u64,
 }
 
 /// A completion queue: a ring of completions, armed for one event at a time.
@@ -124,6 +132,25 @@ impl Cq {
     /// With completions that faults strike.
     pub(crate) fn faulty(self, site: Site) -> Self {
         Self { site: Some(site), ..self }
+    }
+
+    /// Where it is.
+    pub(crate) fn save(&self) -> SavedCq {
+        let inner = self.inner.lock().clone();
+        let error = self.error.load(Ordering::Relaxed);
+        SavedCq { inner, error, forgotten: self.forgotten.load(Ordering::Relaxed) }
+    }
+
+    /// Goes on from there; false where no queue can be there.
+    #[must_use]
+    pub(crate) fn restore(&self, saved: SavedCq) -> bool {
+        let SavedCq { inner, error, forgotten } = saved;
+        let sound = inner.consumer == low24(inner.consumer)
+            && inner.armed.is_none_or(|a| a.ci == low24(a.ci) && u32::from(a.sn) <= CqRecord::cmd_sn.max());
+        *self.inner.lock() = inner;
+        self.error.store(error, Ordering::Relaxed);
+        self.forgotten.store(forgotten, Ordering::Relaxed);
+        sound
     }
 
     /// Number of the queue.
