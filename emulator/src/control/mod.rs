@@ -10,6 +10,7 @@ pub mod dashboard;
 pub mod place;
 mod routes;
 pub mod server;
+mod snapshot;
 mod stream;
 mod wires;
 
@@ -23,6 +24,7 @@ pub use routes::ROUTES;
 
 use crate::board::Board;
 use crate::capture::Captures;
+use crate::handover::Giver;
 use crate::wire::Link;
 use crate::wire::switch::Switch;
 
@@ -50,6 +52,8 @@ pub struct Target {
     pub captures: Arc<Captures>,
     /// Threads that move frames.
     pub workers: usize,
+    /// What can be handed over to another process.
+    pub giver: Option<Arc<Giver>>,
     /// Changes with every event.
     news: watch::Receiver<()>,
     /// Changes with every command that is listened to.
@@ -74,13 +78,18 @@ impl Target {
         nic.commands.wake(Arc::new(News(says)));
         let captures = Arc::new(Captures::new(&nic));
         let (wires, switches) = (Arc::new([]), Arc::new([]));
-        Target { nic, handle: handle.into(), wires, switches, captures, workers: 0, news, said }
+        Target { nic, handle: handle.into(), wires, switches, captures, workers: 0, giver: None, news, said }
     }
 
     /// The device of a board.
     pub fn of(board: &Board, handle: &str, workers: usize) -> Target {
         let target = Target::new(board.nic.clone(), handle).with(board.wires.as_slice().into(), workers);
-        Target { switches: board.switches.as_slice().into(), captures: board.captures.clone(), ..target }
+        Target {
+            switches: board.switches.as_slice().into(),
+            captures: board.captures.clone(),
+            giver: Some(board.giver.clone()),
+            ..target
+        }
     }
 
     /// With what the board has around it.
