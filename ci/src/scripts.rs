@@ -27,7 +27,7 @@ mod tests {
     fn scripts_are_written_as_they_are() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
         write(dir.path())?;
-        assert!(std::fs::read_to_string(dir.path().join("lab.py"))?.contains("def finish()"));
+        assert!(std::fs::read_to_string(dir.path().join("lab.py"))?.contains("from basics import *"));
         assert!(exists("story.py") && !exists("nothing.py"));
         Ok(())
     }

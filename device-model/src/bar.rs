@@ -81,19 +81,20 @@ impl Card {
 
     /// The parts of a BAR that are UAR pages, as offset and length in bytes.
     pub fn uar_areas(&self, bar: u8) -> Vec<(u64, u64)> {
-        let first = u64::from(FIRST_UAR) * PAGE;
-        let functions = std::iter::once(PF).chain((0..self.config.max_sfs).map(|i| self.config.sf_base + i));
-        let windows = functions.filter_map(|f| self.window(f).filter(|(b, _)| *b == bar).map(|(_, at)| (f, at)));
-        let area = |(f, at)| {
-            (at + first, u64::from(self.uar_limit(if f == PF { FunctionKind::Pf } else { FunctionKind::Sf })) * PAGE)
+        let (kind, windows) = match bar {
+            0 => (FunctionKind::Pf, 1),
+            2 => (FunctionKind::Sf, self.config.max_sfs),
+            _ => return vec![],
         };
-        windows.map(area).filter(|(_, len)| *len > 0).collect()
+        let (first, len) = (u64::from(FIRST_UAR) * PAGE, u64::from(self.uar_limit(kind)) * PAGE);
+        let at = |i| first + (u64::from(i) << self.config.log_sf_window);
+        (0..windows).map(|i| (at(i), len)).filter(|(_, len)| *len > 0).collect()
     }
 
     /// Whether nobody is told of a function's doorbells: workers look for them. Those of
-    /// another guest's device come one by one always.
-    pub(crate) fn is_polled(&self, kind: FunctionKind) -> bool {
-        self.config.doorbells.is_some() && matches!(kind, FunctionKind::Pf | FunctionKind::Sf)
+    /// another guest's device, with a memory of its own, come one by one always.
+    pub(crate) fn is_polled(&self, function: &FunctionPlane) -> bool {
+        self.config.doorbells.is_some() && Arc::ptr_eq(&function.dma, &self.dma)
     }
 
     /// How many UAR pages the window of a function has room for.
@@ -125,9 +126,7 @@ impl Nic {
     /// segment says that there will be one.
     pub fn endpoint_read(&self, endpoint: &Endpoint, bar: u8, offset: u64, out: &mut [u8]) {
         out.fill(0xff);
-        let Some(card) = self.cards.get(endpoint.card).filter(|_| bar == 0 && offset < ENDPOINT_BAR_SIZE) else {
-            return;
-        };
+        let Some(card) = self.card_of(endpoint, bar, offset) else { return };
         let mut ctl = card.control.lock();
         let place = |function| Place { function, offset, whole_bar: true, dma: &endpoint.dma };
         if place(PF).is_msix() {
@@ -137,27 +136,24 @@ impl Nic {
         match function.and_then(|p| Some((p, p.open(&mut ctl)?))) {
             Some((p, f)) => self.window_read(card, p, &f.iseg, out),
             None => {
-                for (i, b) in out.iter_mut().enumerate() {
-                    let at = offset + i as u64;
-                    let dword = Iseg::absent(at & !3, self.profile.firmware, self.clock.now_ns(), self.timer_khz);
-                    *b = dword.to_be_bytes()[(at & 3) as usize];
-                }
+                let now = self.clock.now_ns();
+                read_dwords(offset, out, |at| Iseg::absent(at, self.profile.firmware, now, self.timer_khz));
             }
         }
     }
 
     fn window_read(&self, card: &Card, p: Place<'_>, iseg: &Iseg, out: &mut [u8]) {
-        let khz = self.timer_khz;
         let now = self.clock.now_ns();
-        for (i, b) in out.iter_mut().enumerate() {
-            let at = p.offset + i as u64;
-            let dword = if at < ISEG_SIZE { iseg.read(at & !3, self.profile.firmware, now, khz) } else { Some(0) };
-            let dword = dword.map(|d| self.faults.health(card.index, p.function, at & !3, d));
-            if dword.is_none() && at & 3 == 0 {
-                self.unmodelled.record(card.index, p.function, Access::WindowRead((at & !3) as u32));
+        read_dwords(p.offset, out, |at| {
+            if at >= ISEG_SIZE {
+                return 0;
             }
-            *b = dword.unwrap_or(0).to_be_bytes()[(at & 3) as usize];
-        }
+            let Some(dword) = iseg.read(at, self.profile.firmware, now, self.timer_khz) else {
+                self.unmodelled.record(card.index, p.function, Access::WindowRead(at as u32));
+                return 0;
+            };
+            self.faults.health(card.index, p.function, at, dword)
+        });
         self.trace.record(card.index, p.function, &Record::Read { offset: p.offset, data: out });
     }
 
@@ -172,11 +168,16 @@ impl Nic {
     /// The driver of an endpoint's guest writes its BAR.
     pub fn endpoint_write(&self, endpoint: &Endpoint, bar: u8, offset: u64, data: &[u8]) {
         let _still = self.gate.enter();
-        let card = self.cards.get(endpoint.card).filter(|_| bar == 0 && offset < ENDPOINT_BAR_SIZE);
-        if let (Some(card), Some(function)) = (card, endpoint.function()) {
+        if let (Some(card), Some(function)) = (self.card_of(endpoint, bar, offset), endpoint.function()) {
             let p = Place { function, offset, whole_bar: true, dma: &endpoint.dma };
             self.window_write(card, p, data);
         }
+    }
+
+    /// The card of an endpoint, if it answers there.
+    fn card_of(&self, endpoint: &Endpoint, bar: u8, offset: u64) -> Option<&Card> {
+        let here = bar == 0 && offset < ENDPOINT_BAR_SIZE && !self.faults.is_slice_gone(endpoint.slice);
+        self.cards.get(endpoint.card).filter(|_| here)
     }
 
     fn window_write(&self, card: &Card, p: Place<'_>, data: &[u8]) {
@@ -269,6 +270,18 @@ impl Nic {
         if !found {
             function.bad_doorbells.add(1);
         }
+    }
+}
+
+/// Fills `out` with what is from `offset` on, which `dword` tells of each dword.
+fn read_dwords(offset: u64, out: &mut [u8], dword: impl Fn(u64) -> u32) {
+    let (mut at, mut rest) = (offset, out);
+    while !rest.is_empty() {
+        let skip = (at % 4) as usize;
+        let (here, behind) = rest.split_at_mut(rest.len().min(4 - skip));
+        here.copy_from_slice(&dword(at - skip as u64).to_be_bytes()[skip..skip + here.len()]);
+        at += here.len() as u64;
+        rest = behind;
     }
 }
 

@@ -149,8 +149,8 @@ impl<'m> Near<'m> {
     }
 
     /// The memory of a range, where one mapped region holds all of it and allows the access.
-    #[inline]
-    fn slice(&self, iova: u64, len: usize, write: bool) -> Option<VolatileSlice<'m, ()>> {
+    #[inline(always)]
+    pub(crate) fn slice(&self, iova: u64, len: usize, write: bool) -> Option<VolatileSlice<'m, ()>> {
         if let Some(last) = self.last.get()
             && let Some(at) = iova.checked_sub(last.start)
             && let Ok(s) = last.all.subslice(usize::try_from(at).unwrap_or(usize::MAX), len)
@@ -171,7 +171,7 @@ impl<'m> Near<'m> {
     }
 
     /// As [`DmaAccess::dma_slices`], the pieces living as long as the map.
-    #[inline]
+    #[inline(always)]
     pub fn slices(&self, iova: u64, len: usize, mut each: impl FnMut(VolatileSlice<'m, ()>)) -> Result<(), DmaError> {
         match self.slice(iova, len, false) {
             Some(s) if len > 0 => each(s),
@@ -181,7 +181,7 @@ impl<'m> Near<'m> {
     }
 
     /// The same of memory that may be written.
-    #[inline]
+    #[inline(always)]
     pub fn slices_to_write(
         &self,
         iova: u64,
@@ -197,7 +197,7 @@ impl<'m> Near<'m> {
 }
 
 impl DmaAccess for Near<'_> {
-    #[inline]
+    #[inline(always)]
     fn dma_read(&self, iova: u64, buf: &mut [u8]) -> Result<(), DmaError> {
         match self.slice(iova, buf.len(), false) {
             Some(s) => {
@@ -207,7 +207,7 @@ impl DmaAccess for Near<'_> {
             None => self.mem.dma_read(iova, buf),
         }
     }
-    #[inline]
+    #[inline(always)]
     fn dma_write(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
         match self.slice(iova, buf.len(), true) {
             Some(s) => {
@@ -226,7 +226,7 @@ impl DmaAccess for Near<'_> {
     fn dma_publish8(&self, iova: u64, value: u8) -> Result<(), DmaError> {
         self.mem.dma_publish8(iova, value)
     }
-    #[inline]
+    #[inline(always)]
     fn dma_publish(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
         if let Some((last, body)) = buf.split_last()
             && let Some(s) = self.slice(iova, buf.len(), true)
@@ -240,7 +240,7 @@ impl DmaAccess for Near<'_> {
         }
         self.mem.dma_publish(iova, buf)
     }
-    #[inline]
+    #[inline(always)]
     fn dma_slices<'a>(
         &'a self,
         iova: u64,
@@ -251,7 +251,7 @@ impl DmaAccess for Near<'_> {
         #[expect(clippy::redundant_closure, reason = "without it the lifetimes do not fit")]
         self.slices(iova, len, |s| each(s))
     }
-    #[inline]
+    #[inline(always)]
     fn dma_slices_to_write<'a>(
         &'a self,
         iova: u64,
@@ -264,7 +264,7 @@ impl DmaAccess for Near<'_> {
 }
 
 /// Writes all of a 64-byte entry but its last byte, in few pieces.
-#[inline]
+#[inline(always)]
 fn put_entry(to: &VolatileSlice<'_, ()>, entry: &[u8; 63]) {
     if let (Some(head), Some(tail)) = (entry.first_chunk::<32>(), entry.last_chunk::<31>())
         && let (Ok(first), Ok(second)) = (to.get_ref(0), to.get_ref(head.len()))

@@ -82,8 +82,19 @@ impl Endpoint {
 }
 
 impl Nic {
+    /// Reads an endpoint's configuration space.
+    pub fn endpoint_config_read(&self, endpoint: &Endpoint, offset: usize, data: &mut [u8]) {
+        if self.faults.is_slice_gone(endpoint.slice) {
+            return data.fill(0xff);
+        }
+        endpoint.pci.lock().read(offset, data);
+    }
+
     /// Writes an endpoint's configuration space; a function level reset arrives here.
     pub fn endpoint_config_write(&self, endpoint: &Endpoint, offset: usize, data: &[u8]) {
+        if self.faults.is_slice_gone(endpoint.slice) {
+            return;
+        }
         let effect = endpoint.pci.lock().write(offset, data);
         if effect == Effect::FunctionReset {
             self.endpoint_reset(endpoint);
@@ -94,6 +105,12 @@ impl Nic {
     /// any more. The slice stays what it is; one that waited for its driver is free.
     pub fn endpoint_reset(&self, endpoint: &Endpoint) {
         endpoint.pci.lock().reset();
+        self.endpoint_reset_behind(endpoint);
+    }
+
+    /// As [`Self::endpoint_reset`], behind the driver's back: configuration space is left as
+    /// it was.
+    pub(crate) fn endpoint_reset_behind(&self, endpoint: &Endpoint) {
         let Some(card) = self.cards.get(endpoint.card) else { return };
         let mut ctl = card.control.lock();
         let Some(id) = endpoint.function() else { return };

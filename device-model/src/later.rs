@@ -41,6 +41,8 @@ pub(crate) enum Deed {
     Flap { id: u32 },
     /// An event that was held back is written, if it still is.
     Event { card: usize, function: u16, eqn: u8 },
+    /// The event of a completion queue, which waited for more completions, is sent.
+    Completion { card: usize, function: u16, cqn: u32 },
     /// A fault resets its cards.
     Reset { id: u32 },
     /// A send queue that had to wait goes on.
@@ -156,6 +158,7 @@ impl Nic {
                 Err(next) => return next,
                 Ok(Deed::Flap { id }) => self.flap(id),
                 Ok(Deed::Event { card, function, eqn }) => self.release_event(card, function, eqn),
+                Ok(Deed::Completion { card, function, cqn }) => self.release_completions(card, function, cqn),
                 Ok(Deed::Reset { id }) => self.reset_by(id),
                 Ok(Deed::Send(job)) => self.work.push(job),
                 Ok(Deed::Command { card, function, slot, queue }) => {

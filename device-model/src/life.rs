@@ -150,7 +150,7 @@ impl Nic {
     pub(crate) fn sf_named(&self, card: &Card, ctl: &mut Control, id: u16, number: u32) {
         let declared = ctl.declared.get(&number).cloned();
         // Two of a number are the manager's mistake; the first one has the slice.
-        let declared = declared.filter(|d| !ctl.sfs.iter().any(|s| s.slice == Some(d.index)));
+        let declared = declared.filter(|d| ctl.sf_of_slice(d.index).is_none());
         let Some(slot) = ctl.sf_mut(id) else { return };
         slot.sw_function_id = number;
         let before = slot.flavour;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::bar::PAGE;
 use crate::fabric::plane::FunctionPlane;
 use crate::nic::{Card, Nic};
-use crate::queue::{CQ_DOORBELL, Cq, Doorbell, SQ_DOORBELLS, Sq};
+use crate::queue::{CQ_DOORBELL, Cq, Doorbell, Sq, sq_doorbells};
 use crate::trace::Record;
 use crate::work::Job;
 use crate::world::Doorbells;
@@ -64,13 +64,10 @@ impl Nic {
     /// The pages of a card that a worker looks at.
     fn pages(&self, card: &Card, worker: usize, workers: usize) -> Vec<Page> {
         let mut pages = vec![];
-        if card.config.doorbells.is_none() {
-            return pages;
-        }
         for vport in card.fabric.vports.pin().values() {
             let Some(function) = vport.function.load_full() else { continue };
-            if !Arc::ptr_eq(&function.dma, &card.dma) {
-                continue; // another guest's
+            if !card.is_polled(&function) {
+                continue;
             }
             let Some((bar, window)) = card.window(function.id) else { continue };
             let mut of_function: BTreeMap<u32, Page> = BTreeMap::new();
@@ -98,12 +95,13 @@ impl Nic {
         };
         let take = |at: u16| self.take(card, page, doorbells.as_ref(), at);
         let mut any = false;
-        for rung in SQ_DOORBELLS.into_iter().filter_map(take) {
+        for rung in sq_doorbells().filter_map(take) {
             any = true;
             let Doorbell::Sq { sqn, .. } = rung else { continue };
+            let mem = card.dma.load();
             for sq in &page.sqs {
                 // Whose doorbell was replaced is told by its record.
-                let news = if sq.config().sqn == sqn { sq.doorbell() } else { sq.scan(&card.dma.load()) };
+                let news = if sq.config().sqn == sqn { sq.doorbell() } else { sq.scan(&mem) };
                 if news {
                     let (card, function) = (card.index, page.function.clone());
                     self.work.push_back_quietly(Job { card, function, sq: sq.clone() });

@@ -129,6 +129,8 @@ silent_to() { # namespace, address: nobody may answer
     if $(in_space "$1") ping -c 2 -i 0.2 -W 1 "$2" >/dev/null 2>&1; then
         fail "$2 answered $1, from which it should be cut off"
     fi
+    # A neighbour that did not answer takes what is sent to it with it for a while.
+    ask $(in_space "$1") ip neigh flush to "$2"
     tell "ping from $1 to $2: no answer, as it should be"
 }
 

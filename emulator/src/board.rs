@@ -64,6 +64,7 @@ pub enum DoorbellMode {
     /// Drivers write to memory that workers look at, also while nothing happens.
     Poll,
 }
+
 /// What a device begins with.
 #[derive(Debug, Clone, Default)]
 pub enum Begin {
@@ -139,7 +140,7 @@ pub struct Board {
     bell: Arc<Bell>,
     due: Arc<Bell>,
     stop: StopHandle,
-    offers: Arc<Offers>,
+    pub(crate) offers: Arc<Offers>,
     slices: Vec<SliceConfig>,
     begin: Begin,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
@@ -431,13 +432,21 @@ fn open(kind: &WireKind, number: usize, switches: &[Arc<Switch>]) -> anyhow::Res
 fn work(nic: &Nic, bell: &Bell, number: usize) {
     while !bell.done.load(Ordering::Relaxed) {
         bell.wait();
-        while nic.run(number) {
-            // More workers than one: let another one help while work is left.
-            if !nic.work.is_empty() {
-                bell.wait.notify_one();
-            }
+        run_all(nic, bell, number);
+    }
+}
+
+/// Does what there is to do; whether there was anything.
+fn run_all(nic: &Nic, bell: &Bell, number: usize) -> bool {
+    let mut any = false;
+    while nic.run(number) {
+        any = true;
+        // More workers than one: let another one help while work is left.
+        if !nic.work.is_empty() {
+            bell.wait.notify_one();
         }
     }
+    any
 }
 
 /// The shortest and the longest time between two looks at doorbells that nobody is told of.
@@ -449,14 +458,7 @@ fn poll(nic: &Nic, bell: &Bell, number: usize, workers: usize) {
     let mut watch = Watch::default();
     let mut last = Instant::now();
     while !bell.done.load(Ordering::Relaxed) {
-        let mut busy = nic.look_at_doorbells(&mut watch, number, workers);
-        while nic.run(number) {
-            busy = true;
-            if !nic.work.is_empty() {
-                bell.wait.notify_one();
-            }
-        }
-        if busy {
+        if nic.look_at_doorbells(&mut watch, number, workers) | run_all(nic, bell, number) {
             last = Instant::now();
         } else {
             let (least, most) = LOOKS;

@@ -21,6 +21,7 @@ use sfnic_device_model::ledger::CLASSES;
 use sfnic_device_model::nic::Card;
 
 use crate::control::Target;
+use crate::wire::Link;
 
 /// The media type of the text.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -139,16 +140,11 @@ fn samples(target: &Target) -> Samples {
         of_card(&mut all, card);
     }
     for (port, link) in target.wires.iter() {
-        let c = link.counters();
-        let labels = |more: Labels| [vec![("port", format!("p{port}")), ("wire", c.wire.clone())], more].concat();
-        all.level("sfnic_wire_up", "Whether the far end of a wire is there", labels(vec![]), c.up.into());
-        for (way, n) in [("rx", c.rx_frames), ("tx", c.tx_frames)] {
-            let labels = labels(vec![("direction", way.to_owned())]);
-            all.count("sfnic_wire_frames", "Frames that passed a wire; a large one is one", labels, n);
-        }
-        all.count("sfnic_wire_lost_frames", "Frames that the far end could not take", labels(vec![]), c.tx_lost);
-        all.count("sfnic_wire_link_downs", "How often the far end of a wire went", labels(vec![]), c.downs);
-        all.count("sfnic_wire_errors", "How often the far end of a wire was at fault", labels(vec![]), c.errors);
+        wire(&mut all, format!("p{port}"), link);
+    }
+    for (index, link) in target.offers.links() {
+        let port = nic.slice(index).map_or_else(|_| None, |s| Some(format!("pf{}sf{}", s.pfnum, s.sfnum?)));
+        wire(&mut all, port.unwrap_or_else(|| format!("slice {index}")), &link);
     }
     for card in &nic.cards {
         impaired(&mut all, card);
@@ -173,6 +169,20 @@ fn samples(target: &Target) -> Samples {
         all.count("sfnic_switch_flooded_frames", "Frames that went to all ports", labels(vec![]), v.flooded_frames);
     }
     all
+}
+
+/// A link that leaves the device: at a port, or to the machine of a virtio slice.
+fn wire(all: &mut Samples, port: String, link: &Link) {
+    let c = link.counters();
+    let labels = |more: Labels| [vec![("port", port.clone()), ("wire", c.wire.clone())], more].concat();
+    all.level("sfnic_wire_up", "Whether the far end of a wire is there", labels(vec![]), c.up.into());
+    for (way, n) in [("rx", c.rx_frames), ("tx", c.tx_frames)] {
+        let labels = labels(vec![("direction", way.to_owned())]);
+        all.count("sfnic_wire_frames", "Frames that passed a wire; a large one is one", labels, n);
+    }
+    all.count("sfnic_wire_lost_frames", "Frames that the far end could not take", labels(vec![]), c.tx_lost);
+    all.count("sfnic_wire_link_downs", "How often the far end of a wire went", labels(vec![]), c.downs);
+    all.count("sfnic_wire_errors", "How often the far end of a wire was at fault", labels(vec![]), c.errors);
 }
 
 fn of_card(all: &mut Samples, card: &Card) {

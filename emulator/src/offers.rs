@@ -1,6 +1,7 @@
 //! The sockets at which guests find slices that are devices of their own.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -33,6 +34,12 @@ pub struct Offers {
     /// Numbers that threads of slices may have.
     workers: Range<usize>,
     served: Mutex<BTreeMap<u32, Served>>,
+}
+
+impl fmt::Debug for Offers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.served.lock().keys()).finish()
+    }
 }
 
 /// A slice that is offered.
@@ -162,7 +169,7 @@ struct Device {
 
 impl PciDevice for Device {
     fn config_read(&self, offset: u32, data: &mut [u8]) {
-        self.endpoint.pci.lock().read(offset as usize, data);
+        self.nic.endpoint_config_read(&self.endpoint, offset as usize, data);
     }
 
     fn config_write(&self, offset: u32, data: &[u8]) {

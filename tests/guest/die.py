@@ -9,6 +9,4 @@ with check("SFs with traffic"):
     f.flood()
 
 time.sleep(1)
-with open("/dev/port", "r+b", buffering=0) as port:
-    port.seek(0xF4)
-    port.write(b"\1")
+die()

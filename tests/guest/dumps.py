@@ -18,7 +18,7 @@ for name in ("mlx5_ib", "mlx5_core"):
         run(f"rmmod {name}")
 # The log is to begin with a device as after power-on.
 for pf in PF:
-    write(f"/sys/bus/pci/devices/{pf}/reset", "1")
+    flr(pf)
 log = open(LOG, "w")
 follow = subprocess.Popen(["dmesg", "--follow-new"], stdout=log)
 time.sleep(0.5)

@@ -51,8 +51,7 @@ with check("memory that cannot be reached: the function is of use again after it
         unreachable(FOUR % 1, B)
     # Its queues may be in error for good, and no driver looks at that.
     with recovery():
-        write(f"/sys/bus/pci/devices/{PF[0]}/reset_method", "flr")
-        write(f"/sys/bus/pci/devices/{PF[0]}/reset", "1")
+        flr(PF[0])
     traffic()
 
 with check("everything works after all of them"):

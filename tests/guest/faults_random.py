@@ -125,7 +125,7 @@ def strike(number):
         say(f"struck {struck()} times")
     if text == "lose dma":
         # Its queues are in error for good.
-        write(f"/sys/bus/pci/devices/{PF[pf]}/reset", "1")
+        flr(PF[pf])
     if fatal:
         until(lambda: recovered(pf, before), f"recovery from {text}")
     for n in (0, 1):
@@ -137,7 +137,6 @@ connect()
 VECTORS = [vectors(pci, "comp") for pci in PF]
 for pci in PF:
     run(f"devlink health set pci/{pci} reporter {FATAL} grace_period 0 auto_recover true")
-    write(f"/sys/bus/pci/devices/{pci}/reset_method", "flr")
 
 with check("traffic before any fault"):
     traffic()

@@ -112,8 +112,7 @@ if BOOT == 1:
                 driver(pci, "unbind")
             end(busy)
             for pci in PF:
-                write(f"/sys/bus/pci/devices/{pci}/reset_method", "flr")
-                write(f"/sys/bus/pci/devices/{pci}/reset", "1")
+                flr(pci)
             for pci in PF:
                 driver(pci, "bind")
             connect()
@@ -121,7 +120,7 @@ if BOOT == 1:
 
     with check("FLR of one function leaves the other alone"):
         driver(PF[1], "unbind")
-        write(f"/sys/bus/pci/devices/{PF[1]}/reset", "1")
+        flr(PF[1])
         names = netdevs_inside(A, PF[0])
         equal(len(names), 1, "netdevs of the other function")
         until(lambda: not carrier(names[0], A), "loss of carrier")

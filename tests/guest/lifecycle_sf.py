@@ -51,8 +51,7 @@ if BOOT == 1:
         f.quiet()
         gone()
         for pci in PF:
-            write(f"/sys/bus/pci/devices/{pci}/reset_method", "flr")
-            write(f"/sys/bus/pci/devices/{pci}/reset", "1")
+            flr(pci)
             write("/sys/bus/pci/drivers/mlx5_core/bind", pci)
         f = Fabric()
         f.traffic()

@@ -21,8 +21,5 @@ with check("tcp both ways"):
     require(came < SIZE // 1500 * 2 // 3, f"{came} frames for {SIZE} bytes: they were cut")
 told(f"a.{life}")
 if life == "first":
-    with open("/dev/port", "r+b", buffering=0) as port:
-        port.seek(0xF4)
-        port.write(b"\1")
-    time.sleep(60)
+    die()
 finish()

@@ -1,5 +1,7 @@
 //! Runs suites by name, for the tests in `tests/`: `sfnic matrix` runs the same.
 
+pub mod machines;
+
 use std::path::PathBuf;
 
 use sfnic_ci::{Cell, Evidence, Status, Suite, report, suite};

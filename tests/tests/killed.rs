@@ -5,39 +5,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use sfnic_ci::{check, kernel_log, scripts};
 use sfnic_device_model::nic::CardConfig;
 use sfnic_emulator::board::{Board, BoardConfig, WireKind};
 use sfnic_emulator::config::SwitchConfig;
 use sfnic_emulator::lab::ask;
 use sfnic_emulator::lab::turn::{Turn, capacity};
 use sfnic_firmware_cmds::profile::Profile;
-use sfnic_qemu::kit::DEFAULT_LINE;
-use sfnic_qemu::{Guest, Kit, KitOptions, Outcome, What};
+use sfnic_qemu::Guest;
+use sfnic_tests::machines::{Stage, faults, left};
 
 /// Memory that the device may have more than before the guests, in KiB.
 const SLACK: u64 = 32 << 10;
-
-/// What a machine's script found wrong.
-fn faults(who: &str, outcome: &Outcome) -> Vec<String> {
-    let checks = check::parse(&String::from_utf8_lossy(&outcome.stdout));
-    let mut faults: Vec<String> =
-        checks.iter().filter_map(|c| Some(format!("{who}: {}: {}", c.name, c.failure()?))).collect();
-    if checks.is_empty() {
-        faults.push(format!("{who}: it checked nothing: {}", String::from_utf8_lossy(&outcome.stderr)));
-    }
-    faults.extend(outcome.failure.iter().map(|why| format!("{who}: {why}")));
-    faults.extend(kernel_log::faults(&outcome.dmesg).into_iter().map(|line| format!("{who}: kernel: {line}")));
-    faults
-}
-
-fn wait_for(file: &Path) -> bool {
-    let start = Instant::now();
-    while !file.exists() && start.elapsed() < Duration::from_secs(250) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    file.exists()
-}
 
 /// The process among our children that has this socket in its arguments.
 fn qemu_at(socket: &Path) -> Option<u32> {
@@ -63,8 +41,8 @@ fn entries(dir: &str) -> Result<usize> {
 
 #[test]
 fn the_others_go_on_and_nothing_of_it_is_left() -> Result<()> {
-    let dir = tempfile::Builder::new().prefix("sfnic-lab-").tempdir()?;
-    let (sockets, share) = ([dir.path().join("pf0"), dir.path().join("pf1")], dir.path().join("host"));
+    let stage = Stage::new()?;
+    let sockets = [stage.path("pf0"), stage.path("pf1")];
     let mac = |n| [0x52, 0x54, 0, 0x5f, 0, n];
     let lan = SwitchConfig { name: "lan".into(), wires: vec![], ageing: Duration::from_secs(300) };
     let board = Board::new(BoardConfig {
@@ -74,34 +52,24 @@ fn the_others_go_on_and_nothing_of_it_is_left() -> Result<()> {
         ..BoardConfig::new(Profile::builtin("connectx6dx")?)
     })?;
     board.serve(&sockets)?;
-    std::fs::create_dir(&share)?;
-    scripts::write(&share)?;
-    let kit = Kit::ensure(&KitOptions::default(), DEFAULT_LINE)?;
-    let guest = |pf: usize, script: &str, life: &str| Guest {
-        mem: "1G".to_owned(),
-        share: Some(share.clone()),
+    let guest = |pf: usize, script, life| Guest {
         slots: vec![vec![sockets[pf].clone()]],
-        what: What::Command(vec!["python3".into(), format!("/host/{script}").into()]),
-        env: vec![("LIFE".to_owned(), life.to_owned())],
-        timeout: Some(Duration::from_secs(400)),
-        capture: true,
-        quiet: true,
-        ..Guest::new()
+        ..stage.guest(script, &[("LIFE", life)])
     };
     let a = guest(0, "killed_stays.py", "only");
     let (first, second) = (guest(1, "killed_dies.py", "first"), guest(1, "killed_dies.py", "second"));
     let _turn = Turn::wait(capacity())?;
     let before = (entries("/proc/self/fd")?, entries("/proc/self/task")?, ask::memory().anonymous);
     let (a, dead, second) = std::thread::scope(|scope| {
-        let a = scope.spawn(|| a.run(&kit));
-        let dies = scope.spawn(|| first.run(&kit));
-        let runs = wait_for(&share.join("a.runs"));
+        let a = scope.spawn(|| a.run(&stage.kit));
+        let dies = scope.spawn(|| first.run(&stage.kit));
+        let runs = stage.told("a.runs");
         std::thread::sleep(Duration::from_secs(1));
         let killed =
             qemu_at(&sockets[1]).map(|pid| std::process::Command::new("kill").args(["-9", &pid.to_string()]).status());
         let dead = dies.join().expect("no panic");
-        let _ = std::fs::write(share.join("b.killed"), "");
-        let second = second.run(&kit);
+        let _ = std::fs::write(stage.share.join("b.killed"), "");
+        let second = second.run(&stage.kit);
         (a.join().expect("no panic"), (runs, killed, dead), second)
     });
     let mut wrong = faults("a", &a?);
@@ -127,10 +95,7 @@ fn the_others_go_on_and_nothing_of_it_is_left() -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    let objects = board.nic.object_counts();
-    if objects.values().flat_map(|kinds| kinds.values()).any(|n| *n > 0) {
-        wrong.push(format!("objects that are left: {objects:?}"));
-    }
+    wrong.extend(left(&board));
     assert_eq!(wrong, Vec::<String>::new());
     Ok(())
 }

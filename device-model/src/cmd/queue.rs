@@ -12,10 +12,12 @@ use smallvec::smallvec;
 use super::transport::insert;
 use super::{Answer, Cx};
 use crate::control::caps::ETH;
-use crate::control::function::{Body, CqBody, Function};
+use crate::control::function::{Body, Function};
 use crate::control::objects::{Kind, ObjRef, Uses};
 use crate::fabric::plane::Rung;
-use crate::queue::{Cq, CqConfig, Eq, EqConfig, QCounter, Ring, Rq, RqConfig, Sq, SqConfig, Strides, WqState};
+use crate::queue::{
+    Cq, CqConfig, Eq, EqConfig, Moderation, QCounter, Ring, Rq, RqConfig, Sq, SqConfig, Strides, WqState,
+};
 use crate::work::Job;
 
 const ABSENT: Refusal = Refusal::new(Status::BadRes, Syndrome::NO_SUCH_OBJECT);
@@ -53,8 +55,7 @@ pub fn create_eq(cx: &mut Cx<'_>, i: View<'_, CreateEqIn>, o: &mut ViewMut<'_, C
     if vector >= irq.vectors() {
         return Err(Refusal::param(Syndrome::VECTOR_RANGE));
     }
-    let unheard = cx.card.is_polled(cx.function()?.kind);
-    let site = cx.site();
+    let (site, card) = (cx.site(), cx.card);
     let (tap, noise) = (cx.nic.trace.tap(cx.card.index, cx.fid), cx.nic.noise.seed());
     let f = cx.function()?;
     // A completion EQ may be created in the name of every user context.
@@ -70,7 +71,7 @@ pub fn create_eq(cx: &mut Cx<'_>, i: View<'_, CreateEqIn>, o: &mut ViewMut<'_, C
         *m = u64::from_be_bytes(*b);
     }
     let id = f.objects.take_id(Kind::Eq, 1, eq_limit(f))?;
-    let config = EqConfig { eqn: id as u8, ring, log_size: log_size as u8, vector, unheard };
+    let config = EqConfig { eqn: id as u8, ring, log_size: log_size as u8, vector, unheard: card.is_polled(&f.plane) };
     let eq = Eq::new(config, irq).inspect_err(|_| f.objects.give_id(Kind::Eq, id))?;
     let eq = Arc::new(eq.watched(tap).noisy(noise).faulty(site));
     insert(f, ObjRef(Kind::Eq, id), owner, smallvec![ObjRef(Kind::Uar, uar)], Body::Eq(eq.clone()))?;
@@ -127,7 +128,7 @@ pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, C
     if c.is(Cqc::cqe_comp_en) {
         return Err(Refusal::param(Syndrome::CQE_SIZE));
     }
-    let (site, poll_record) = (cx.site(), cx.card.is_polled(cx.function()?.kind));
+    let (site, card) = (cx.site(), cx.card);
     if i.is(CreateCqIn::cq_umem_valid) || c.is(Cqc::dbr_umem_valid) {
         return Err(Refusal::param(Syndrome::UMEM));
     }
@@ -149,14 +150,15 @@ pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, C
         cqe_128: c.get(Cqc::cqe_sz) == 1,
         overrun_ignore: c.is(Cqc::oi),
         dbr_addr: c.get64(Cqc::dbr_addr),
-        poll_record,
+        poll_record: card.is_polled(&f.plane),
     };
     let events = f.plane.events.clone();
     let cq = Cq::new(config, eq, events).inspect_err(|_| f.objects.give_id(Kind::Cq, id))?;
     let cq = Arc::new(cq.faulty(site));
-    let body = CqBody { cq: cq.clone(), period: c.get(Cqc::cq_period), count: c.get(Cqc::cq_max_count) };
+    let select = PERIOD | COUNT | MODE;
+    cq.moderate(|m| moderate(m, &c, select));
     // The EQ is the kernel's even where the CQ is a user's.
-    insert(f, ObjRef(Kind::Cq, id), uid, smallvec![ObjRef(Kind::Uar, uar)], Body::Cq(body))?;
+    insert(f, ObjRef(Kind::Cq, id), uid, smallvec![ObjRef(Kind::Uar, uar)], Body::Cq(cq.clone()))?;
     f.objects.add_use(ObjRef(Kind::Cq, id), ObjRef(Kind::Eq, eqn));
     f.plane.cqs.pin().insert(id, Rung { queue: cq, uar });
     o.set(CreateCqOut::cqn, id);
@@ -167,8 +169,8 @@ pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, C
 pub fn destroy_cq(cx: &mut Cx<'_>, i: View<'_, DestroyCqIn>, _: &mut ViewMut<'_, DestroyCqOut>) -> Answer {
     let (uid, id) = (cx.uid, i.get(DestroyCqIn::cqn));
     let f = cx.function()?;
-    let Body::Cq(c) = f.objects.remove(ObjRef(Kind::Cq, id), uid)? else { return Err(ABSENT) };
-    c.cq.retire();
+    let Body::Cq(cq) = f.objects.remove(ObjRef(Kind::Cq, id), uid)? else { return Err(ABSENT) };
+    cq.retire();
     f.plane.cqs.pin().remove(&id);
     Ok(())
 }
@@ -176,42 +178,54 @@ pub fn destroy_cq(cx: &mut Cx<'_>, i: View<'_, DestroyCqIn>, _: &mut ViewMut<'_,
 /// QUERY_CQ.
 pub fn query_cq(cx: &mut Cx<'_>, i: View<'_, QueryCqIn>, o: &mut ViewMut<'_, QueryCqOut>) -> Answer {
     let uid = cx.uid;
-    let Body::Cq(b) = cx.function()?.objects.check(ObjRef(Kind::Cq, i.get(QueryCqIn::cqn)), uid)? else {
+    let Body::Cq(cq) = cx.function()?.objects.check(ObjRef(Kind::Cq, i.get(QueryCqIn::cqn)), uid)? else {
         return Err(ABSENT);
     };
-    let s = b.cq.snapshot();
+    let s = cq.snapshot();
     let mut c = o.sub(QueryCqOut::cq_context);
-    c.set(Cqc::log_cq_size, b.cq.config().log_size.into());
-    c.set(Cqc::c_eqn_or_apu_element, b.cq.eq().eqn().into());
-    c.set(Cqc::cq_period, b.period);
-    c.set(Cqc::cq_max_count, b.count);
+    c.set(Cqc::log_cq_size, cq.config().log_size.into());
+    c.set(Cqc::c_eqn_or_apu_element, cq.eq().eqn().into());
+    c.set(Cqc::cq_period, s.moderation.period.into());
+    c.set(Cqc::cq_max_count, s.moderation.count.into());
+    c.set(Cqc::cq_period_mode, s.moderation.from_cqe.into());
     c.set(Cqc::consumer_counter, s.consumer & Cqc::consumer_counter.max());
     c.set(Cqc::producer_counter, s.producer & Cqc::producer_counter.max());
-    c.set64(Cqc::dbr_addr, b.cq.config().dbr_addr);
+    c.set64(Cqc::dbr_addr, cq.config().dbr_addr);
     Ok(())
 }
 
-/// MODIFY_CQ: moderation is remembered. An event is never later than the
-/// period allows, for every armed queue fires at once. Resizing is not
-/// advertised.
+/// Bits of `modify_field_select` (`MLX5_CQ_MODIFY_PERIOD`, `_COUNT`, `_PERIOD_MODE`).
+const PERIOD: u8 = 1;
+const COUNT: u8 = 1 << 1;
+const MODE: u8 = 1 << 4;
+
+/// Takes over the selected fields.
+fn moderate(m: &mut Moderation, c: &View<'_, Cqc>, select: u8) {
+    if select & PERIOD != 0 {
+        m.period = c.get(Cqc::cq_period) as u16;
+    }
+    if select & COUNT != 0 {
+        m.count = c.get(Cqc::cq_max_count) as u16;
+    }
+    if select & MODE != 0 {
+        m.from_cqe = c.is(Cqc::cq_period_mode);
+    }
+}
+
+/// MODIFY_CQ: moderation. Resizing is not advertised.
 pub fn modify_cq(cx: &mut Cx<'_>, i: View<'_, ModifyCqIn>, _: &mut ViewMut<'_, ModifyCqOut>) -> Answer {
     const RESIZE: u16 = 1;
     if cx.op_mod == RESIZE {
         return Err(Refusal::param(Syndrome::OP_MOD));
     }
-    let (uid, r) = (cx.uid, ObjRef(Kind::Cq, i.get(ModifyCqIn::cqn)));
-    let select = i.bytes(ModifyCqIn::modify_field_select_resize_field_select).last().copied().unwrap_or(0);
-    let c = i.sub(ModifyCqIn::cq_context);
-    let f = cx.function()?;
-    f.objects.check(r, uid)?;
-    if let Some(Body::Cq(b)) = f.objects.get_mut(r) {
-        if select & 1 != 0 {
-            b.period = c.get(Cqc::cq_period);
-        }
-        if select & 2 != 0 {
-            b.count = c.get(Cqc::cq_max_count);
-        }
+    let select = i.bytes(ModifyCqIn::modify_field_select_resize_field_select);
+    let [0, 0, 0, select] = *select else { return Err(Refusal::param(Syndrome::FIELD_SELECT)) };
+    if select & !(PERIOD | COUNT | MODE) != 0 {
+        return Err(Refusal::param(Syndrome::FIELD_SELECT));
     }
+    let (uid, cqn) = (cx.uid, i.get(ModifyCqIn::cqn));
+    let c = i.sub(ModifyCqIn::cq_context);
+    cq_of(cx.function()?, cqn, uid)?.moderate(|m| moderate(m, &c, select));
     Ok(())
 }
 
@@ -226,7 +240,7 @@ fn wq_ring(wq: &View<'_, Wq>, log_bytes: u32) -> Result<Ring, Refusal> {
 
 fn cq_of(f: &Function, cqn: u32, uid: u16) -> Result<Arc<Cq>, Refusal> {
     match f.objects.check(ObjRef(Kind::Cq, cqn), uid)? {
-        Body::Cq(b) => Ok(b.cq.clone()),
+        Body::Cq(cq) => Ok(cq.clone()),
         _ => Err(ABSENT),
     }
 }

@@ -334,7 +334,7 @@ pub fn query_vnic_env(cx: &mut Cx<'_>, i: View<'_, QueryVnicEnvIn>, o: &mut View
     }
     for (_, b) in f.objects.of_kind(Kind::Cq) {
         if let Body::Cq(cq) = b {
-            cq_overrun += u64::from(cq.cq.snapshot().error);
+            cq_overrun += u64::from(cq.snapshot().error);
         }
     }
     e.set(Env::async_eq_overrun, overrun as u32);

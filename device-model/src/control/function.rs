@@ -48,7 +48,7 @@ pub enum Body {
     /// Event queue.
     Eq(Arc<Eq>),
     /// Completion queue.
-    Cq(CqBody),
+    Cq(Arc<Cq>),
     /// Send queue.
     Sq(Arc<Sq>),
     /// Receive queue.
@@ -67,17 +67,6 @@ pub enum Body {
     ModifyHeader(Arc<ModifyHeader>),
     /// Encapsulation.
     Reformat(Arc<Reformat>),
-}
-
-/// A completion queue and its moderation.
-#[derive(Debug)]
-pub struct CqBody {
-    /// The queue.
-    pub cq: Arc<Cq>,
-    /// Moderation period in microseconds.
-    pub period: u32,
-    /// Completions an event, at most.
-    pub count: u32,
 }
 
 /// Counts that QUERY_VNIC_ENV and the inspector show.
@@ -143,7 +132,7 @@ impl Function {
         for (_, body) in self.objects.clear() {
             match body {
                 Body::Eq(q) => q.retire(),
-                Body::Cq(q) => q.cq.retire(),
+                Body::Cq(q) => q.retire(),
                 Body::Sq(q) => q.retire(),
                 Body::Rq(q) => q.retire(),
                 _ => {}

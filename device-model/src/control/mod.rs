@@ -90,6 +90,12 @@ impl Control {
         self.sfs.get(usize::from(id.checked_sub(self.sf_base)?))
     }
 
+    /// Id of the function that a slice is; one that is declared has none until its host adds it.
+    pub(crate) fn sf_of_slice(&self, index: u32) -> Option<u16> {
+        let at = self.sfs.iter().position(|s| s.slice == Some(index))?;
+        self.sf_base.checked_add(at as u16)
+    }
+
     /// The SF slot of a function id, while it is taken back and not detached yet.
     pub(crate) fn detaching(&self, id: u16) -> Option<&SfSlot> {
         self.sf(id).filter(|s| s.state == vhca::State::TeardownRequest)

@@ -94,7 +94,10 @@ pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: Source<'_>, frames: &
     // After the WQEs were read: see `flows`.
     let changes = &p.nic.flows.changes;
     cache.sync(changes.now());
-    let mut found: [Option<At>; KEPT] = [None; KEPT];
+    let n = frames.len().min(notes.len()).min(KEPT);
+    let (frames, notes) = (&mut frames[..n], &notes[..n]);
+    let mut found = [At::NONE; KEPT];
+    let found = &mut found[..n];
     // Look-ups that do not wait for one another: memory is asked for all that
     // a step needs of all frames before the first frame takes it.
     let far = cache.len() > NEAR;
@@ -105,44 +108,58 @@ pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: Source<'_>, frames: &
         *at = cache.candidate(note.hash);
     }
     if far {
-        touch(found.iter().flatten().map(|at| cache.touch(*at)));
-        touch(found.iter().flatten().map(|at| cache.touch_mark(*at, changes)));
+        touch(found.iter().map(|at| cache.touch(*at)));
+        touch(found.iter().map(|at| cache.touch_mark(*at, changes)));
     }
     for (at, note) in found.iter_mut().zip(notes) {
-        *at = at.filter(|c| cache.confirm(*c, &note.key) && cache.holds(*c, changes));
+        if !(cache.confirm(*at, &note.key) && cache.holds(*at, changes)) {
+            *at = At::NONE;
+        }
     }
     if far {
-        let places = found.iter().flatten().filter_map(|at| cache.get(*at)?.0.counters.first());
+        let places = found.iter().filter_map(|at| cache.get(*at)?.0.counters.first());
         touch(places.map(|place| p.nic.counters.touch(p.worker, *place)));
+    }
+    if go_together(cache, found, frames) {
+        return serve(p, cache, from, frames, notes, found);
     }
     let learnt = cache.learnt;
     let mut done = 0;
     while let (Some(frame), Some(note)) = (frames.get_mut(done), notes.get(done)) {
         let first = place(cache, changes, learnt, found.get(done), note);
-        let Some((at, way)) = first.and_then(|at| Some((at, cache.way(at)?))) else {
+        let Some((flow, way)) = cache.get(first) else {
             long_way(p, Some(&mut *cache), from, frame, note);
             done += 1;
             continue;
         };
-        let max_len = cache.get(at).map_or(0, |(_, w)| w.max_len);
+        let (way, max_len) = (flow.way(), way.max_len);
         let fits = |f: Option<&Frame<'_>>| f.is_some_and(|f| f.len() <= max_len);
         if !fits(Some(frame)) {
             long_way(p, None, from, frame, note);
             done += 1;
             continue;
         }
-        let mut run = [at; KEPT];
+        let mut run = [first; KEPT];
         let mut n = 1;
-        while let Some(note) = notes.get(done + n).filter(|_| n < KEPT && fits(frames.get(done + n)))
-            && let Some(at) = place(cache, changes, learnt, found.get(done + n), note)
-            && cache.way(at) == Some(way)
-        {
+        while let Some(note) = notes.get(done + n).filter(|_| fits(frames.get(done + n))) {
+            let at = place(cache, changes, learnt, found.get(done + n), note);
+            if cache.way(at) != Some(way) {
+                break;
+            }
             run[n] = at;
             n += 1;
         }
         serve(p, cache, from, &mut frames[done..done + n], &notes[done..done + n], &run[..n]);
         done += n;
     }
+}
+
+/// Whether all flows of a burst are known, share a way, and their frames fit it: mostly.
+#[inline]
+fn go_together(cache: &Cache, found: &[At], frames: &[Frame<'_>]) -> bool {
+    let Some((flow, way)) = found.first().and_then(|at| cache.get(*at)) else { return false };
+    let shared = Some(flow.way());
+    found.iter().zip(frames).all(|(at, frame)| cache.way(*at) == shared && frame.len() <= way.max_len)
 }
 
 /// Has all these values loaded, one beside the other.
@@ -154,10 +171,10 @@ fn touch(values: impl Iterator<Item = u32>) {
 /// A flow's place; what was found while the cache had learnt less may have moved
 /// since.
 #[inline]
-fn place(cache: &mut Cache, changes: &Changes, learnt: u64, found: Option<&Option<At>>, note: &Note) -> Option<At> {
+fn place(cache: &mut Cache, changes: &Changes, learnt: u64, found: Option<&At>, note: &Note) -> At {
     match found {
-        Some(Some(at)) if cache.learnt == learnt => Some(*at),
-        _ => cache.find(&note.key, note.hash).filter(|at| cache.holds(*at, changes)),
+        Some(at) if *at != At::NONE && cache.learnt == learnt => *at,
+        _ => cache.find(&note.key, note.hash).filter(|at| cache.holds(*at, changes)).unwrap_or(At::NONE),
     }
 }
 

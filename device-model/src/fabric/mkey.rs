@@ -90,16 +90,24 @@ pub struct Mkey {
 }
 
 impl Mkey {
-    /// Hands the IOVA ranges of `len` bytes at `addr` to `each`, in order.
-    pub fn resolve(&self, addr: u64, len: u32, access: Access, mut each: impl FnMut(u64, u32)) -> Result<(), KeyFault> {
+    /// Whether an access is allowed whatever the address, which is the IOVA, and stays so until a
+    /// command says otherwise.
+    pub fn is_plain(&self, access: Access) -> bool {
+        matches!(self.translation, Translation::Physical) && !self.umr && self.allows(access)
+    }
+
+    fn allows(&self, access: Access) -> bool {
         let allowed = match access {
             Access::Read => self.local_read,
             Access::Write => self.local_write,
         };
-        let end = addr.checked_add(u64::from(len)).ok_or(KeyFault)?;
-        if !allowed || self.free.load(Ordering::Acquire) {
-            return Err(KeyFault);
-        }
+        allowed && !self.free.load(Ordering::Acquire)
+    }
+
+    /// Hands the IOVA ranges of `len` bytes at `addr` to `each`, in order.
+    #[inline(always)]
+    pub fn resolve(&self, addr: u64, len: u32, access: Access, mut each: impl FnMut(u64, u32)) -> Result<(), KeyFault> {
+        let end = addr.checked_add(u64::from(len)).filter(|_| self.allows(access)).ok_or(KeyFault)?;
         match &self.translation {
             Translation::Physical => each(addr, len),
             Translation::None => return Err(KeyFault),

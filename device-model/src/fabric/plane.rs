@@ -1,7 +1,7 @@
 //! A function as the packet path sees it: its queues by number, its memory
 //! keys, its steering roots.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use super::Map;
@@ -11,7 +11,7 @@ use super::mkey::{Mkey, RESERVED_LKEY};
 use super::tir::Tir;
 use super::vport::Vport;
 use crate::dma::Dma;
-use crate::queue::{AsyncEqs, Cq, Eq, KeyCheck, KeyFault, KeyUse, Remap, Sq};
+use crate::queue::{Access, AsyncEqs, Cq, Eq, KeyCheck, KeyFault, KeyUse, Remap, Sq};
 use crate::steering::Reader;
 
 /// A queue and the UAR page that its owner rings.
@@ -98,22 +98,56 @@ pub struct Keys<'a> {
     flows: &'a Flows,
     /// The epoch in which it was looked up, and the key.
     last: RefCell<Option<(u32, Arc<Mkey>)>>,
+    /// The last use of a key whose addresses are IOVAs, which no UMR changes.
+    plain: Cell<Option<Plain>>,
+}
+
+/// A use of a key that was allowed in an epoch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Plain {
+    epoch: u32,
+    lkey: u32,
+    pd: u32,
+    access: Access,
 }
 
 impl<'a> Keys<'a> {
     /// Remembers none yet.
     pub fn new(function: &'a FunctionPlane, flows: &'a Flows) -> Self {
-        Self { function, flows, last: RefCell::new(None) }
+        Self { function, flows, last: RefCell::new(None), plain: Cell::new(None) }
     }
 }
 
 impl KeyCheck for Keys<'_> {
+    #[inline(always)]
+    fn resolve(&self, key: KeyUse, addr: u64, len: u32, mut each: impl FnMut(u64, u32)) -> Result<(), KeyFault> {
+        let epoch = self.flows.now().epoch();
+        let plain = Plain { epoch, lkey: key.lkey, pd: key.pd, access: key.access };
+        if self.plain.get() == Some(plain) && addr.checked_add(len.into()).is_some() {
+            each(addr, len);
+            return Ok(());
+        }
+        self.resolve_any(key, plain, (addr, len), each)
+    }
+
+    fn remap(&self, remap: &Remap<'_>) -> Result<(), KeyFault> {
+        self.function.remap(remap)
+    }
+}
+
+impl Keys<'_> {
     #[inline]
-    fn resolve(&self, key: KeyUse, addr: u64, len: u32, each: impl FnMut(u64, u32)) -> Result<(), KeyFault> {
+    fn resolve_any(
+        &self,
+        key: KeyUse,
+        plain: Plain,
+        (addr, len): (u64, u32),
+        each: impl FnMut(u64, u32),
+    ) -> Result<(), KeyFault> {
         if key.reserved && key.lkey == RESERVED_LKEY {
             return self.function.resolve(key, addr, len, each);
         }
-        let epoch = self.flows.now().epoch();
+        let epoch = plain.epoch;
         let mut last = self.last.borrow_mut();
         let known = last.as_ref().filter(|(seen, mkey)| *seen == epoch && mkey.key == key.lkey);
         let mkey = match known {
@@ -127,11 +161,10 @@ impl KeyCheck for Keys<'_> {
         if mkey.pd != key.pd {
             return Err(KeyFault);
         }
+        if mkey.is_plain(key.access) {
+            self.plain.set(Some(plain));
+        }
         mkey.resolve(addr, len, key.access, each)
-    }
-
-    fn remap(&self, remap: &Remap<'_>) -> Result<(), KeyFault> {
-        self.function.remap(remap)
     }
 }
 

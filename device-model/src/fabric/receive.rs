@@ -163,9 +163,11 @@ fn tcp_type(frame: &Frame<'_>) -> u8 {
 }
 
 impl RxFrame for Frame<'_> {
+    #[inline(always)]
     fn len(&self) -> usize {
         Frame::len(self)
     }
+    #[inline(always)]
     fn whole(&self) -> Option<&[u8]> {
         (self.payload_len() == 0).then(|| self.headers())
     }

@@ -8,7 +8,7 @@ use crate::dma::Near;
 use crate::packet::checksum::{self, Fill};
 use crate::packet::frame::{HDR_CAP, MIN_LEN};
 use crate::packet::{Frame, Sender, TunnelPorts, lso};
-use crate::queue::{Piece, TxResult, TxSink, TxWqe, WqeFault};
+use crate::queue::{Piece, TxResult, TxSeg, TxSink, TxWqe, WqeFault};
 use crate::unmodelled::Access;
 
 /// Shortest frame on a wire without its check sequence; shorter ones are
@@ -191,7 +191,15 @@ fn fill(wqe: &TxWqe<'_>) -> Fill {
 }
 
 /// The bytes of a WQE's frame, padded; of an LSO the whole message.
+#[inline(always)]
 fn gather<'a>(f: &mut Frame<'a>, wqe: &TxWqe<'_>, near: &Near<'a>) -> Result<(), WqeFault> {
+    if let (None, [TxSeg::Guest { iova, len }]) = (wqe.mss, wqe.segs)
+        && (MIN_FRAME..=HDR_CAP).contains(&(wqe.len as usize))
+        && let Some(slice) = near.slice(*iova, *len as usize, false)
+        && f.refill(wqe.header, &slice)
+    {
+        return Ok(());
+    }
     let copy = if wqe.mss.is_some() { wqe.header.len().clamp(MIN_LEN, HDR_CAP) } else { HDR_CAP };
     f.restart();
     let (mut fits, mut gathered) = (true, false);

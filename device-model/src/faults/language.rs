@@ -6,6 +6,7 @@
 //! lose event COMMAND every=10 pf=0
 //! reorder event any p=0.1 seed=3
 //! hold detach pf=0 sfnum=4
+//! lose pcie slice=100
 //! drop frames pf=1 way=in p=0.05 seed=1
 //! flap link pf=0 down=500 up=1000 times=3
 //! ```
@@ -115,6 +116,8 @@ pub struct Fault {
     pub pf: Option<usize>,
     /// To this function alone, by its hardware id.
     pub function: Option<u16>,
+    /// To the passthrough slice of this index alone; without, to no slice.
+    pub slice: Option<u32>,
     /// On which occasions.
     pub when: When,
     /// How often at most.
@@ -323,12 +326,15 @@ impl FromStr for Fault {
             way: None,
             pf: None,
             function: None,
+            slice: None,
             when: When::Always,
             times: u64::MAX,
             text: text.split_whitespace().collect::<Vec<_>>().join(" "),
         };
         // Whether it strikes on occasions, or is a state.
         let (mut occasions, mut functions) = (true, true);
+        // Whether it can be that of another guest's device.
+        let mut slices = false;
         match (verb, noun) {
             ("lose", Some("command")) => f.opcode = opcode(w.plain.next())?,
             ("lose", Some("event")) => (f.what, f.number) = (What::LoseEvent, event(w.plain.next())?),
@@ -345,8 +351,8 @@ impl FromStr for Fault {
                 (f.what, functions) = (What::LoseInterrupt, false);
                 f.number = w.number("vector", 0, 2047)?.map(|n| n as u32);
             }
-            ("lose", Some("dma")) => (f.what, occasions, functions) = (What::LoseDma, false, false),
-            ("lose", Some("pcie")) => (f.what, occasions, functions) = (What::LosePcie, false, false),
+            ("lose", Some("dma")) => (f.what, occasions, functions, slices) = (What::LoseDma, false, false, true),
+            ("lose", Some("pcie")) => (f.what, occasions, functions, slices) = (What::LosePcie, false, false, true),
             ("stop", Some("health")) => (f.what, occasions) = (What::StopHealth, false),
             ("set", Some("health")) => {
                 let syndrome = w.number("syndrome", 1, 255)?;
@@ -385,7 +391,7 @@ impl FromStr for Fault {
             }
             ("reset", None) => {
                 f.what = What::Reset(w.time("after")?.unwrap_or_default());
-                (occasions, functions) = (false, false);
+                (occasions, functions, slices) = (false, false, true);
             }
             ("exhaust", kind) => {
                 let Some((_, makes)) = KINDS.iter().find(|k| Some(k.0) == kind) else {
@@ -407,7 +413,12 @@ impl FromStr for Fault {
             }
             _ => return refuse("fault", &f.text, FORMS),
         }
-        f.pf = w.number("pf", 0, 255)?.map(|n| n as usize);
+        if slices {
+            f.slice = w.number("slice", 0, u32::MAX.into())?.map(|n| n as u32);
+        }
+        if f.slice.is_none() {
+            f.pf = w.number("pf", 0, 255)?.map(|n| n as usize);
+        }
         if functions {
             f.function = w.number("function", 0, 0xffff)?.map(|n| n as u16);
         }
@@ -451,6 +462,8 @@ mod tests {
         assert_eq!((fault("reset").what, fault("reset pf=0 after=50").what), (What::Reset(0), What::Reset(50_000_000)));
         assert_eq!(fault("lose interrupt vector=1 pf=0").number, Some(1));
         assert_eq!((fault("lose dma pf=0").what, fault("lose pcie").what), (What::LoseDma, What::LosePcie));
+        let of_slice = ["lose dma slice=100", "lose pcie slice=100", "reset slice=100 after=5"].map(|t| fault(t).slice);
+        assert_eq!((of_slice, fault("lose dma").slice), ([Some(100); 3], None));
         assert_eq!(fault("stop health pf=0").what, What::StopHealth);
         let health = What::Health { syndrome: 16, extended: 0x8a, severity: Some(1), rfr: true };
         assert_eq!(fault("set health syndrome=0x10 ext=0x8a severity=1 rfr=1").what, health);
@@ -485,6 +498,8 @@ mod tests {
             ("lose interrupt function=1", &["function=: not for this fault"]),
             ("set health", &["syndrome=N is missing"]),
             ("lose pcie function=1", &["function=: not for this fault"]),
+            ("lose dma slice=100 pf=0", &["pf=: not for this fault; there is slice="]),
+            ("lose interrupt slice=100", &["slice=: not for this fault"]),
             ("stop health nth=1", &["nth=: not for this fault"]),
             ("reorder event", &["an event is missing", "COMPLETION"]),
             ("reorder event any ms=0", &["ms = \"0\"", "1 to 3600000"]),

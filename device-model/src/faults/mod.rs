@@ -6,8 +6,8 @@
 //! faults strike the same occasions.
 
 pub mod language;
+mod site;
 
-use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -18,6 +18,7 @@ use sfnic_firmware_cmds::layout::Field;
 use sfnic_firmware_cmds::{Opcode, Refusal, Status, Syndrome};
 
 pub use language::{Fault, What, When};
+pub use site::Site;
 
 use crate::capture::Way;
 use crate::events::{Events, FaultAction, Happening};
@@ -383,25 +384,37 @@ impl Faults {
         self.at(Place::Link) && self.list.lock().all.iter().filter(of).any(|f| f.state != 0)
     }
 
-    fn holds(&self, place: Place, pf: usize) -> bool {
-        let of = |f: &InForce| f.fault.what.place() == place && f.fault.pf.is_none_or(|p| p == pf);
-        self.at(place) && self.list.lock().all.iter().any(of)
+    /// Whether a fault that is a state is at a place, of those that `of` picks.
+    fn holds(&self, place: Place, of: impl Fn(&Fault) -> bool) -> bool {
+        let here = |f: &InForce| f.fault.what.place() == place && of(&f.fault);
+        self.at(place) && self.list.lock().all.iter().any(here)
     }
 
     /// Whether a card does not answer on its bus.
     #[inline]
     pub fn is_gone(&self, pf: usize) -> bool {
-        self.at(Place::Pcie) && self.holds(Place::Pcie, pf)
+        self.at(Place::Pcie) && self.holds(Place::Pcie, of_card(pf))
     }
 
-    /// The cards that a fault resets now: one, or all of them (`None`).
-    fn resets(&self, id: u32) -> Option<Option<usize>> {
+    /// Whether the device that a passthrough slice is does not answer on its bus.
+    #[inline]
+    pub(crate) fn is_slice_gone(&self, slice: u32) -> bool {
+        self.at(Place::Pcie) && self.holds(Place::Pcie, of_slice(slice))
+    }
+
+    /// Whether the device that a passthrough slice is reaches no memory.
+    pub(crate) fn is_slice_cut(&self, slice: u32) -> bool {
+        self.holds(Place::Dma, of_slice(slice)) || self.holds(Place::Pcie, of_slice(slice))
+    }
+
+    /// What a fault resets now: a slice's device, one card, or all of them.
+    fn resets(&self, id: u32) -> Option<(Option<u32>, Option<usize>)> {
         let mut list = self.list.lock();
         let f = list.all.iter_mut().find(|f| f.id == id)?;
         f.occasions += 1;
         f.struck += 1;
         self.tell(f, FaultAction::Struck, String::new());
-        Some(f.fault.pf)
+        Some((f.fault.slice, f.fault.pf))
     }
 
     /// A link that flaps changes now. When it does the next time, if it does.
@@ -421,57 +434,14 @@ impl Faults {
     }
 }
 
-/// A queue of a function, and the faults of its device.
-#[derive(Debug, Clone)]
-pub struct Site {
-    /// The faults.
-    pub faults: Arc<Faults>,
-    /// Its card.
-    pub pf: usize,
-    /// Its function.
-    pub function: u16,
+/// Picks faults of a card.
+fn of_card(pf: usize) -> impl Fn(&Fault) -> bool {
+    move |f| f.slice.is_none() && f.pf.is_none_or(|p| p == pf)
 }
 
-impl Site {
-    fn occasion(&self, number: u32) -> Occasion {
-        Occasion { pf: self.pf, function: Some(self.function), opcode: None, number: Some(number), way: None }
-    }
-
-    /// What becomes of an event of this type. `second`: another one of its queue
-    /// is held back and comes behind it.
-    #[inline]
-    pub(crate) fn event(&self, eqn: u8, kind: u8, second: bool) -> EventFate {
-        if !self.faults.at(Place::Event) {
-            return EventFate::Written;
-        }
-        let held = Cell::new(0);
-        let fate = |f: &InForce| match f.fault.what {
-            What::LoseEvent => Some(EventFate::Lost),
-            What::DuplicateEvent => Some(EventFate::WrittenTwice),
-            What::ReorderEvent(ns) if !second => {
-                held.set(ns);
-                Some(EventFate::HeldBack)
-            }
-            _ => None,
-        };
-        let whom = || format!("event {kind:#04x} of pf{}/{:#x}", self.pf, self.function);
-        let fate = self.faults.strike(&self.occasion(kind.into()), fate, whom).unwrap_or(EventFate::Written);
-        if fate == EventFate::HeldBack {
-            self.faults.put_off(held.get(), Deed::Event { card: self.pf, function: self.function, eqn });
-        }
-        fate
-    }
-
-    /// Whether a completion of this queue is lost.
-    #[inline]
-    pub(crate) fn loses_completion(&self, cqn: u32) -> bool {
-        if !self.faults.at(Place::Completion) {
-            return false;
-        }
-        let lost = |f: &InForce| (f.fault.what == What::LoseCompletion).then_some(());
-        let whom = || format!("cq {cqn:#x} of pf{}/{:#x}", self.pf, self.function);
-        self.faults.strike(&self.occasion(cqn), lost, whom).is_some()
-    }
+/// Picks faults of the device that a passthrough slice is.
+fn of_slice(slice: u32) -> impl Fn(&Fault) -> bool {
+    move |f| f.slice == Some(slice)
 }
 
 impl Nic {
@@ -533,21 +503,20 @@ impl Nic {
         removed.is_some()
     }
 
-    /// A fault resets its cards.
+    /// A fault resets what it is of.
     pub(crate) fn reset_by(&self, id: u32) {
-        let Some(pf) = self.faults.resets(id) else { return };
-        for card in self.cards.iter().filter(|c| pf.is_none_or(|pf| pf == c.index)) {
-            self.reset_behind(card);
-        }
-    }
-
-    /// The event that a queue holds back is written.
-    pub(crate) fn release_event(&self, card: usize, function: u16, eqn: u8) {
-        let Some(card) = self.cards.get(card) else { return };
-        let vports = card.fabric.vports.pin();
-        let Some(plane) = vports.get(&function).and_then(|v| v.function.load_full()) else { return };
-        if let Some(eq) = plane.eqs.pin().get(&u32::from(eqn)) {
-            eq.queue.release(&plane.dma.load());
+        match self.faults.resets(id) {
+            None => {}
+            Some((Some(slice), _)) => {
+                if let Some(endpoint) = self.endpoint(slice) {
+                    self.endpoint_reset_behind(&endpoint);
+                }
+            }
+            Some((None, pf)) => {
+                for card in self.cards.iter().filter(|c| pf.is_none_or(|pf| pf == c.index)) {
+                    self.reset_behind(card);
+                }
+            }
         }
     }
 
@@ -561,11 +530,14 @@ impl Nic {
         }
     }
 
-    /// Cuts cards off from guest memory that are to be, and connects others.
+    /// Cuts cards and endpoints off from guest memory that are to be, and connects others.
     fn cut_memory(&self) {
         for card in &self.cards {
-            let n = card.index;
-            card.dma.cut(self.faults.holds(Place::Dma, n) || self.faults.holds(Place::Pcie, n));
+            let of = of_card(card.index);
+            card.dma.cut(self.faults.holds(Place::Dma, &of) || self.faults.holds(Place::Pcie, &of));
+        }
+        for endpoint in self.endpoints() {
+            endpoint.dma.cut(self.faults.is_slice_cut(endpoint.slice));
         }
     }
 

@@ -48,8 +48,8 @@ fn fill_and_sum_small(f: &mut Frame<'_>, what: Fill) -> Option<Summary> {
         && f.payload_len() == 0
         && l.l3_end as usize == f.len();
     match l.l4 {
-        L4::Udp if plain => small::<UDP_HEADERS, { PLAIN_L4 + 6 }>(f.headers_mut(), what, true),
-        L4::Tcp if plain => small::<TCP_HEADERS, { PLAIN_L4 + 16 }>(f.headers_mut(), what, false),
+        L4::Udp if plain => small::<UDP_HEADERS, { PLAIN_L4 + 6 }>(f.headers_and_room(), what, true),
+        L4::Tcp if plain => small::<TCP_HEADERS, { PLAIN_L4 + 16 }>(f.headers_and_room(), what, false),
         _ => None,
     }
 }
@@ -57,11 +57,13 @@ fn fill_and_sum_small(f: &mut Frame<'_>, what: Fill) -> Option<Summary> {
 /// Where TCP or UDP begins in such a frame.
 const PLAIN_L4: usize = super::frame::MIN_LEN + Ipv4::SIZE;
 
-/// `HEAD` bytes of headers with the transport checksum at `AT`.
-fn small<const HEAD: usize, const AT: usize>(h: &mut [u8], what: Fill, udp: bool) -> Option<Summary> {
+/// `HEAD` bytes of headers with the transport checksum at `AT`. The frame are the first bytes of
+/// what is given.
+#[inline]
+fn small<const HEAD: usize, const AT: usize>((h, len): (&mut [u8], usize), what: Fill, udp: bool) -> Option<Summary> {
     const IP: usize = super::frame::MIN_LEN;
-    let body = h.get(PLAIN_L4..)?;
-    let (len, mut body) = (body.len(), words(body));
+    let len = len.checked_sub(PLAIN_L4)?;
+    let mut body = first_words(h.get(PLAIN_L4..)?, len)?;
     let h = h.first_chunk_mut::<HEAD>()?;
     if udp && usize::from(u16::from_be_bytes([h[PLAIN_L4 + 4], h[PLAIN_L4 + 5]])) != len {
         return None;
@@ -177,6 +179,19 @@ fn words(bytes: &[u8]) -> u64 {
     let s = four.iter().fold(s, |s, w| carry(s, u32::from_ne_bytes(*w).into()));
     let s = two.iter().fold(s, |s, w| carry(s, u16::from_ne_bytes(*w).into()));
     last.iter().fold(s, |s, b| carry(s, u16::from_ne_bytes([*b, 0]).into()))
+}
+
+/// As [`words`] of the first `len` bytes, behind which there may be others: no shorter words.
+#[inline]
+fn first_words(bytes: &[u8], len: usize) -> Option<u64> {
+    let all = bytes.as_chunks::<8>().0;
+    let whole = all.get(..len / 8)?.iter().fold(0, |s, w| carry(s, u64::from_ne_bytes(*w)));
+    let rest = len % 8;
+    if rest == 0 {
+        return Some(whole);
+    }
+    let last = u64::from_le_bytes(*all.get(len / 8)?) & ((1 << (8 * rest)) - 1);
+    Some(carry(whole, u64::from_ne_bytes(last.to_le_bytes())))
 }
 
 /// Adds with the carry at the other end.

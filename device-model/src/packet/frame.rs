@@ -167,6 +167,22 @@ impl<'m> Frame<'m> {
         self.meta = Meta::default();
     }
 
+    /// Begins again with a frame of some bytes and one piece of guest memory, which all fit the
+    /// header buffer; [`Frame::key`] stays as it is. False where they do not.
+    #[inline(always)]
+    pub(crate) fn refill(&mut self, first: &[u8], slice: &GuestSlice<'_>) -> bool {
+        let room = &mut self.buf[HEADROOM..HEADROOM + HDR_CAP];
+        let Some((head, rest)) = room.split_at_mut_checked(first.len()) else { return false };
+        if slice.len() > rest.len() {
+            return false;
+        }
+        head.copy_from_slice(first);
+        slice.copy_to(rest);
+        self.restart();
+        self.end += (first.len() + slice.len()) as u16;
+        true
+    }
+
     /// Adds bytes to the header buffer; false where they do not fit or guest
     /// memory came before them.
     #[inline]
@@ -234,6 +250,13 @@ impl<'m> Frame<'m> {
         &mut self.buf[usize::from(self.start)..usize::from(self.end)]
     }
 
+    /// The header buffer from the start of the frame on, and how much of it is the frame.
+    #[inline]
+    pub(crate) fn headers_and_room(&mut self) -> (&mut [u8], usize) {
+        let (start, end) = (usize::from(self.start), usize::from(self.end));
+        (&mut self.buf[start..], end - start)
+    }
+
     /// The headers to read and the key to fill.
     pub(crate) fn headers_and_key(&mut self) -> (&[u8], &mut MatchKey) {
         (&self.buf[usize::from(self.start)..usize::from(self.end)], &mut self.key)
@@ -242,7 +265,7 @@ impl<'m> Frame<'m> {
     /// Length of the frame in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
-        self.headers().len() + self.payload_len as usize
+        usize::from(self.end - self.start) + self.payload_len as usize
     }
 
     /// Bytes behind the header buffer.

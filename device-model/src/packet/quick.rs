@@ -73,7 +73,7 @@ impl Frame<'_> {
     /// Finds the layers of a frame that is simple enough, and answers what
     /// tells its flow. [`Frame::key`] is left alone. None where the frame
     /// needs [`Frame::parse`].
-    #[inline]
+    #[inline(always)] // the key is made where it is kept
     pub fn quick_parse(&mut self, from: Sender) -> Option<FlowKey> {
         let (layers, key) = read(self.headers(), self.len(), &self.tunnel_ports, from)?;
         self.layers = layers;

@@ -45,6 +45,19 @@ pub struct Arm {
     pub solicited_only: bool,
 }
 
+/// How long the event of an armed queue may be held back, so that it tells of several completions
+/// (`cq_period`, `cq_max_count`, `cq_period_mode`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Moderation {
+    /// Microseconds; 0 holds nothing back.
+    pub period: u16,
+    /// So many completions are told of at once; 0 for any number.
+    pub count: u16,
+    /// The period begins again with each completion (`MLX5_CQ_PERIOD_MODE_START_FROM_CQE`), and
+    /// not with the last event.
+    pub from_cqe: bool,
+}
+
 /// Why a completion could not be written. The queue is in error then and an
 /// event has told the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +82,8 @@ pub struct CqSnapshot {
     pub consumer: u32,
     /// Present arm, if any.
     pub armed: Option<Arm>,
+    /// How long events may be held back.
+    pub moderation: Moderation,
     /// The queue is in error.
     pub error: bool,
     /// Events sent.
@@ -88,6 +103,14 @@ struct Inner {
     events: u32,
     /// Number of the last solicited completion.
     last_solicited: Option<u32>,
+    moderation: Moderation,
+    /// The producer at the last event, and when that and the last completion were, by the clock's
+    /// nanoseconds. Times are kept where events may be held back.
+    told: u32,
+    event_at: u64,
+    cqe_at: u64,
+    /// An event that was held back will be looked at.
+    held: bool,
 }
 
 /// Where a queue is.
@@ -151,6 +174,24 @@ impl Cq {
         self.error.store(error, Ordering::Relaxed);
         self.forgotten.store(forgotten, Ordering::Relaxed);
         sound
+    }
+
+    /// An event that was held back before the queue was saved is looked at once more.
+    pub(crate) fn resume(&self) {
+        let mut q = self.inner.lock();
+        if let Some(site) = self.site.as_ref().filter(|_| q.held) {
+            q.held = site.look_again(site.now_ns(), self.config.cqn);
+        }
+    }
+
+    /// MODIFY_CQ: how long events may be held back. What is held back already stays so.
+    pub fn moderate(&self, how: impl FnOnce(&mut Moderation)) {
+        how(&mut self.inner.lock().moderation);
+    }
+
+    /// The time has come to look at an event that was held back.
+    pub(crate) fn release(&self, mem: &Memory) {
+        self.arm_with(mem, |q| q.held = false);
     }
 
     /// Number of the queue.
@@ -231,6 +272,7 @@ impl Cq {
             producer: low24(q.producer),
             consumer: q.consumer,
             armed: q.armed,
+            moderation: q.moderation,
             error: self.error.load(Ordering::Relaxed),
             events: q.events,
             forgotten: self.forgotten.load(Ordering::Relaxed),
@@ -244,7 +286,7 @@ impl Cq {
                 return;
             }
             arm(&mut q);
-            take_event(&mut q)
+            self.take_event(&mut q)
         };
         if event_due {
             self.eq.post_completion(mem, self.config.cqn);
@@ -272,6 +314,7 @@ impl Cq {
         })
     }
 
+    #[inline(always)]
     fn write(&self, q: &mut Inner, mem: &Near<'_>, entry: &mut [u8; Cqe64::SIZE]) -> Result<(), CqFault> {
         if self.error.load(Ordering::Relaxed) {
             return Err(CqFault::InError);
@@ -293,6 +336,35 @@ impl Cq {
         low24(q.producer.wrapping_sub(q.consumer)) >= 1 << self.config.log_size
     }
 
+    /// Whether the armed event is to be sent now; disarms then. One event per arm.
+    fn take_event(&self, q: &mut Inner) -> bool {
+        if !has_news(q) || q.moderation.period > 0 && self.holds_back(q) {
+            return false;
+        }
+        q.armed = None;
+        q.events = q.events.wrapping_add(1);
+        q.told = q.producer;
+        true
+    }
+
+    /// Whether an event that could be sent is to wait for more completions.
+    #[cold]
+    fn holds_back(&self, q: &mut Inner) -> bool {
+        let Moderation { period, count, from_cqe } = q.moderation;
+        let Some(site) = &self.site else { return false };
+        let now = site.now_ns();
+        let since = if from_cqe { q.cqe_at } else { q.event_at };
+        let due = since.saturating_add(u64::from(period) * 1000);
+        let enough = count > 0 && q.producer.wrapping_sub(q.told) >= count.into();
+        if enough || due <= now || q.armed.is_some_and(|a| a.solicited_only) {
+            q.event_at = now;
+            return false;
+        }
+        // Whoever looks at it then finds out whether it is to wait longer.
+        q.held = q.held || site.look_again(due, self.config.cqn);
+        q.held
+    }
+
     fn send_error(&self, mem: &Memory, fault: CqFault) {
         let syndrome = if fault == CqFault::Dma { cq_error::ACCESS } else { cq_error::OVERRUN };
         tracing::debug!(cqn = self.config.cqn, %fault, "completion queue in error");
@@ -312,20 +384,14 @@ fn low24(counter: u32) -> u32 {
     CqDoorbell::ci.of_dword(counter)
 }
 
-/// Whether the armed event is due; disarms then. One event per arm.
-fn take_event(q: &mut Inner) -> bool {
+/// Whether there is what the driver waits for.
+fn has_news(q: &Inner) -> bool {
     let Some(arm) = q.armed else { return false };
     let unread = low24(q.producer.wrapping_sub(arm.ci));
-    let due = if arm.solicited_only {
-        q.last_solicited.is_some_and(|n| low24(n.wrapping_sub(arm.ci)) < unread)
-    } else {
-        unread != 0
-    };
-    if due {
-        q.armed = None;
-        q.events = q.events.wrapping_add(1);
+    match arm.solicited_only {
+        true => q.last_solicited.is_some_and(|n| low24(n.wrapping_sub(arm.ci)) < unread),
+        false => unread != 0,
     }
-    due
 }
 
 /// Completions that are written under one lock of their queue.
@@ -414,7 +480,12 @@ impl Drop for CqBatch<'_, '_> {
             if q.armed.is_none() && self.cq.config.poll_record {
                 self.cq.look_at_record(&mut q, mem);
             }
-            take_event(&mut q)
+            if q.moderation.from_cqe
+                && let Some(site) = &self.cq.site
+            {
+                q.cqe_at = site.now_ns();
+            }
+            self.cq.take_event(&mut q)
         };
         drop(q);
         if let Some(fault) = self.fault {

@@ -13,13 +13,18 @@ const EQ_ARM: u16 = 0x40;
 const EQ_UPDATE: u16 = 0x48;
 /// First BlueField register (`MLX5_BF_OFFSET`); the page is full of them.
 const BF: u16 = 0x800;
+/// Where the page ends.
+const END: u16 = 0x1000;
 /// A BlueField register is two halves of this size, used in turn.
 const BF_HALF: u16 = 0x100;
 
-/// Where send queues are rung in a UAR page: each half of each BlueField register.
-pub const SQ_DOORBELLS: [u16; 8] = [0x800, 0x900, 0xa00, 0xb00, 0xc00, 0xd00, 0xe00, 0xf00];
 /// Where completion queues are armed.
 pub const CQ_DOORBELL: u16 = CQ;
+
+/// Where send queues are rung in a UAR page: each half of each BlueField register.
+pub fn sq_doorbells() -> impl Iterator<Item = u16> {
+    (BF..END).step_by(BF_HALF.into())
+}
 
 /// A doorbell. The numbers are the guest's: the queue may not exist, and may
 /// not be one that this UAR page may ring.
@@ -84,10 +89,10 @@ impl Doorbell {
             (o, 4) if o == CQ + 4 => {
                 Some(Self::CqArm { cqn: second_half(data, |v| CqDoorbell::cqn.of_dword(v)), arm: None })
             }
-            (BF..0x1000, 4) if offset % BF_HALF == 4 => {
+            (BF..END, 4) if offset % BF_HALF == 4 => {
                 Some(Self::Sq { sqn: second_half(data, |v| SqDoorbell::sqn.of_dword(v)), wqe_index: None })
             }
-            (BF..0x1000, 8..) if offset.is_multiple_of(BF_HALF) => {
+            (BF..END, 8..) if offset.is_multiple_of(BF_HALF) => {
                 let v = View::<SqDoorbell>::new(data);
                 Some(Self::Sq { sqn: v.get(SqDoorbell::sqn), wqe_index: Some(v.get(SqDoorbell::wqe_index) as u16) })
             }

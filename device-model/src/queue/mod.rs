@@ -10,8 +10,7 @@
 //! into local memory, checked there and bounds the work: no loop is longer
 //! than a ring, a WQE or the caller's budget.
 //!
-//! Not modelled: CQE compression, CQ moderation (an event is sent at once) and
-//! resizing, shared receive queues, multi-packet WQEs, UMR of other fields than
+//! Not modelled: CQE compression, CQ resizing, shared receive queues, multi-packet WQEs, UMR of other fields than
 //! `free` and of indirect keys (KLM, KSM), header-data split, TLS.
 
 mod cq;
@@ -43,8 +42,8 @@ mod tests_stride;
 mod tests_tx;
 
 pub(crate) use cq::SavedCq;
-pub use cq::{Arm, Cq, CqBatch, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor};
-pub use doorbell::{CQ_DOORBELL, Doorbell, SQ_DOORBELLS};
+pub use cq::{Arm, Cq, CqBatch, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor, Moderation};
+pub use doorbell::{CQ_DOORBELL, Doorbell, sq_doorbells};
 pub(crate) use eq::SavedEq;
 pub use eq::{AsyncEqs, EVENT_DATA, Eq, EqConfig, EqSnapshot};
 pub use merge::{SAME, Segment};
@@ -55,7 +54,7 @@ pub use session::RxSession;
 pub(crate) use sq::SavedSq;
 pub use sq::{PollResult, Sq, SqConfig, SqSnapshot, TxResult, TxSink};
 pub use stride::Strides;
-pub use wqe::{Csum, Piece, SwParser, TxSeg, TxWqe, WqeFault};
+pub use wqe::{Csum, Piece, TxSeg, TxWqe, WqeFault};
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

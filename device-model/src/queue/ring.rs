@@ -66,7 +66,7 @@ impl Ring {
 
     /// The address of byte `at` and how many bytes follow it in one piece:
     /// to the end of the page or of the ring.
-    #[inline]
+    #[inline(always)]
     fn span(&self, at: u64) -> (u64, usize) {
         let at = at & self.mask;
         let pos = self.start + at;
@@ -117,6 +117,7 @@ impl Ring {
 
     /// Writes an entry at byte `at`; its last byte is written last, ordered
     /// after the others, so that it can carry the ownership.
+    #[inline(always)]
     pub fn publish(&self, mem: &impl DmaAccess, at: u64, entry: &[u8]) -> Result<(), DmaError> {
         let (iova, left) = self.span(at);
         if entry.len() <= left {

@@ -452,6 +452,35 @@ impl Rq {
         q.consumer = q.consumer.wrapping_add(1);
     }
 
+    /// Where the next of the `posted` WQEs of a cycle takes `len` bytes, where its first buffer has
+    /// room for them in one piece: most frames' case. What is wrong with the WQE is not told.
+    #[inline(always)]
+    pub(super) fn one_piece(
+        &self,
+        q: &mut Inner,
+        mem: &Near<'_>,
+        keys: &impl KeyCheck,
+        posted: u16,
+        len: usize,
+    ) -> Option<u64> {
+        if self.config.linked {
+            return None;
+        }
+        let (at, there) = self.place(q, posted);
+        let wqe = q.window.get(&self.config.ring, mem, at, 1 << self.config.log_stride, there).ok()?;
+        let seg = View::<WqeData>::new(wqe.first_chunk::<{ WqeData::SIZE }>()?);
+        if (seg.get(WqeData::byte_count) as usize) < len {
+            return None;
+        }
+        let (lkey, len) = (seg.get(WqeData::lkey), len as u32);
+        let key = KeyUse { lkey, pd: self.config.pd, reserved: self.config.reserved_key, access: Access::Write };
+        let mut found = None;
+        let resolved = keys.resolve(key, seg.get64(WqeData::addr), len, |iova, n| {
+            found = Some(iova).filter(|_| n == len);
+        });
+        found.filter(|_| resolved.is_ok())
+    }
+
     /// Reads the first of the `posted` WQEs and answers the link to the next one.
     pub(super) fn read_wqe(&self, q: &mut Inner, mem: &Near<'_>, posted: u16) -> Result<u16, WqeFault> {
         let (at, there) = self.place(q, posted);
@@ -473,7 +502,8 @@ impl Rq {
         q.ranges.clear();
         let mut skip = skip;
         let mut left = u32::try_from(len).map_err(|_| WqeFault::Length)?;
-        for seg in list.chunks_exact(WqeData::SIZE).map(View::<WqeData>::new) {
+        for seg in list.as_chunks::<{ WqeData::SIZE }>().0 {
+            let seg = View::<WqeData>::new(seg);
             if left == 0 {
                 break;
             }

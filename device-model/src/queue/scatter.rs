@@ -3,7 +3,7 @@
 use vm_memory::VolatileSlice;
 
 use super::rq::RxFrame;
-use crate::dma::{DmaAccess, DmaError, Near};
+use crate::dma::{DmaError, Near};
 
 /// Where a VLAN tag lies in a frame, and its length.
 pub(super) const VLAN_AT: usize = 12;
@@ -33,11 +33,6 @@ pub(super) fn scatter<F: RxFrame>(
     ranges: &[(u64, u32)],
     source: &Source<'_, F>,
 ) -> Result<(), Scatter> {
-    if let ([(iova, len)], Some(frame)) = (ranges, source.whole())
-        && *len as usize == frame.len()
-    {
-        return mem.dma_write(*iova, frame).map_err(|_| Scatter::Buffer);
-    }
     scatter_with(mem, ranges, |pos, piece| source.put(pos, piece))
 }
 
@@ -68,7 +63,7 @@ pub(super) fn scatter_with(
 impl<F: RxFrame> Source<'_, F> {
     /// What is written, where it is the frame as it is in memory of ours.
     #[inline]
-    fn whole(&self) -> Option<&[u8]> {
+    pub(super) fn whole(&self) -> Option<&[u8]> {
         if self.strip || self.fcs.is_some() { None } else { self.frame.whole() }
     }
 

@@ -12,7 +12,7 @@ use super::rq::{Inner, Rq, RxDrop, RxFrame, RxInfo};
 use super::scatter::{Scatter, Source, VLAN_AT, VLAN_LEN, scatter};
 use super::wqe::WqeFault;
 use super::{KeyCheck, WqState};
-use crate::dma::Near;
+use crate::dma::{DmaAccess, Near};
 
 /// A receive queue and its completion queue, locked for several frames. What
 /// becomes of them is told by one event when the session ends.
@@ -62,6 +62,14 @@ impl<'a, 'm, K: KeyCheck> RxSession<'a, 'm, K> {
         let (source, len) = self.source(frame, info);
         let (rq, q, mem) = (self.rq, &mut *self.inner, self.mem);
         let index = rq.index(q);
+        let told = Told { debtor: rq.debtor(index), len, strip: source.strip, frames: 1 };
+        if let Some(bytes) = source.whole()
+            && let Some(iova) = rq.one_piece(q, mem, self.keys, posted, bytes.len())
+            && mem.dma_write(iova, bytes).is_ok()
+        {
+            rq.advance(q, 0);
+            return self.complete(told, info, |_| ());
+        }
         let found = rq.read_wqe(q, mem, posted).and_then(|next| rq.find(q, self.keys, 0, len).map(|()| next));
         let next = match found {
             Ok(next) => next,
@@ -77,7 +85,6 @@ impl<'a, 'm, K: KeyCheck> RxSession<'a, 'm, K> {
             Err(Scatter::Buffer) => return Err(self.broken(index, WqeFault::Dma)),
         }
         rq.advance(q, next);
-        let told = Told { debtor: rq.debtor(index), len, strip: source.strip, frames: 1 };
         self.complete(told, info, |_| ())
     }
 

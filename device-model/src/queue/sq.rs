@@ -529,7 +529,13 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
                 umr::execute(raw, UmrRules { pd, uid, reserved_key }, self.mem, self.keys)
             }
             wqe_opcode::SEND | wqe_opcode::LSO => {
-                let raw = q.window.get(&sq.config.ring, self.mem, at, len, there).map_err(|_| WqeFault::QueueDma)?;
+                let raw = match len <= WQEBB {
+                    true => q.window.last().get(..len).unwrap_or(&[]),
+                    false => {
+                        let all = q.window.get(&sq.config.ring, self.mem, at, len, there);
+                        all.map_err(|_| WqeFault::QueueDma)?
+                    }
+                };
                 let lso = opcode == wqe_opcode::LSO;
                 let wqe = parse_eth(raw, index, lso, &sq.rules, self.keys, &mut q.segs)?;
                 match self.tx.send(&wqe) {

@@ -109,22 +109,6 @@ pub struct Csum {
     pub inner_l4: bool,
 }
 
-/// Where the driver says the headers are (`swp_*`), in units of 2 bytes; all
-/// zero where it says nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SwParser {
-    /// Outer network header.
-    pub outer_l3: u8,
-    /// Outer transport header.
-    pub outer_l4: u8,
-    /// Inner network header.
-    pub inner_l3: u8,
-    /// Inner transport header.
-    pub inner_l4: u8,
-    /// `MLX5_ETH_WQE_SWP_*`.
-    pub flags: u8,
-}
-
 /// One part of a frame, behind its inline headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TxSeg {
@@ -184,8 +168,6 @@ pub struct TxWqe<'a> {
     pub vlan: Option<u16>,
     /// What steering matches as metadata_reg_a.
     pub metadata: u32,
-    /// The driver's own parse of the headers.
-    pub swp: SwParser,
     raw: &'a [u8],
 }
 
@@ -224,12 +206,14 @@ pub(super) fn parse_eth<'a>(
     segs: &'a mut SegList,
 ) -> Result<TxWqe<'a>, WqeFault> {
     segs.clear();
-    let eth_raw = raw.get(WqeCtrl::SIZE..).filter(|e| e.len() >= WqeEth::SIZE).ok_or(WqeFault::NoEthSegment)?;
-    let eth = View::<WqeEth>::new(eth_raw);
+    // Of a known length, so that reading a field needs no check.
+    let head = raw.first_chunk::<{ WqeCtrl::SIZE + WqeEth::SIZE }>().ok_or(WqeFault::NoEthSegment)?;
+    let eth = View::<WqeEth>::new(&head[WqeCtrl::SIZE..]);
     let insert = eth.is(WqeEth::vlan_insert);
     // The same bytes hold either a tag to insert or the start of the headers.
     let header_len = if insert { 0 } else { eth.get(WqeEth::inline_hdr_sz) as usize };
-    let header = eth.tail(WqeEth::inline_data).get(..header_len).ok_or(WqeFault::InlineBeyondWqe)?;
+    let at = WqeCtrl::SIZE + WqeEth::inline_data.offset();
+    let header = raw.get(at..at + header_len).ok_or(WqeFault::InlineBeyondWqe)?;
     if rules.inline_l2 && header_len < ETH_HLEN {
         return Err(WqeFault::InlineTooShort);
     }
@@ -261,13 +245,6 @@ pub(super) fn parse_eth<'a>(
         mss,
         vlan: insert.then(|| eth.get(WqeEth::inline_hdr_start) as u16),
         metadata: eth.get(WqeEth::flow_table_metadata),
-        swp: SwParser {
-            outer_l3: eth.get(WqeEth::swp_outer_l3_offset) as u8,
-            outer_l4: eth.get(WqeEth::swp_outer_l4_offset) as u8,
-            inner_l3: eth.get(WqeEth::swp_inner_l3_offset) as u8,
-            inner_l4: eth.get(WqeEth::swp_inner_l4_offset) as u8,
-            flags: eth.get(WqeEth::swp_flags) as u8,
-        },
         raw,
     })
 }
@@ -285,7 +262,8 @@ fn gather(
     segs: &mut SegList,
 ) -> Result<u64, WqeFault> {
     while let Some(rest) = raw.get(at..).filter(|r| !r.is_empty()) {
-        let seg = View::<WqeData>::new(rest);
+        let seg = rest.first_chunk::<{ WqeData::SIZE }>().ok_or(WqeFault::NoSegments)?;
+        let seg = View::<WqeData>::new(seg);
         if seg.is(WqeData::inline) {
             let inline = View::<WqeInline>::new(rest);
             let n = inline.get(WqeInline::byte_count) as usize;

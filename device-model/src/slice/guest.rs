@@ -96,7 +96,11 @@ impl Nic {
     pub(super) fn endpoint_of(&self, card: &Card, spec: &Spec, index: u32) -> Option<Arc<Endpoint>> {
         let vectors = spec.vectors.unwrap_or(ENDPOINT_VECTORS);
         let passthrough = spec.flavour == Flavour::Passthrough;
-        passthrough.then(|| Endpoint::new(&self.profile, card, &self.faults, index, vectors))
+        passthrough.then(|| {
+            let endpoint = Endpoint::new(&self.profile, card, &self.faults, index, vectors);
+            endpoint.dma.cut(self.faults.is_slice_cut(index));
+            endpoint
+        })
     }
 
     /// Has a new slice offered to a guest, if it is for one.
@@ -123,7 +127,7 @@ impl Nic {
         }
         let Some(card) = self.cards.get(place.card) else { return };
         let mut ctl = card.control.lock();
-        if let Some(id) = place.function(&ctl, index)
+        if let Some(id) = ctl.sf_of_slice(index)
             && ctl.sf_transition(id, Cause::Dealloc).is_ok()
         {
             self.sf_freed(card, &mut ctl, id);

@@ -111,14 +111,6 @@ struct Place {
     socket: Option<String>,
 }
 
-impl Place {
-    /// Id of the slice's function; one that is declared has none until the host adds it.
-    fn function(&self, ctl: &Control, index: u32) -> Option<u16> {
-        let at = ctl.sfs.iter().position(|s| s.slice == Some(index))?;
-        ctl.sf_base.checked_add(at as u16)
-    }
-}
-
 impl Nic {
     /// Adds a slice: an inactive, detached function. Its index.
     ///
@@ -179,7 +171,7 @@ impl Nic {
         managed(card)?;
         {
             let ctl = card.control.lock();
-            let state = place.function(&ctl, index).and_then(|id| Some(ctl.sf(id)?.state));
+            let state = ctl.sf_of_slice(index).and_then(|id| Some(ctl.sf(id)?.state));
             match State::of(state.ok_or_else(|| missing(index))?) {
                 (State::Inactive, OpState::Detached) => {}
                 (State::Active, _) => {
@@ -211,7 +203,7 @@ impl Nic {
         let card = &self.cards[place.card];
         managed(card)?;
         let mut ctl = card.control.lock();
-        let id = place.function(&ctl, index).ok_or_else(|| missing(index))?;
+        let id = ctl.sf_of_slice(index).ok_or_else(|| missing(index))?;
         let done = attributes::apply(self, card, &mut ctl, index, place, id, change);
         self.flows.changed();
         if done.is_ok() {

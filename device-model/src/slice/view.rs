@@ -189,7 +189,7 @@ pub(super) fn pf_slice(card: &Card) -> SliceView {
 
 pub(super) fn sf_slice(card: &Card, index: u32, place: &Place) -> SliceView {
     let ctl = card.control.lock();
-    let function = place.function(&ctl, index);
+    let function = ctl.sf_of_slice(index);
     let slot = function.and_then(|id| ctl.sf(id));
     let v = function.and_then(|id| ctl.vports.get(&id));
     let declared = ctl.declared.get(&place.sfnum).map(|d| d.hw_addr);

@@ -75,8 +75,7 @@ impl Nic {
         let Some(card) = self.cards.get(end.card) else { return };
         let mut ctl = card.control.lock();
         *end.peer.lock() = peer;
-        let at = ctl.sfs.iter().position(|s| s.slice == Some(end.slice));
-        if let Some(id) = at.and_then(|at| ctl.sf_base.checked_add(at as u16)) {
+        if let Some(id) = ctl.sf_of_slice(end.slice) {
             self.virtio_settle(card, &mut ctl, id);
         }
     }

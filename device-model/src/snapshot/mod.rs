@@ -231,6 +231,9 @@ impl Nic {
     }
 
     fn resume_function(&self, card: usize, function: &std::sync::Arc<FunctionPlane>) {
+        for cq in function.cqs.pin().values() {
+            cq.queue.resume();
+        }
         for sq in function.sqs.pin().values() {
             if sq.queue.waits() {
                 self.work.push(Job { card, function: function.clone(), sq: sq.queue.clone() });

@@ -110,7 +110,7 @@ pub(super) fn restore(cx: &mut Cx<'_>, saved: SavedObject) -> Answer {
             true
         }
         (Body::Eq(q), Place::Eq(saved)) => q.restore(saved),
-        (Body::Cq(b), Place::Cq(saved)) => b.cq.restore(saved),
+        (Body::Cq(q), Place::Cq(saved)) => q.restore(saved),
         (Body::Sq(q), Place::Sq(saved)) => q.restore(saved),
         (Body::Rq(q), Place::Rq(saved)) => q.restore(saved),
         (Body::QCounter(c), Place::QCounter([out_of_buffer, error, flush])) => {
@@ -162,8 +162,8 @@ fn describe(o: &Listed<'_, Body>, tunnels: &TunnelPorts) -> (Vec<u8>, Place) {
             // Which events it hears is kept of the function.
             (command, Place::Eq(q.save()))
         }
-        Body::Cq(b) => {
-            let config = b.cq.config();
+        Body::Cq(q) => {
+            let config = q.config();
             let (_, log_page, offset) = config.ring.made_of();
             let pas = addresses(&config.ring);
             let command = made::<CreateCqIn>(pas.len(), |i| {
@@ -171,12 +171,11 @@ fn describe(o: &Listed<'_, Body>, tunnels: &TunnelPorts) -> (Vec<u8>, Place) {
                 let mut c = i.sub(CreateCqIn::cq_context);
                 c.set(Cqc::cqe_sz, config.cqe_128.into()).set(Cqc::oi, config.overrun_ignore.into());
                 c.set(Cqc::log_cq_size, config.log_size.into()).set(Cqc::uar_page, used(Kind::Uar));
-                c.set(Cqc::c_eqn_or_apu_element, b.cq.eq().eqn().into());
+                c.set(Cqc::c_eqn_or_apu_element, q.eq().eqn().into());
                 c.set(Cqc::log_page_size, log_page).set(Cqc::page_offset, offset);
-                c.set(Cqc::cq_period, b.period).set(Cqc::cq_max_count, b.count);
                 c.set64(Cqc::dbr_addr, config.dbr_addr);
             });
-            (command, Place::Cq(b.cq.save()))
+            (command, Place::Cq(q.save()))
         }
         Body::Sq(q) => (sq(q.config(), used(Kind::Uar), used(Kind::Tis)), Place::Sq(q.save())),
         Body::Rq(q) => {

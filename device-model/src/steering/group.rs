@@ -34,6 +34,8 @@ const BLOCK: usize = 0x40;
 
 /// Groups of up to this many values are searched one by one.
 const FEW: usize = 8;
+/// Deleted rules that a group of many keeps at most before it frees those that no packet uses.
+const RETIRED: usize = 32;
 
 /// A match value under a mask: the masked dwords in the mask's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,10 +216,16 @@ impl<T: Send + Sync + 'static> Group<T> {
                 let guard = map.guard();
                 let mut rules = map.get(key, &guard).cloned().unwrap_or_default();
                 edit(&mut rules);
-                if rules.is_empty() {
-                    map.remove(key, &guard);
-                } else {
+                if !rules.is_empty() {
                     map.insert(key.clone(), rules, &guard);
+                    return;
+                }
+                map.remove(key, &guard);
+                if map.is_empty() {
+                    // What it still keeps of the rules that it had goes with it.
+                    drop(guard);
+                    drop(store);
+                    self.store.store(Arc::new(Store::Few(SmallVec::new())));
                 }
             }
         }
@@ -256,9 +264,9 @@ impl<T: Send + Sync + 'static> Group<T> {
 }
 
 fn spread<T: Send + Sync + 'static>(all: SmallVec<[Rules<T>; 2]>) -> HashMap<Key, Rules<T>, RandomState> {
-    // One retired rule is enough to look for what can be freed: rules hold
-    // counters and TIRs, which should not outlive their last packet by much.
-    let collector = seize::Collector::new().batch_size(1);
+    // Rules hold counters and TIRs, which should not outlive their last packet by much. But to
+    // look for what can be freed interrupts every thread: not for each rule.
+    let collector = seize::Collector::new().batch_size(RETIRED);
     let map = HashMap::builder().hasher(RandomState::default()).collector(collector).build();
     let guard = map.guard();
     for rules in all {

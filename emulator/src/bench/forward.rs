@@ -7,7 +7,8 @@ use anyhow::ensure;
 use clap::ValueEnum;
 
 use super::flows::{self, Rules, Skew};
-use super::lane::{self, Lane, median};
+use super::lane::{self, Lane};
+use super::speed::{COLUMNS, How, Speed};
 
 /// Which way the frames go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,9 +32,6 @@ enum Path {
 /// must add up.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Bytes of a frame, without its check sequence; several separated by commas.
-    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_value = "64,1500", value_parser = clap::value_parser!(u32).range(60..=9000))]
-    size: Vec<u32>,
     /// Which way the frames go; several separated by commas [default: both, with --flows or several workers fdb].
     #[arg(long, value_delimiter = ',')]
     path: Vec<Path>,
@@ -49,15 +47,8 @@ pub(super) struct Args {
     /// Threads, each with a sender and a receiver.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=4))]
     workers: u32,
-    /// How long to measure each.
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = clap::value_parser!(u32).range(1..=3600))]
-    seconds: u32,
-    /// Measure so many frames of each worker instead, however long that takes: for profilers.
-    #[arg(long, value_name = "N", conflicts_with = "seconds")]
-    frames: Option<u64>,
-    /// Print JSON instead of a table: an object for one measurement, a list for several.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 /// What one run came to.
@@ -69,17 +60,8 @@ struct Figure {
     masks: u32,
     skew: String,
     workers: u32,
-    /// Million frames a second of the device's time, all workers together.
-    mpps: f64,
-    /// Gigabits of frames a second.
-    gbps: f64,
-    /// Nanoseconds of the device alone a frame.
-    device_ns: f64,
-    /// The same in the median of all batches, which other work of the machine
-    /// disturbs less.
-    median_ns: f64,
-    /// Million frames a second where the driver's work counts too.
-    with_driver_mpps: f64,
+    #[serde(flatten)]
+    speed: Speed,
 }
 
 /// One measurement to make.
@@ -109,23 +91,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<i32> {
     let mut all = vec![];
     for path in &paths {
         for flows in &counts {
-            for size in &args.size {
+            for size in &args.how.size {
                 all.push(measure(Plan { path: *path, size: *size, flows: *flows, args })?);
             }
         }
     }
-    if args.json {
+    if args.how.json {
         return super::print_json(&all).map(|()| 0);
     }
-    println!(
-        "{:<6} {:>6} {:>8} {:>6} {:>8} {:>8} {:>8} {:>10} {:>10} {:>12}",
-        "path", "bytes", "flows", "masks", "workers", "Mpps", "Gbit/s", "device ns", "median ns", "with driver"
-    );
+    println!("{:<6} {:>6} {:>8} {:>6} {:>8} {COLUMNS}", "path", "bytes", "flows", "masks", "workers");
     for f in &all {
-        println!(
-            "{:<6} {:>6} {:>8} {:>6} {:>8} {:>8.2} {:>8.2} {:>10.0} {:>10.0} {:>12.2}",
-            f.path, f.size, f.flows, f.masks, f.workers, f.mpps, f.gbps, f.device_ns, f.median_ns, f.with_driver_mpps
-        );
+        println!("{:<6} {:>6} {:>8} {:>6} {:>8} {}", f.path, f.size, f.flows, f.masks, f.workers, f.speed);
     }
     Ok(0)
 }
@@ -160,17 +136,17 @@ fn measure(plan: Plan<'_>) -> anyhow::Result<Figure> {
     let lanes = pairs.into_iter().enumerate().map(|(n, pair)| Lane::new(pair, n, size, count, &sequence));
     let mut lanes: Vec<_> = lanes.collect();
     let (stop, ready) = (AtomicBool::new(false), std::sync::Barrier::new(lanes.len() + 1));
-    let limit = Duration::from_secs(args.seconds.into());
+    let limit = Duration::from_secs(args.how.seconds.into());
     let results: Vec<anyhow::Result<Duration>> = std::thread::scope(|s| {
         let threads: Vec<_> = lanes
             .iter_mut()
             .map(|lane| {
                 let (rig, stop, ready) = (&rig, &stop, &ready);
-                s.spawn(move || lane.run(rig, stop, ready, args.frames))
+                s.spawn(move || lane.run(rig, stop, ready, args.how.frames))
             })
             .collect();
         ready.wait();
-        if args.frames.is_none() {
+        if args.how.frames.is_none() {
             std::thread::sleep(limit);
             stop.store(true, Ordering::Relaxed);
         }
@@ -188,6 +164,7 @@ fn measure(plan: Plan<'_>) -> anyhow::Result<Figure> {
         ensure!(sent == counted, "{sent} frames were sent and {counted} counted");
     }
     let name = |v: Option<clap::builder::PossibleValue>| v.map_or_else(String::new, |v| v.get_name().to_owned());
+    let batches = lanes.iter().flat_map(|l| l.batches.iter().copied());
     Ok(Figure {
         path: name(path.to_possible_value()),
         size,
@@ -195,10 +172,6 @@ fn measure(plan: Plan<'_>) -> anyhow::Result<Figure> {
         masks: args.masks,
         skew: name(args.skew.to_possible_value()),
         workers: args.workers,
-        mpps: rate,
-        gbps: rate * 8.0 * f64::from(size) / 1e3,
-        device_ns: ns,
-        median_ns: median(lanes.iter().flat_map(|l| l.batches.iter().copied()).collect()),
-        with_driver_mpps: with_driver,
+        speed: Speed::of(size, rate, ns, batches.collect(), with_driver),
     })
 }

@@ -9,6 +9,7 @@ mod memory;
 mod observe;
 mod offload;
 mod rules;
+mod speed;
 mod trace;
 mod vhost;
 mod virtio;

@@ -13,7 +13,8 @@ use sfnic_device_model::slice::{Change, Flavour, Link, Offer, Outside, Spec, Sta
 use sfnic_test_driver::{Netdev, Rig};
 
 use super::flows;
-use super::lane::{self, Names, median};
+use super::lane::{self, Names};
+use super::speed::{COLUMNS, How, Speed};
 use super::virtio::Front;
 use crate::wire::Inlet as _;
 use crate::wire::slice::SliceInlet;
@@ -44,21 +45,11 @@ enum Path {
 /// buffers and no event index, as DPDK's have.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Bytes of a frame, without its check sequence; several separated by commas.
-    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_value = "64,1500", value_parser = clap::value_parser!(u32).range(60..=9000))]
-    size: Vec<u32>,
     /// Which way the frames go; several separated by commas [default: all].
     #[arg(long, value_delimiter = ',')]
     path: Vec<Path>,
-    /// How long to measure each.
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = clap::value_parser!(u32).range(1..=3600))]
-    seconds: u32,
-    /// Measure so many frames instead, however long that takes: for profilers.
-    #[arg(long, value_name = "N", conflicts_with = "seconds")]
-    frames: Option<u64>,
-    /// Print JSON instead of a table: an object for one measurement, a list for several.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 /// What one run came to.
@@ -66,16 +57,8 @@ pub(super) struct Args {
 struct Figure {
     path: String,
     size: u32,
-    /// Million frames a second of the device's time.
-    mpps: f64,
-    /// Gigabits of frames a second.
-    gbps: f64,
-    /// Nanoseconds of the device alone a frame.
-    device_ns: f64,
-    /// The same in the median of all batches.
-    median_ns: f64,
-    /// Million frames a second where the drivers' work counts too.
-    with_driver_mpps: f64,
+    #[serde(flatten)]
+    speed: Speed,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
@@ -85,22 +68,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let mut all = vec![];
     for path in &paths {
-        for size in &args.size {
+        for size in &args.how.size {
             all.push(measure(args, *path, *size)?);
         }
     }
-    if args.json {
+    if args.how.json {
         return super::print_json(&all);
     }
-    println!(
-        "{:<8} {:>6} {:>8} {:>8} {:>10} {:>10} {:>12}",
-        "path", "bytes", "Mpps", "Gbit/s", "device ns", "median ns", "with driver"
-    );
+    println!("{:<8} {:>6} {COLUMNS}", "path", "bytes");
     for f in &all {
-        println!(
-            "{:<8} {:>6} {:>8.2} {:>8.2} {:>10.0} {:>10.0} {:>12.2}",
-            f.path, f.size, f.mpps, f.gbps, f.device_ns, f.median_ns, f.with_driver_mpps
-        );
+        println!("{:<8} {:>6} {}", f.path, f.size, f.speed);
     }
     Ok(())
 }
@@ -214,8 +191,8 @@ fn measure(args: &Args, path: Path, size: u32) -> anyhow::Result<Figure> {
     }
     let (mut device, mut frames, mut batches) = (Duration::ZERO, 0u64, vec![]);
     let start = Instant::now();
-    let limit = Duration::from_secs(args.seconds.into());
-    while args.frames.map_or(start.elapsed() < limit, |n| frames < n) {
+    let limit = Duration::from_secs(args.how.seconds.into());
+    while args.how.frames.map_or(start.elapsed() < limit, |n| frames < n) {
         let (time, came) = bench.batch(path)?;
         device += time;
         frames += u64::from(BATCH);
@@ -227,13 +204,10 @@ fn measure(args: &Args, path: Path, size: u32) -> anyhow::Result<Figure> {
     let all = start.elapsed();
     ensure!(lost == 0, "{lost} of {frames} frames were lost");
     let rate = frames as f64 / device.as_secs_f64() / 1e6;
+    let with_driver = frames as f64 / all.as_secs_f64() / 1e6;
     Ok(Figure {
         path: path.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned()),
         size,
-        mpps: rate,
-        gbps: rate * 8.0 * f64::from(size) / 1e3,
-        device_ns: device.as_nanos() as f64 / frames as f64,
-        median_ns: median(batches),
-        with_driver_mpps: frames as f64 / all.as_secs_f64() / 1e6,
+        speed: Speed::of(size, rate, device.as_nanos() as f64 / frames as f64, batches, with_driver),
     })
 }

@@ -8,6 +8,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
 use crate::wire::vhost::inline::Inline;
+use crate::wire::vhost::message::request;
 
 /// Buffers of each ring.
 pub(super) const RING: u16 = 1024;
@@ -23,12 +24,6 @@ const WRITE: u16 = 2;
 /// Available ring's flag: no interrupts.
 const NO_INTERRUPT: u16 = 1;
 
-// Requests, see `wire::vhost::message`.
-const SET_FEATURES: u32 = 2;
-const SET_MEM_TABLE: u32 = 5;
-const SET_VRING_NUM: u32 = 8;
-const SET_VRING_ADDR: u32 = 9;
-const SET_VRING_KICK: u32 = 12;
 /// VERSION_1, mergeable buffers; large frames and checksums both ways.
 const FEATURES: u64 = 1 << 32 | 1 << 15 | 0b11 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 12;
 
@@ -81,12 +76,12 @@ impl Front {
         let quads = |v: &[u64]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let state = |index: u64, n: u64| quads(&[n << 32 | index]);
         let kick = || eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(|e| e.to_string());
-        self.session.say(SET_FEATURES, quads(&[FEATURES]), vec![])?;
-        self.session.say(SET_MEM_TABLE, quads(&[1, 0, length, 0, 0]), vec![memory])?;
+        self.session.say(request::SET_FEATURES, quads(&[FEATURES]), vec![])?;
+        self.session.say(request::SET_MEM_TABLE, quads(&[1, 0, length, 0, 0]), vec![memory])?;
         for (index, at) in (0..).zip(RINGS) {
-            self.session.say(SET_VRING_NUM, state(index, RING.into()), vec![])?;
-            self.session.say(SET_VRING_ADDR, quads(&[index, at, at + USED, at + AVAILABLE, 0]), vec![])?;
-            self.session.say(SET_VRING_KICK, quads(&[index]), vec![kick()?])?;
+            self.session.say(request::SET_VRING_NUM, state(index, RING.into()), vec![])?;
+            self.session.say(request::SET_VRING_ADDR, quads(&[index, at, at + USED, at + AVAILABLE, 0]), vec![])?;
+            self.session.say(request::SET_VRING_KICK, quads(&[index]), vec![kick()?])?;
         }
         Ok(())
     }

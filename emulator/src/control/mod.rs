@@ -25,6 +25,7 @@ pub use routes::ROUTES;
 use crate::board::Board;
 use crate::capture::Captures;
 use crate::handover::Giver;
+use crate::offers::Offers;
 use crate::wire::Link;
 use crate::wire::switch::Switch;
 
@@ -46,6 +47,8 @@ pub struct Target {
     pub handle: Arc<str>,
     /// The wires that leave it, with the ports that they are at.
     pub wires: Arc<[(usize, Arc<Link>)]>,
+    /// The sockets of slices of other machines.
+    pub offers: Arc<Offers>,
     /// Switches that its ports are at.
     pub switches: Arc<[Arc<Switch>]>,
     /// Frames that are written to files.
@@ -78,18 +81,16 @@ impl Target {
         nic.commands.wake(Arc::new(News(says)));
         let captures = Arc::new(Captures::new(&nic));
         let (wires, switches) = (Arc::new([]), Arc::new([]));
-        Target { nic, handle: handle.into(), wires, switches, captures, workers: 0, giver: None, news, said }
+        let offers = Arc::default();
+        let handle = handle.into();
+        Target { nic, handle, wires, offers, switches, captures, workers: 0, giver: None, news, said }
     }
 
     /// The device of a board.
     pub fn of(board: &Board, handle: &str, workers: usize) -> Target {
         let target = Target::new(board.nic.clone(), handle).with(board.wires.as_slice().into(), workers);
-        Target {
-            switches: board.switches.as_slice().into(),
-            captures: board.captures.clone(),
-            giver: Some(board.giver.clone()),
-            ..target
-        }
+        let (switches, giver) = (board.switches.as_slice().into(), Some(board.giver.clone()));
+        Target { offers: board.offers.clone(), switches, captures: board.captures.clone(), giver, ..target }
     }
 
     /// With what the board has around it.

@@ -266,7 +266,7 @@ async fn tables(Shared(t): Shared<Target>, asked: Asked<TableFilter>) -> Answer 
 }
 
 async fn vports(Shared(t): Shared<Target>, asked: Asked<Filter>) -> Answer {
-    answer(inspect::vports(&t.nic, which(asked)?))
+    answer(inspect::vports(&t.nic, which(asked)?, &t.offers.links()))
 }
 
 async fn dma(Shared(t): Shared<Target>, asked: Asked<Filter>) -> Answer {

@@ -110,8 +110,9 @@ pub fn functions(nic: &Nic, which: Which) -> Value {
     Value::Object(all)
 }
 
-/// Vports with what their managers and drivers set, and their frames.
-pub fn vports(nic: &Nic, which: Which) -> Value {
+/// Vports with what their managers and drivers set, and their frames; those of virtio slices
+/// with the links to their machines, of which `machines` are those that are offered.
+pub fn vports(nic: &Nic, which: Which, machines: &[(u32, Arc<Link>)]) -> Value {
     which.cards(nic, |card, control| {
         let port_up = card.port.is_up();
         let wanted = control.vports.iter().filter(|(n, _)| which.id(**n));
@@ -120,7 +121,10 @@ pub fn vports(nic: &Nic, which: Which) -> Value {
                 UPLINK => (&card.port.rx, &card.port.tx),
                 _ => (&v.plane.rx, &v.plane.tx),
             };
-            json!({
+            let slice = control.sf(*number).and_then(|s| s.slice);
+            let link = machines.iter().find(|(index, _)| slice == Some(*index));
+            let far = link.map(|(_, link)| wires::far(link));
+            let vport = json!({
                 "pf": card.index, "vport": number, "port": control.port_name(*number), "hw_addr": mac(v.mac),
                 "admin": v.admin, "up": if *number == UPLINK { port_up } else { v.link(port_up) }, "mtu": v.mtu,
                 "driver": v.plane.function.load().is_some(),
@@ -133,7 +137,8 @@ pub fn vports(nic: &Nic, which: Which) -> Value {
                     "spoofed": v.plane.refused.spoofed.get(), "tagged": v.plane.refused.tagged.get(),
                     "too_long": v.plane.refused.too_long.get(),
                 },
-            })
+            });
+            with("far", far, vport)
         };
         wanted.map(view).collect()
     })
@@ -153,9 +158,14 @@ pub fn dma(nic: &Nic, which: Which) -> Value {
 }
 
 /// Says which slice something is of, if it is one's.
-fn of_slice(slice: Option<u32>, mut value: Value) -> Value {
-    if let (Some(slice), Some(map)) = (slice, value.as_object_mut()) {
-        map.insert("slice".to_owned(), slice.into());
+fn of_slice(slice: Option<u32>, value: Value) -> Value {
+    with("slice", slice.map(Value::from), value)
+}
+
+/// An object with one member more, if there is that.
+fn with(key: &str, more: Option<Value>, mut value: Value) -> Value {
+    if let (Some(more), Some(map)) = (more, value.as_object_mut()) {
+        map.insert(key.to_owned(), more);
     }
     value
 }

@@ -42,11 +42,11 @@ fn queue(kind: Kind, id: u32, body: &Body) -> Option<Value> {
             })
         }
         Body::Cq(q) => {
-            let s = q.cq.snapshot();
+            let s = q.snapshot();
             json!({
                 "kind": kind, "id": id, "state": if s.error { "err" } else { "rdy" }, "producer": s.producer,
-                "consumer": s.consumer, "armed": s.armed.is_some(), "eq": q.cq.eq().eqn(), "events": s.events,
-                "entries": 1u64 << q.cq.config().log_size, "period_us": q.period, "count": q.count,
+                "consumer": s.consumer, "armed": s.armed.is_some(), "eq": q.eq().eqn(), "events": s.events,
+                "entries": 1u64 << q.config().log_size, "period_us": s.moderation.period, "count": s.moderation.count,
                 "forgotten": s.forgotten,
             })
         }

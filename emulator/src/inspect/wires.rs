@@ -30,7 +30,7 @@ pub fn wire(card: &Card, wires: &[(usize, Arc<Link>)]) -> Value {
         let direction = card.port.impair.way(way);
         json!({ "impair": direction.get().to_string(), "frames": direction.counts() })
     };
-    let mut all = json!({
+    let all = json!({
         "port": format!("p{}", card.index),
         "wire": name(card, wires),
         "speed": card.config.speed,
@@ -39,15 +39,16 @@ pub fn wire(card: &Card, wires: &[(usize, Arc<Link>)]) -> Value {
         "in": way(Way::In),
         "out": way(Way::Out),
     });
-    if let (Some(link), Some(all)) = (link(card, wires), all.as_object_mut()) {
-        let c = link.counters();
-        let far = json!({
-            "up": c.up, "rx_frames": c.rx_frames, "tx_frames": c.tx_frames, "tx_lost": c.tx_lost, "ups": c.ups,
-            "downs": c.downs, "errors": c.errors, "reason": c.reason,
-        });
-        all.insert("far".to_owned(), far);
-    }
-    all
+    super::with("far", link(card, wires).map(|link| far(link)), all)
+}
+
+/// Who is at the far end of a link, and what passed.
+pub(super) fn far(link: &Link) -> Value {
+    let c = link.counters();
+    json!({
+        "up": c.up, "rx_frames": c.rx_frames, "tx_frames": c.tx_frames, "tx_lost": c.tx_lost, "ups": c.ups,
+        "downs": c.downs, "errors": c.errors, "reason": c.reason,
+    })
 }
 
 /// The wires of all ports.

@@ -86,6 +86,18 @@ impl Function {
         Ok(self)
     }
 
+    /// As [`bring_up`](Self::bring_up), of a driver that wants to hear of the states of other
+    /// functions; also after a reset.
+    pub fn bring_up_watching(&self) -> Result<(), CmdError> {
+        self.cmdq.attach();
+        self.enable()?;
+        self.set_issi(1)?;
+        let mut caps = self.caps(GENERAL, true)?;
+        ViewMut::<CmdHcaCap>::new(&mut caps).set(CmdHcaCap::vhca_state, 1);
+        self.set_caps(GENERAL, &caps)?;
+        self.init()
+    }
+
     /// The driver's own ENABLE_HCA.
     pub fn enable(&self) -> Result<(), CmdError> {
         self.cmd::<EnableHcaIn, EnableHcaOut>(Opcode::ENABLE_HCA, |_| ()).map(drop)

@@ -1,7 +1,7 @@
 //! Objects of a function: created, destroyed, changed.
 
 use sfnic_firmware_cmds::entries::{CqRecord, Cqe64, Eqe};
-use sfnic_firmware_cmds::layout::{Field, Layout, ViewMut};
+use sfnic_firmware_cmds::layout::{Field, Layout, View, ViewMut};
 use sfnic_firmware_cmds::layouts::*;
 use sfnic_firmware_cmds::opcode::Opcode;
 
@@ -125,6 +125,32 @@ impl Function {
         let number = out.get(CreateCqOut::cqn);
         let (window, mem) = (self.window.clone(), self.mem.clone());
         Ok(Cq { number, window, mem, ring, log_size, record, uar, consumer: 0, arm_sn: 0 })
+    }
+
+    /// MODIFY_CQ of the fields that a mask selects.
+    pub fn modify_cq(&self, cqn: u32, select: u32, fill: impl FnOnce(&mut ViewMut<'_, Cqc>)) -> Result<(), CmdError> {
+        self.cmd::<ModifyCqIn, ModifyCqOut>(Opcode::MODIFY_CQ, |i| {
+            i.set(ModifyCqIn::cqn, cqn);
+            i.set_bytes(ModifyCqIn::modify_field_select_resize_field_select, &select.to_be_bytes());
+            fill(&mut i.sub(ModifyCqIn::cq_context));
+        })
+        .map(drop)
+    }
+
+    /// MODIFY_CQ: events wait for so many microseconds, or completions.
+    pub fn moderate(&self, cqn: u32, period: u32, count: u32, from_cqe: bool) -> Result<(), CmdError> {
+        const PERIOD_COUNT_MODE: u32 = 0x13;
+        self.modify_cq(cqn, PERIOD_COUNT_MODE, |c| {
+            c.set(Cqc::cq_period, period).set(Cqc::cq_max_count, count).set(Cqc::cq_period_mode, from_cqe.into());
+        })
+    }
+
+    /// QUERY_CQ.
+    pub fn query_cq<R>(&self, cqn: u32, read: impl FnOnce(View<'_, Cqc>) -> R) -> Result<R, CmdError> {
+        let out: Out<QueryCqOut> = self.cmd(Opcode::QUERY_CQ, |i: &mut ViewMut<'_, QueryCqIn>| {
+            i.set(QueryCqIn::cqn, cqn);
+        })?;
+        Ok(read(out.view().sub(QueryCqOut::cq_context)))
     }
 
     /// CREATE_TIS.

@@ -8,7 +8,9 @@ use parking_lot::{Mutex, RwLock};
 use sfnic_device_model::dma::Memory;
 use sfnic_device_model::fabric::plane::FunctionPlane;
 use sfnic_device_model::fabric::port::Far;
+use sfnic_device_model::nic::Manager;
 use sfnic_device_model::poll::Watch;
+use sfnic_device_model::slice::{OpState, State};
 use sfnic_device_model::snapshot;
 use sfnic_device_model::world::{Clock, Interrupts, Waker};
 use sfnic_device_model::{Card, CardConfig, Nic};
@@ -87,6 +89,12 @@ impl Rig {
     /// Two cards whose ports are joined.
     pub fn cable() -> Self {
         Self::new(vec![Self::card(0, Far::Port(1)), Self::card(1, Far::Port(0))], MEMORY)
+    }
+
+    /// As [`Rig::cable`], with somebody who manages the eswitches.
+    pub fn managed(manager: Manager, bytes: u64) -> Self {
+        let card = |index, far| CardConfig { manager, ..Self::card(index, far) };
+        Self::new(vec![card(0, Far::Port(1)), card(1, Far::Port(0))], bytes)
     }
 
     /// As [`Rig::new`], with UAR pages that are plain memory: [`Rig::run`] looks at them.
@@ -204,6 +212,12 @@ impl Rig {
     /// Hardware function id, and vport number, of the SF with this index.
     pub fn sf_id(&self, card: usize, index: u16) -> u16 {
         self.card_at(card).config.sf_base + index
+    }
+
+    /// Where the slice with this index is in its life.
+    pub fn states(&self, slice: u32) -> (State, OpState) {
+        let s = self.nic.slice(slice).expect("a slice");
+        (s.state, s.opstate)
     }
 
     /// What the packet path knows of an initialised function, to look at.

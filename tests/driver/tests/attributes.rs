@@ -1,13 +1,12 @@
 //! What the eswitch manager sets of a slice, and what becomes of frames and drivers by it.
 
-use sfnic_device_model::CardConfig;
-use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::nic::Manager;
 use sfnic_device_model::slice::{Change, Flavour, MAX_MTU, Spec, State};
 use sfnic_firmware_cmds::layout::{View, ViewMut};
 use sfnic_firmware_cmds::layouts::PmtuReg;
 use sfnic_test_driver::frames::{self, Flow4};
 use sfnic_test_driver::function::PMTU;
+use sfnic_test_driver::rig::MEMORY;
 use sfnic_test_driver::{Function, Netdev, NetdevConfig, Rig};
 
 /// Two slices with drivers, 100 and 101, and the far end of the cable.
@@ -24,8 +23,7 @@ fn mac(n: u8) -> [u8; 6] {
 }
 
 fn stage(before: &Change) -> Stage {
-    let card = |i, far| CardConfig { manager: Manager::Embedded, ..Rig::card(i, far) };
-    let rig = Rig::new(vec![card(0, Far::Port(1)), card(1, Far::Port(0))], 32 << 20);
+    let rig = Rig::managed(Manager::Embedded, 2 * MEMORY);
     let big = NetdevConfig { buffer: 10_240, log_sq: 9, log_rq: 9, ..NetdevConfig::default() };
     let far = rig.pf(1).bring_up().unwrap().netdev(&big).unwrap();
     let host = rig.pf(0).bring_up().unwrap();

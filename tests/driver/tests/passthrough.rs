@@ -4,28 +4,21 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sfnic_device_model::CardConfig;
 use sfnic_device_model::control::vhca::{self, TRANSITIONS};
-use sfnic_device_model::fabric::port::Far;
+use sfnic_device_model::endpoint::Endpoint;
 use sfnic_device_model::nic::Manager;
-use sfnic_device_model::slice::{Change, Flavour, OpState, Spec, State};
+use sfnic_device_model::slice::{Change, Flavour, Link, OpState, Spec, State};
 use sfnic_firmware_cmds::entries::{Eqe, cqe_opcode, event};
 use sfnic_firmware_cmds::layout::{Layout, View, ViewMut};
 use sfnic_firmware_cmds::layouts::*;
 use sfnic_firmware_cmds::{Opcode, Status};
-use sfnic_test_driver::function::GENERAL;
 use sfnic_test_driver::memory::BASE;
-use sfnic_test_driver::rig::Recorder;
+use sfnic_test_driver::rig::{MEMORY, Recorder};
 use sfnic_test_driver::{CmdError, Function, GuestMemory, Netdev, NetdevConfig, Rig, Wqe, frames};
 
 /// Where the init segment says "initializing".
 const INITIALIZING: u64 = 0x1fc;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0x88, 0x88];
-
-fn rig(manager: Manager) -> Rig {
-    let card = |i, far| CardConfig { manager, ..Rig::card(i, far) };
-    Rig::new(vec![card(0, Far::Port(1)), card(1, Far::Port(0))], 16 << 20)
-}
 
 fn spec(sfnum: u32, index: u32) -> Spec {
     Spec {
@@ -40,11 +33,6 @@ fn spec(sfnum: u32, index: u32) -> Spec {
 
 fn set(rig: &Rig, index: u32, state: State) -> Result<(), String> {
     rig.nic.slice_set(index, &Change { state: Some(state), ..Change::default() }).map_err(|e| e.to_string())
-}
-
-fn states(rig: &Rig, index: u32) -> (State, OpState) {
-    let s = rig.nic.slice(index).unwrap();
-    (s.state, s.opstate)
 }
 
 /// An active slice and its guest, whose interface is up.
@@ -62,7 +50,7 @@ fn is_there(f: &Function) -> bool {
 
 #[test]
 fn a_slice_is_a_function_of_another_guest() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     let index = rig.nic.slice_add(&spec(88, 100)).unwrap();
     let endpoint = rig.nic.endpoint(index).unwrap();
     let mut id = [0; 4];
@@ -72,7 +60,7 @@ fn a_slice_is_a_function_of_another_guest() {
     // The driver that comes early reads that it has to wait.
     assert!(!is_there(&vf));
     vf.window.write32(0x18, 1);
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detached));
     // The host that the card is in hears nothing of it.
     let pf = rig.pf(0).bring_up().unwrap();
     let number = u16::try_from(rig.nic.slice(100).unwrap().port.unwrap()).unwrap();
@@ -83,13 +71,13 @@ fn a_slice_is_a_function_of_another_guest() {
     rig.nic.slice_set(100, &Change { hw_addr: Some(MAC), ..Change::default() }).unwrap();
     set(&rig, 100, State::Active).unwrap();
     assert!(is_there(&vf));
-    assert_eq!(states(&rig, 100), (State::Active, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Active, OpState::Detached));
     vf.cmdq.attach();
     let vf = vf.bring_up().unwrap();
     assert_eq!(vf.mac().unwrap(), MAC);
     assert_eq!(vf.cap(CmdHcaCap::vport_group_manager).unwrap(), 0);
     assert_eq!(vf.cap(CmdHcaCap::eswitch_manager).unwrap(), 0);
-    assert_eq!(states(&rig, 100), (State::Active, OpState::Attached));
+    assert_eq!(rig.states(100), (State::Active, OpState::Attached));
     let uar = vf.alloc_uar().unwrap();
     // Its vectors are its own: eight, whatever the card has.
     assert!(vf.create_eq(uar, 8, 4, 0).err().expect("a refusal").is(Status::BadParam));
@@ -97,15 +85,15 @@ fn a_slice_is_a_function_of_another_guest() {
 
     // It is taken back: nothing of it passes, and it is free when its guest lets go.
     set(&rig, 100, State::Inactive).unwrap();
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detaching));
     let why = set(&rig, 100, State::Active).unwrap_err();
     assert!(why.contains("its guest has not let go of it yet"), "{why}");
     assert!(rig.nic.slice_del(100).unwrap_err().to_string().contains("a reset of its device ends that"));
     // Resets of the card's host are nothing to it.
     rig.reset(0);
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detaching));
     vf.shut_down().unwrap();
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detached));
     assert!(!is_there(&vf));
     rig.nic.slice_del(100).unwrap();
     assert!(rig.nic.endpoint(100).is_none());
@@ -114,7 +102,7 @@ fn a_slice_is_a_function_of_another_guest() {
 
 #[test]
 fn frames_go_from_guest_to_guest_and_to_the_host() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     let host = rig.pf(0).bring_up().unwrap();
     host.set_port(true).unwrap();
     let mut host = host.netdev(&NetdevConfig::default()).unwrap();
@@ -146,7 +134,7 @@ fn frames_go_from_guest_to_guest_and_to_the_host() {
     // A reset of the card's host ends its part, and none of the others'.
     rig.reset(0);
     a.send(&frame(b.mac, a.mac, 3));
-    let change = Change { link: Some(sfnic_device_model::slice::Link::Up), ..Change::default() };
+    let change = Change { link: Some(Link::Up), ..Change::default() };
     rig.nic.slice_set(101, &change).unwrap();
     rig.nic.slice_set(102, &change).unwrap();
     rig.run();
@@ -155,7 +143,7 @@ fn frames_go_from_guest_to_guest_and_to_the_host() {
 
 #[test]
 fn each_guest_is_reached_in_its_own_memory() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     rig.pf(0).bring_up().unwrap().set_port(true).unwrap();
     rig.pf(1).bring_up().unwrap().set_port(true).unwrap();
     let (mut a, memory_a, _) = guest(&rig, 1, [2, 0, 0, 0, 0, 1]);
@@ -197,7 +185,7 @@ fn other(f: &Function, opcode: Opcode, input: &[u8], out: usize) -> Result<(), C
 
 #[test]
 fn a_guest_reaches_no_other_function() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     let pf = rig.pf(0).bring_up().unwrap();
     pf.set_port(true).unwrap();
     let _pf = pf.netdev(&NetdevConfig::default()).unwrap();
@@ -265,6 +253,69 @@ fn a_guest_reaches_no_other_function() {
     assert_eq!(failed[0].opcode(), cqe_opcode::REQ_ERR);
 }
 
+#[test]
+fn faults_strike_the_device_of_one_guest_alone() {
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
+    let fault = |text: &str| rig.nic.fault_add(text.parse().unwrap()).unwrap();
+    let (mut a, ..) = guest(&rig, 1, [2, 0, 0, 0, 0, 1]);
+    let (mut b, ..) = guest(&rig, 2, [2, 0, 0, 0, 0, 2]);
+    for index in [101, 102] {
+        // Whatever becomes of the port.
+        rig.nic.slice_set(index, &Change { link: Some(Link::Up), ..Change::default() }).unwrap();
+    }
+    let pass = |from: &mut Netdev, to: &mut Netdev| {
+        from.send(&frames::Flow4::new(to.mac, from.mac).udp(&[7; 64]));
+        rig.run();
+        to.receive().len()
+    };
+    let config = |index| {
+        let (mut id, endpoint) = ([0; 4], rig.nic.endpoint(index).unwrap());
+        rig.nic.endpoint_config_read(&endpoint, 0, &mut id);
+        u32::from_le_bytes(id)
+    };
+    assert_eq!((pass(&mut a, &mut b), pass(&mut b, &mut a)), (1, 1));
+    // What the host's own device suffers is none of theirs.
+    for text in ["lose dma pf=0", "lose dma", "lose pcie pf=0", "lose pcie"] {
+        let id = fault(text);
+        assert_eq!((pass(&mut a, &mut b), pass(&mut b, &mut a)), (1, 1), "{text}");
+        rig.nic.fault_del(id);
+    }
+    // Without its memory a device sends nothing and gets nothing; others do.
+    let id = fault("lose dma slice=102");
+    assert_eq!((pass(&mut b, &mut a), pass(&mut a, &mut b)), (0, 0));
+    assert_eq!(rig.states(102), (State::Active, OpState::Attached));
+    let (mut c, ..) = guest(&rig, 9, [2, 0, 0, 0, 0, 9]);
+    rig.nic.slice_set(109, &Change { link: Some(Link::Up), ..Change::default() }).unwrap();
+    assert_eq!((pass(&mut c, &mut a), pass(&mut a, &mut c)), (1, 1));
+    rig.nic.fault_del(id);
+    // One that is gone reads as ones, and has been reset when it is back.
+    let id = fault("lose pcie slice=102");
+    assert_eq!((b.function.window.read32(0), config(102), config(101)), (u32::MAX, u32::MAX, 0x101e_15b3));
+    assert_eq!((rig.states(102), rig.states(101).1), ((State::Active, OpState::Detached), OpState::Attached));
+    let vf = rig.guest(102).0;
+    assert!(vf.bring_up().is_err());
+    rig.nic.fault_del(id);
+    let mut b = rig.guest(102).0.bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
+    assert_eq!((pass(&mut a, &mut b), pass(&mut b, &mut a)), (1, 1));
+    // A reset behind its driver's back leaves configuration space as it was.
+    let command = |endpoint: &Endpoint| {
+        let mut word = [0; 2];
+        rig.nic.endpoint_config_read(endpoint, 4, &mut word);
+        word
+    };
+    let endpoint = rig.nic.endpoint(101).unwrap();
+    rig.nic.endpoint_config_write(&endpoint, 4, &[6, 0]);
+    fault("reset slice=101");
+    assert_eq!((command(&endpoint), rig.states(101)), ([6, 0], (State::Active, OpState::Detached)));
+    assert_eq!(rig.states(102), (State::Active, OpState::Attached));
+    // A fault may be there before its slice.
+    fault("lose pcie slice=103");
+    rig.nic.slice_add(&spec(3, 103)).unwrap();
+    let (vf, memory, _) = rig.guest(103);
+    assert_eq!((vf.window.read32(0), config(103)), (u32::MAX, u32::MAX));
+    assert!(memory.canary_is_whole());
+}
+
 /// The manager in the host: an SF with a number of its own.
 fn number(pf: &Function, id: u16, sfnum: u32) {
     pf.alloc_sf(id).unwrap();
@@ -276,27 +327,16 @@ fn number(pf: &Function, id: u16, sfnum: u32) {
     .unwrap();
 }
 
-fn host(rig: &Rig) -> Function {
-    let pf = rig.pf(0);
-    pf.cmdq.attach();
-    pf.enable().unwrap();
-    pf.set_issi(1).unwrap();
-    let mut caps = pf.caps(GENERAL, true).unwrap();
-    ViewMut::<CmdHcaCap>::new(&mut caps).set(CmdHcaCap::vhca_state, 1);
-    pf.set_caps(GENERAL, &caps).unwrap();
-    pf.init().unwrap();
-    pf
-}
-
 #[test]
 fn a_host_that_manages_hears_only_that_it_is_there_and_in_use() {
     for active in [false, true] {
-        let rig = rig(Manager::Host);
+        let rig = Rig::managed(Manager::Host, MEMORY);
         rig.nic.slice_declare(&spec(88, 100), active, MAC).unwrap();
         let (vf, ..) = rig.guest(100);
         assert!(!is_there(&vf));
         assert_eq!(rig.nic.slice(100).unwrap().port, None);
-        let pf = host(&rig);
+        let pf = rig.pf(0);
+        pf.bring_up_watching().unwrap();
         let uar = pf.alloc_uar().unwrap();
         let mut eq = pf.create_eq(uar, 0, 6, 1 << event::VHCA_STATE_CHANGE).unwrap();
         let (other, id) = (rig.sf_id(0, 0), rig.sf_id(0, 1));
@@ -315,7 +355,7 @@ fn a_host_that_manages_hears_only_that_it_is_there_and_in_use() {
             }
         }
         assert_eq!(pf.vhca_state(id).unwrap(), Some(vhca::State::Allocated), "no auxiliary device comes of that");
-        assert_eq!(states(&rig, 100), (State::Active, OpState::Detached));
+        assert_eq!(rig.states(100), (State::Active, OpState::Detached));
         // The window in the host's BAR leads nowhere.
         assert_eq!(rig.sf(0, 1).window.read32(0), u32::MAX);
         eq.drain();
@@ -328,7 +368,7 @@ fn a_host_that_manages_hears_only_that_it_is_there_and_in_use() {
         assert_eq!(pf.vhca_state(id).unwrap(), Some(vhca::State::InUse));
         pf.vhca_arm(id).unwrap();
         pf.deactivate(id).unwrap();
-        assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
+        assert_eq!(rig.states(100), (State::Inactive, OpState::Detaching));
         assert_eq!(pf.vhca_state(id).unwrap(), Some(vhca::State::InUse), "a teardown request is for auxiliary devices");
         pf.vhca_arm(id).unwrap();
         eq.drain();
@@ -354,7 +394,7 @@ fn a_host_that_manages_hears_only_that_it_is_there_and_in_use() {
 
 #[test]
 fn wrong_slices_are_refused() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     let text = |s: Spec| rig.nic.slice_add(&s).unwrap_err().to_string();
     assert_eq!(text(Spec { sfnum: None, ..spec(1, 100) }), "flavour passthrough needs an sfnum");
     assert_eq!(text(Spec { vectors: Some(0), ..spec(1, 100) }), "vectors 0 (allowed: 1 to 256)");
@@ -389,7 +429,7 @@ proptest! {
             Some(Cause::HostReset),
             None,
         ];
-        let rig = rig(Manager::Embedded);
+        let rig = Rig::managed(Manager::Embedded, MEMORY);
         let mut want = vhca::State::Invalid;
         let mut vf: Option<Function> = None;
         for step in steps {
@@ -438,7 +478,7 @@ proptest! {
 
 #[test]
 fn the_answers_of_a_slice_that_is_not_there_are_an_init_segment_only() {
-    let rig = rig(Manager::Embedded);
+    let rig = Rig::managed(Manager::Embedded, MEMORY);
     rig.nic.slice_add(&spec(1, 100)).unwrap();
     let (vf, ..) = rig.guest(100);
     assert_eq!(vf.window.read32(4) >> 16, 5, "the version of the command interface");

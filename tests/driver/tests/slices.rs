@@ -3,40 +3,26 @@
 use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
-use sfnic_device_model::CardConfig;
 use sfnic_device_model::control::vhca::{self, TRANSITIONS};
-use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::nic::Manager;
 use sfnic_device_model::slice::{Change, Flavour, Link, OpState, SliceError, Spec, State};
 use sfnic_firmware_cmds::entries::{Eqe, event};
-use sfnic_firmware_cmds::layout::{View, ViewMut};
 use sfnic_firmware_cmds::layouts::{CmdHcaCap, QueryVhcaStateOut, VhcaStateContext};
 use sfnic_firmware_cmds::{Status, Syndrome};
-use sfnic_test_driver::function::GENERAL;
+use sfnic_test_driver::rig::MEMORY;
 use sfnic_test_driver::{CmdError, Eq, Function, NetdevConfig, Rig};
 
 const MAC: [u8; 6] = [0, 0, 0, 0, 0x88, 0x88];
 
 fn rig() -> Rig {
-    managed(Manager::Embedded)
-}
-
-fn managed(manager: Manager) -> Rig {
-    let card = |i, far| CardConfig { manager, ..Rig::card(i, far) };
-    Rig::new(vec![card(0, Far::Port(1)), card(1, Far::Port(0))], 16 << 20)
+    Rig::managed(Manager::Embedded, MEMORY)
 }
 
 /// The host's driver, which watches the SFs of its physical function.
 fn host(rig: &Rig) -> Function {
     let pf = rig.pf(0);
-    pf.cmdq.attach();
-    pf.enable().unwrap();
-    pf.set_issi(1).unwrap();
-    let mut caps = pf.caps(GENERAL, true).unwrap();
-    assert_eq!(View::<CmdHcaCap>::new(&caps).get(CmdHcaCap::eswitch_manager), 0);
-    ViewMut::<CmdHcaCap>::new(&mut caps).set(CmdHcaCap::vhca_state, 1);
-    pf.set_caps(GENERAL, &caps).unwrap();
-    pf.init().unwrap();
+    pf.bring_up_watching().unwrap();
+    assert_eq!(pf.cap(CmdHcaCap::eswitch_manager).unwrap(), 0);
     pf
 }
 
@@ -54,17 +40,12 @@ fn set(rig: &Rig, index: u32, state: State) -> Result<(), SliceError> {
     rig.nic.slice_set(index, &Change { state: Some(state), ..Change::default() })
 }
 
-fn states(rig: &Rig, index: u32) -> (State, OpState) {
-    let s = rig.nic.slice(index).unwrap();
-    (s.state, s.opstate)
-}
-
 #[test]
 fn a_slice_lives_without_an_agent_in_the_host() {
     let rig = rig();
     // Before the host is there.
     add(&rig, 4, 100).unwrap();
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detached));
     rig.nic.slice_set(100, &Change { hw_addr: Some(MAC), ..Change::default() }).unwrap();
     let pf = host(&rig);
     let id = rig.sf_id(0, 0);
@@ -79,17 +60,17 @@ fn a_slice_lives_without_an_agent_in_the_host() {
     let answer = pf.vhca(id).unwrap();
     let context = answer.view().sub(QueryVhcaStateOut::vhca_state_context);
     assert_eq!(context.get(VhcaStateContext::sw_function_id), 4);
-    assert_eq!(states(&rig, 100), (State::Active, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Active, OpState::Detached));
 
     let sf = rig.sf(0, 0).bring_up().unwrap();
     assert_eq!(sf.mac().unwrap(), MAC);
-    assert_eq!(states(&rig, 100), (State::Active, OpState::Attached));
+    assert_eq!(rig.states(100), (State::Active, OpState::Attached));
     set(&rig, 100, State::Inactive).unwrap();
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detaching));
     assert!(matches!(set(&rig, 100, State::Active), Err(SliceError::State(_))));
     assert!(matches!(rig.nic.slice_del(100), Err(SliceError::State(_))));
     sf.disable().unwrap();
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detached));
     rig.nic.slice_del(100).unwrap();
     assert!(matches!(rig.nic.slice(100), Err(SliceError::NotFound(_))));
     assert_eq!(pf.vhca_state(id).unwrap(), Some(vhca::State::Invalid));
@@ -108,14 +89,14 @@ fn a_reset_of_the_host_ends_detaching_and_nothing_else() {
         rig.sf(0, n).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
     }
     set(&rig, 100, State::Inactive).unwrap();
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detaching));
     // The driver of the physical function leaves: that resets nothing.
     pf.disable().unwrap();
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detaching));
     rig.reset(0);
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
-    assert_eq!(states(&rig, 101), (State::Active, OpState::Detached));
-    assert_eq!(states(&rig, 102), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(101), (State::Active, OpState::Detached));
+    assert_eq!(rig.states(102), (State::Inactive, OpState::Detached));
     for n in 0..3 {
         assert!(rig.objects(0, rig.sf_id(0, n)).is_empty(), "objects of SF {n}");
     }
@@ -123,7 +104,7 @@ fn a_reset_of_the_host_ends_detaching_and_nothing_else() {
     let pf = host(&rig);
     assert_eq!(pf.vhca_state(rig.sf_id(0, 1)).unwrap(), Some(vhca::State::Active));
     rig.sf(0, 1).bring_up().unwrap();
-    assert_eq!(states(&rig, 101), (State::Active, OpState::Attached));
+    assert_eq!(rig.states(101), (State::Active, OpState::Attached));
     set(&rig, 100, State::Active).unwrap();
     rig.sf(0, 0).bring_up().unwrap();
 }
@@ -157,8 +138,8 @@ fn a_host_that_never_detaches_holds_its_slice_until_it_is_reset() {
     for n in 0..2 {
         rig.sf(0, n).disable().unwrap();
     }
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
-    assert_eq!(states(&rig, 101), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detaching));
+    assert_eq!(rig.states(101), (State::Inactive, OpState::Detached));
     for refused in [set(&rig, 100, State::Active), rig.nic.slice_del(100)] {
         let why = refused.unwrap_err().to_string();
         assert!(why.contains("detaching") && why.lines().count() == 1, "{why}");
@@ -167,7 +148,7 @@ fn a_host_that_never_detaches_holds_its_slice_until_it_is_reset() {
     let passes = |id| rig.card_at(0).fabric.vports.pin().get(&id).unwrap().link.load(Ordering::Relaxed);
     assert!(!passes(ids[0]), "frames of the slice");
     rig.reset(0);
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detached));
     set(&rig, 100, State::Active).unwrap();
 
     // Without the reset: what was not heard is made up for when the fault is gone.
@@ -188,10 +169,10 @@ fn a_host_that_never_detaches_holds_its_slice_until_it_is_reset() {
     assert_eq!(changes(&mut eq), 0, "the second one holds both");
     rig.nic.fault_del(second);
     assert_eq!(changes(&mut eq), 1, "that SF 0 is taken back");
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detaching));
-    assert_eq!(states(&rig, 101), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detaching));
+    assert_eq!(rig.states(101), (State::Inactive, OpState::Detached));
     rig.sf(0, 0).disable().unwrap();
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detached));
 }
 
 #[test]
@@ -207,7 +188,7 @@ fn the_host_manages_nothing() {
     forbidden(pf.deactivate(id));
     assert!(pf.create_fdb(4).err().expect("a refusal").is(Status::BadParam));
     assert!(pf.set_sf_mac(id, MAC).unwrap_err().is(Status::BadParam));
-    assert_eq!(states(&rig, 100), (State::Inactive, OpState::Detached));
+    assert_eq!(rig.states(100), (State::Inactive, OpState::Detached));
 }
 
 #[test]
@@ -239,7 +220,7 @@ fn slices_reach_each_other_and_the_wire_by_address() {
 
 #[test]
 fn without_an_eswitch_a_slice_reaches_the_wire_alone() {
-    let rig = managed(Manager::None);
+    let rig = Rig::managed(Manager::None, MEMORY);
     let mut far = rig.pf(1).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
     host(&rig).set_port(true).unwrap();
     let mut devs = vec![];

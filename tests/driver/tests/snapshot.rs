@@ -115,7 +115,6 @@ fn frames_that_were_posted_before_arrive_once_and_rules_count_on() {
     pf.send(&frames::ethernet(to.mac, pf.mac, 0x88b5, &[7; 60]));
     rig.run();
     assert!(to.receive().is_empty(), "no rule is for it");
-    drop(fdb);
     rig.replace();
     rig.reset(0);
     assert!(rig.plane(0, 0).is_none());

@@ -5,10 +5,9 @@ use sfnic_device_model::cmd::table::ROWS;
 use sfnic_device_model::control::vhca::{Cause, State, TRANSITIONS};
 use sfnic_firmware_cmds::entries::{Eqe, event};
 use sfnic_firmware_cmds::layout::ViewMut;
-use sfnic_firmware_cmds::layouts::{AllocSfIn, CmdHcaCap};
+use sfnic_firmware_cmds::layouts::AllocSfIn;
 use sfnic_firmware_cmds::{Opcode, Status, Syndrome};
 use sfnic_test_driver::command::{check, set_opcode};
-use sfnic_test_driver::function::GENERAL;
 use sfnic_test_driver::steering::Flow;
 use sfnic_test_driver::{CmdError, Destination, Eq, Function, NetdevConfig, Rig, Wqe};
 
@@ -20,18 +19,8 @@ fn reference(state: State, cause: Cause) -> Option<State> {
 /// A manager that may watch its SFs.
 fn manager(rig: &Rig) -> Function {
     let pf = rig.pf(0);
-    start_manager(&pf);
+    pf.bring_up_watching().unwrap();
     pf
-}
-
-fn start_manager(pf: &Function) {
-    pf.cmdq.attach();
-    pf.enable().unwrap();
-    pf.set_issi(1).unwrap();
-    let mut caps = pf.caps(GENERAL, true).unwrap();
-    ViewMut::<CmdHcaCap>::new(&mut caps).set(CmdHcaCap::vhca_state, 1);
-    pf.set_caps(GENERAL, &caps).unwrap();
-    pf.init().unwrap();
 }
 
 #[test]
@@ -59,7 +48,7 @@ fn a_driver_that_never_detaches_holds_its_sf_until_the_pf_is_reset() {
 
     rig.reset(0);
     assert_eq!(rig.nic.object_counts().keys().count(), 1, "the PF alone is left");
-    start_manager(&pf);
+    pf.bring_up_watching().unwrap();
     assert_eq!(pf.vhca_state(id).unwrap(), Some(State::Invalid));
     pf.add_sf(id).unwrap();
     let new = rig.sf(0, 2).bring_up().unwrap();
@@ -127,8 +116,7 @@ fn apply(rig: &Rig, pf: &Function, sf: &Function, id: u16, cause: Cause) -> Resu
         }
         Cause::PfReset => {
             rig.reset(0);
-            start_manager(pf);
-            Ok(())
+            pf.bring_up_watching()
         }
         Cause::HostReset => panic!("there is none where the host manages the eswitch"),
     }

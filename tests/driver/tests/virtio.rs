@@ -92,8 +92,7 @@ impl Stage {
     }
 
     fn states(&self, n: usize) -> (State, OpState) {
-        let s = self.rig.nic.slice(100 + n as u32).unwrap();
-        (s.state, s.opstate)
+        self.rig.states(100 + n as u32)
     }
 
     /// A machine's driver is there, or has gone.

@@ -2,48 +2,22 @@
 //! function, and one that is a virtio network device.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use sfnic_ci::{check, kernel_log, scripts};
 use sfnic_device_model::nic::CardConfig;
 use sfnic_device_model::slice::Flavour;
 use sfnic_emulator::board::{Board, BoardConfig, WireKind};
 use sfnic_emulator::capture::{MAX_SNAP, Spec};
-use sfnic_emulator::config::SliceConfig;
 use sfnic_emulator::lab::turn::{Turn, capacity};
 use sfnic_firmware_cmds::profile::Profile;
-use sfnic_qemu::kit::DEFAULT_LINE;
 use sfnic_qemu::vm::VirtioNet;
-use sfnic_qemu::{Guest, Kit, KitOptions, Outcome, What};
-
-/// What a machine's script found wrong.
-fn faults(who: &str, outcome: &Outcome) -> Vec<String> {
-    let checks = check::parse(&String::from_utf8_lossy(&outcome.stdout));
-    let mut faults: Vec<String> =
-        checks.iter().filter_map(|c| Some(format!("{who}: {}: {}", c.name, c.failure()?))).collect();
-    if checks.is_empty() {
-        faults.push(format!("{who}: it checked nothing: {}", String::from_utf8_lossy(&outcome.stderr)));
-    }
-    faults.extend(outcome.failure.as_ref().map(|why| format!("{who}: {why}")));
-    faults.extend(kernel_log::faults(&outcome.dmesg).into_iter().map(|line| format!("{who}: kernel: {line}")));
-    faults
-}
+use sfnic_qemu::{Guest, Outcome};
+use sfnic_tests::machines::{Stage, faults, left, slice};
 
 #[test]
 fn three_machines_meet_in_one_eswitch() -> Result<()> {
-    let dir = tempfile::Builder::new().prefix("sfnic-lab-").tempdir()?;
-    let (pf, share, file) = (dir.path().join("pf0"), dir.path().join("host"), dir.path().join("all.pcapng"));
-    let slice = |flavour, number: u32| SliceConfig {
-        flavour,
-        pf: 0,
-        number,
-        index: 100 + number,
-        hw_addr: [2, 0, 0, 0, 0, number as u8],
-        active: false,
-        socket: None,
-        vectors: None,
-    };
+    let stage = Stage::new()?;
+    let (pf, file) = (stage.path("pf0"), stage.path("all.pcapng"));
     let board = Board::new(BoardConfig {
         cards: vec![CardConfig::default()],
         wires: vec![WireKind::None],
@@ -52,29 +26,19 @@ fn three_machines_meet_in_one_eswitch() -> Result<()> {
     })?;
     board.serve(std::slice::from_ref(&pf))?;
     board.captures.start(Spec { file: file.clone(), ports: vec![], snap: MAX_SNAP })?;
-    std::fs::create_dir(&share)?;
-    scripts::write(&share)?;
-    let kit = Kit::ensure(&KitOptions::default(), DEFAULT_LINE)?;
-    let guest = |script: &str, name: &str, number: u32| Guest {
+    let guest = |script, name, number| Guest {
         mem: "512M".to_owned(),
-        share: Some(share.clone()),
-        what: What::Command(vec!["python3".into(), format!("/host/{script}").into()]),
-        env: vec![("NAME".to_owned(), name.to_owned()), ("NUMBER".to_owned(), number.to_string())],
-        timeout: Some(Duration::from_secs(400)),
-        capture: true,
-        quiet: true,
-        ..Guest::new()
+        ..stage.guest(script, &[("NAME", name), ("NUMBER", number)])
     };
-    let socket = |number: u32| dir.path().join(format!("slice{}.sock", 100 + number));
-    let device = VirtioNet { socket: socket(99), queues: 1, mac: [2, 0, 0, 0, 0, 99] };
+    let device = VirtioNet { socket: stage.slice(199), queues: 1, mac: [2, 0, 0, 0, 0, 99] };
     let machines = [
-        Guest { slots: vec![vec![pf.clone()]], ..guest("three_manager.py", "a", 0) },
-        Guest { slots: vec![vec![socket(88)]], no_driver: true, ..guest("three_guest.py", "b", 88) },
-        Guest { virtio: vec![device], ..guest("three_guest.py", "c", 99) },
+        Guest { slots: vec![vec![pf]], ..guest("three_manager.py", "a", "0") },
+        Guest { slots: vec![vec![stage.slice(188)]], no_driver: true, ..guest("three_guest.py", "b", "88") },
+        Guest { virtio: vec![device], ..guest("three_guest.py", "c", "99") },
     ];
     let _turn = Turn::wait(capacity())?;
     let outcomes: Vec<Result<Outcome>> = std::thread::scope(|scope| {
-        let all: Vec<_> = machines.iter().map(|m| scope.spawn(|| m.run(&kit))).collect();
+        let all: Vec<_> = machines.iter().map(|m| scope.spawn(|| m.run(&stage.kit))).collect();
         all.into_iter().map(|m| m.join().expect("no panic")).collect()
     });
     let mut wrong = vec![];
@@ -82,10 +46,7 @@ fn three_machines_meet_in_one_eswitch() -> Result<()> {
         wrong.extend(faults(who, &outcome?));
     }
     board.halt();
-    let objects = board.nic.object_counts();
-    wrong.extend(objects.iter().filter(|(_, kinds)| kinds.values().any(|n| *n > 0)).map(|o| format!("left: {o:?}")));
-    let unmodelled = board.nic.unmodelled.list();
-    wrong.extend(unmodelled.iter().map(|(access, n)| format!("not modelled: {n} × {access}")));
+    wrong.extend(left(&board));
     for done in board.captures.stop_all() {
         wrong.extend(done.error.map(|e| format!("capture: {e}")));
     }

@@ -148,6 +148,11 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Number of its way: flows with the same one can be served together.
+    pub fn way(&self) -> u32 {
+        self.way
+    }
+
     /// A flow that its cache has yet to file.
     pub fn new(key: FlowKey, counters: Places) -> Self {
         Self {
@@ -179,6 +184,11 @@ struct Set([Slot; SET]);
 /// A flow's place in its cache, until the cache changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct At(u32);
+
+impl At {
+    /// No place: no flow is there.
+    pub const NONE: Self = Self(u32::MAX);
+}
 
 /// The flows of one worker.
 #[derive(Debug, Default)]
@@ -213,7 +223,7 @@ impl Cache {
     }
 
     /// Whether what is known of a flow holds.
-    #[inline]
+    #[inline(always)]
     pub fn holds(&mut self, at: At, changes: &Changes) -> bool {
         let Some(flow) = self.flows.get_mut(at.0 as usize) else { return false };
         if flow.holds == self.now.edit() {
@@ -316,10 +326,10 @@ impl Cache {
     /// The flow that most likely has this hash: the first look, which waits
     /// for the index only.
     #[inline]
-    pub fn candidate(&self, hash: u64) -> Option<At> {
-        let set = self.sets.get(self.set_of(hash))?;
-        let found = set.0.iter().find(|s| s.tag == hash as u32 && s.flow != 0)?;
-        Some(At(found.flow - 1))
+    pub fn candidate(&self, hash: u64) -> At {
+        let Some(set) = self.sets.get(self.set_of(hash)) else { return At::NONE };
+        let found = set.0.iter().find(|s| s.tag == hash as u32 && s.flow != 0);
+        found.map_or(At::NONE, |s| At(s.flow - 1))
     }
 
     /// Whether a candidate is the flow: the second look, which waits for the
@@ -344,7 +354,7 @@ impl Cache {
         Some((flow, self.ways.get(flow.way as usize)?))
     }
 
-    /// Number of a flow's way: flows with the same one can be served together.
+    /// As [`Flow::way`] of the flow at a place.
     #[inline]
     pub fn way(&self, at: At) -> Option<u32> {
         self.flows.get(at.0 as usize).map(|f| f.way)

@@ -67,6 +67,8 @@ const LANGUAGE: &str = "\u{1b}[1;4mFaults:\u{1b}[0m
 
 \u{1b}[1;4mWhere and when:\u{1b}[0m
   pf=N, function=ID (its hardware id)           everywhere if left out
+  slice=N (of lose dma, lose pcie, reset)       the device that a passthrough slice is to
+                                                its machine; left out: no slice's
   nth=N, every=N, p=0.1 [seed=N]; times=N       always if left out; the same seed is the
                                                 same chance
 
@@ -74,6 +76,7 @@ const LANGUAGE: &str = "\u{1b}[1;4mFaults:\u{1b}[0m
   sfnic ctl fault add 'fail CREATE_CQ nth=3 status=NO_RESOURCES syndrome=0x123456'
   sfnic ctl fault add lose event COMMAND every=50 pf=0
   sfnic ctl fault add 'drop frames pf=1 way=in p=0.01 seed=7'
+  sfnic ctl fault add lose pcie slice=100
   sfnic ctl fault add 'flap link pf=0 down=500 up=2000 times=3'";
 
 pub(super) fn run(fault: Fault, form: Form, choose: impl Fn(Option<&str>) -> Result<Client, Failure>) -> Done {

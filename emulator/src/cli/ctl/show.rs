@@ -229,11 +229,28 @@ fn vports(v: &Value) -> String {
                 cell(p, "rx_bytes"),
                 cell(p, "tx_packets"),
                 cell(p, "tx_bytes"),
+                match p["far"]["up"].as_bool() {
+                    None => String::new(),
+                    Some(true) => format!("is there; could not take {}", cell(&p["far"], "tx_lost")),
+                    Some(false) => cell(&p["far"], "reason"),
+                },
             ])
         })
         .collect();
-    let heads =
-        ["PORT", "VPORT", "ADDRESS", "ADMIN", "UP", "DRIVER", "MTU", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES"];
+    let heads = [
+        "PORT",
+        "VPORT",
+        "ADDRESS",
+        "ADMIN",
+        "UP",
+        "DRIVER",
+        "MTU",
+        "RX FRAMES",
+        "RX BYTES",
+        "TX FRAMES",
+        "TX BYTES",
+        "MACHINE",
+    ];
     table(&heads, &rows)
 }
 

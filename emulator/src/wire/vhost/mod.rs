@@ -30,7 +30,7 @@
 
 mod driver;
 pub(crate) mod inline;
-mod message;
+pub(crate) mod message;
 mod ring;
 mod session;
 #[cfg(test)]

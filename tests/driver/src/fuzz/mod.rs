@@ -9,6 +9,7 @@
 //!
 //! [`World::check`] is what must hold whatever happened.
 
+mod actor;
 mod book;
 mod coverage;
 mod fields;
