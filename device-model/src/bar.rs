@@ -159,6 +159,7 @@ impl Nic {
 
     /// The driver writes a BAR. What is not there takes no write.
     pub fn bar_write(&self, card: &Card, bar: u8, offset: u64, data: &[u8]) {
+        let _still = self.gate.enter();
         if let Some(p) = card.place(bar, offset).filter(|_| !self.faults.is_gone(card.index)) {
             self.window_write(card, p, data);
         }
@@ -166,6 +167,7 @@ impl Nic {
 
     /// The driver of an endpoint's guest writes its BAR.
     pub fn endpoint_write(&self, endpoint: &Endpoint, bar: u8, offset: u64, data: &[u8]) {
+        let _still = self.gate.enter();
         if let (Some(card), Some(function)) = (self.card_of(endpoint, bar, offset), endpoint.function()) {
             let p = Place { function, offset, whole_bar: true, dma: &endpoint.dma };
             self.window_write(card, p, data);

@@ -151,6 +151,7 @@ impl Nic {
     /// Does what is due. When to come again, by the clock's nanoseconds; `None`
     /// where nothing waits. `worker` is the calling thread's number.
     pub fn run_due(&self, worker: usize) -> Option<u64> {
+        let _still = self.gate.enter();
         let now = self.clock.now_ns();
         loop {
             match self.later.next(now) {

@@ -8,9 +8,10 @@ use sfnic_firmware_cmds::entries::{Eqe, event};
 use sfnic_firmware_cmds::layout::ViewMut;
 use sfnic_firmware_cmds::layouts::CmdHcaCap;
 
+use crate::control::caps::Caps;
 use crate::control::function::{Function, FunctionKind};
 use crate::control::iseg::Iseg;
-use crate::control::sf::event_data;
+use crate::control::sf::{SfSlot, event_data};
 use crate::control::vhca::{Cause, Observer, State};
 use crate::control::vport::{Admin, VportControl};
 use crate::control::{After, Control, PF};
@@ -110,13 +111,22 @@ impl Nic {
         self.sf_made(card, ctl, id);
     }
 
+    /// What a function of a card can do before anybody changes it.
+    pub(crate) fn new_caps(&self, card: &Card, id: u16) -> Caps {
+        if id == PF {
+            return card.pf_caps(&self.profile);
+        }
+        let mut caps = self.sf_caps.clone();
+        caps.fix(CmdHcaCap::vhca_id, card.vhca_id(Some(id.wrapping_sub(card.config.sf_base))).into());
+        caps
+    }
+
     /// Makes the function of an SF's slot, of the flavour that the slot has.
-    fn sf_made(&self, card: &Card, ctl: &mut Control, id: u16) {
+    pub(crate) fn sf_made(&self, card: &Card, ctl: &mut Control, id: u16) {
         let Some(slot) = ctl.sf(id).cloned() else { return };
         let Some(vport) = ctl.vports.get_mut(&id) else { return };
         let vhca_id = card.vhca_id(Some(id.wrapping_sub(ctl.sf_base)));
-        let mut caps = self.sf_caps.clone();
-        caps.fix(CmdHcaCap::vhca_id, vhca_id.into());
+        let caps = self.new_caps(card, id);
         let (kind, dma, irq) = match (slot.flavour, &slot.endpoint) {
             (Flavour::Passthrough, Some(e)) => {
                 e.lead_to(Some(id));
@@ -205,6 +215,14 @@ impl Nic {
                 e.lead_to(None);
             }
         }
+    }
+
+    /// No SF is there any more, whoever manages them; none has a driver.
+    pub(crate) fn forget_sfs(&self, card: &Card) {
+        let mut ctl = card.control.lock();
+        self.all_sfs(card, &mut ctl, Cause::PfReset, Self::sf_freed);
+        // Slots whose functions were never made, where that failed.
+        ctl.sfs.fill_with(SfSlot::default);
     }
 
     /// TEARDOWN_HCA: the function's objects are destroyed.

@@ -32,6 +32,7 @@ use crate::later::Later;
 use crate::listen::Commands;
 use crate::pci::{Config, MSIX_MAX};
 use crate::slice::Slices;
+use crate::snapshot::{Gate, Shifted};
 use crate::steering::{Counters, Limits, Steering};
 use crate::trace::{Noise, Recorder, Trace};
 use crate::unmodelled::Unmodelled;
@@ -39,7 +40,7 @@ use crate::work::WorkQueue;
 use crate::world::{Clock, Doorbells, Waker};
 
 /// Who manages the eswitch of a card, and with it the sub-functions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Manager {
     /// The driver of the physical function.
@@ -136,6 +137,9 @@ pub struct Nic {
     pub trace: Trace,
     /// What fills bits that mean nothing.
     pub noise: Noise,
+    /// Keeps everybody out while the device is saved or loaded.
+    pub(crate) gate: Gate,
+    pub(crate) shift: Arc<Shifted>,
 }
 
 /// One physical function with its sub-functions, port and eswitch.
@@ -175,6 +179,8 @@ impl Nic {
 
     /// Builds a device.
     pub fn new(profile: Profile, cards: Vec<CardConfig>, clock: Arc<dyn Clock>, waker: Arc<dyn Waker>) -> Arc<Self> {
+        let shift = Shifted::new(clock);
+        let clock: Arc<dyn Clock> = shift.clone();
         let events = Arc::new(Events::new(clock.clone()));
         let later = Arc::new(Later::default());
         let faults = Arc::new(Faults::new(events.clone(), clock.clone(), later.clone()));
@@ -202,6 +208,8 @@ impl Nic {
             clock,
             trace: Trace::default(),
             noise: Noise::default(),
+            gate: Gate::default(),
+            shift,
         })
     }
 
@@ -213,6 +221,7 @@ impl Nic {
     /// Executes one command as its function's command queue would, without
     /// one: `input` as the driver sends it, the answer has `out_len` bytes.
     pub fn command(&self, card: &Card, function: u16, input: &[u8], out_len: usize) -> Vec<u8> {
+        let _still = self.gate.enter();
         let mut out = vec![0; out_len];
         let mut ctl = card.control.lock();
         let answer = crate::cmd::execute(self, card, &mut ctl, function, input, &mut out);
@@ -231,21 +240,33 @@ impl Nic {
         (u128::from(self.clock.now_ns()) * u128::from(self.timer_khz) / 1_000_000) as u64
     }
 
+    /// Whether a port's far end shows a signal.
+    fn carrier_of(&self, card: &Card) -> bool {
+        let carrier = match &card.port.far {
+            Far::None => false,
+            Far::Loopback => card.port.admin_up.load(Relaxed),
+            Far::Port(other) => self.cards.get(*other).is_some_and(|c| c.port.admin_up.load(Relaxed)),
+            Far::Outside(wire) => wire.carrier(),
+        };
+        let gone = match &card.port.far {
+            Far::Port(other) => self.faults.link_down(*other),
+            _ => false,
+        };
+        carrier && !gone && !self.faults.link_down(card.index)
+    }
+
+    /// As [`Self::update_links`], where a carrier is another one than is known.
+    pub(crate) fn update_changed_links(&self) {
+        if self.cards.iter().any(|card| card.port.carrier.load(Relaxed) != self.carrier_of(card)) {
+            self.update_links();
+        }
+    }
+
     /// Works out the carrier of every port, and tells whoever it changes for.
     /// Takes one card's lock at a time.
     pub fn update_links(&self) {
         for card in &self.cards {
-            let carrier = match &card.port.far {
-                Far::None => false,
-                Far::Loopback => card.port.admin_up.load(Relaxed),
-                Far::Port(other) => self.cards.get(*other).is_some_and(|c| c.port.admin_up.load(Relaxed)),
-                Far::Outside(wire) => wire.carrier(),
-            };
-            let gone = match &card.port.far {
-                Far::Port(other) => self.faults.link_down(*other),
-                _ => false,
-            };
-            let carrier = carrier && !gone && !self.faults.link_down(card.index);
+            let carrier = self.carrier_of(card);
             let was = card.port.carrier.swap(carrier, Relaxed);
             if was && !carrier {
                 card.port.link_down_events.add(1);

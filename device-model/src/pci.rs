@@ -48,6 +48,13 @@ pub struct Config {
     vsc_counter: u32,
 }
 
+/// Configuration space, to be kept.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct SavedConfig {
+    bytes: Vec<u8>,
+    vsc_counter: u32,
+}
+
 impl Config {
     /// The space of a function of `profile`'s card.
     pub fn new(profile: &Profile, vectors: u16, serial: u64, bar0: u64, bar2: u64) -> Self {
@@ -156,6 +163,25 @@ impl Config {
         if v == 0 || (!held && v == self.vsc_counter) {
             self.put(reg::VSC_SEMAPHORE, &v.to_le_bytes());
         }
+    }
+
+    /// Its bytes, and how often the gateway's counter was read.
+    pub(crate) fn save(&self) -> SavedConfig {
+        SavedConfig { bytes: self.bytes.to_vec(), vsc_counter: self.vsc_counter }
+    }
+
+    /// Becomes what it was; false where it was that of another device.
+    #[must_use]
+    pub(crate) fn restore(&mut self, saved: &SavedConfig) -> bool {
+        let gateway = reg::VSC_CTRL..reg::VSC_END;
+        let Some(bytes) = saved.bytes.first_chunk::<CONFIG_SIZE>() else { return false };
+        let fixed = |at: usize| if gateway.contains(&at) { 0 } else { !self.writable[at] };
+        if (0..CONFIG_SIZE).any(|at| (self.bytes[at] ^ bytes[at]) & fixed(at) != 0) {
+            return false;
+        }
+        *self.bytes = *bytes;
+        self.vsc_counter = saved.vsc_counter;
+        true
     }
 
     /// What a reset leaves: identity stays, everything that software wrote goes.

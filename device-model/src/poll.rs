@@ -43,6 +43,12 @@ impl Nic {
     /// Looks at the UAR pages that are plain memory and rings what was rung there; true
     /// where anything was. Of `workers` threads each has pages of its own.
     pub fn look_at_doorbells(&self, watch: &mut Watch, worker: usize, workers: usize) -> bool {
+        let _still = self.gate.enter();
+        self.look_at_all(watch, worker, workers)
+    }
+
+    /// The same for one who is in the device already.
+    pub(crate) fn look_at_all(&self, watch: &mut Watch, worker: usize, workers: usize) -> bool {
         let epoch = self.flows.now().epoch();
         if watch.epoch != Some(epoch) {
             let pages = self.cards.iter().flat_map(|card| self.pages(card, worker, workers)).collect();

@@ -21,9 +21,11 @@ use sfnic_firmware_cmds::profile::Profile;
 
 use crate::capture::Captures;
 use crate::config::{SliceConfig, SwitchConfig};
+use crate::handover::{Giver, Taken};
 use crate::offers::Offers;
+use crate::snapshot;
 use crate::uar::UarFile;
-use crate::vfio_user::{BarMapping, DmaMap, MmapArea, PciDevice, Server, StopHandle};
+use crate::vfio_user::{BarMapping, DmaMap, MmapArea, PciDevice, Server, StopHandle, Taken as TakenClient};
 use crate::wire::datagram::Ends;
 use crate::wire::pcap::Replay;
 use crate::wire::switch::Switch;
@@ -63,6 +65,18 @@ pub enum DoorbellMode {
     Poll,
 }
 
+/// What a device begins with.
+#[derive(Debug, Clone, Default)]
+pub enum Begin {
+    /// Nothing: as after power-on.
+    #[default]
+    PowerOn,
+    /// The state in a file.
+    Snapshot(PathBuf),
+    /// What another process had, its clients included.
+    Taken(Arc<Taken>),
+}
+
 /// Numbers of threads that move frames are below this: those have a cache of flows.
 const MOST_WORKERS: usize = 16;
 
@@ -89,6 +103,8 @@ pub struct BoardConfig {
     pub faults: Vec<Fault>,
     /// Slices that are there as soon as it is served.
     pub slices: Vec<SliceConfig>,
+    /// The state that it begins in; the slices above are for one after power-on.
+    pub begin: Begin,
 }
 
 impl BoardConfig {
@@ -105,6 +121,7 @@ impl BoardConfig {
             noise: None,
             faults: vec![],
             slices: vec![],
+            begin: Begin::PowerOn,
         }
     }
 }
@@ -125,7 +142,10 @@ pub struct Board {
     stop: StopHandle,
     pub(crate) offers: Arc<Offers>,
     slices: Vec<SliceConfig>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    begin: Begin,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// What can be handed over to another process.
+    pub giver: Arc<Giver>,
     inline: bool,
 }
 
@@ -210,8 +230,12 @@ impl Board {
         let polls = c.doorbells == DoorbellMode::Poll;
         anyhow::ensure!(!polls || c.workers > 0, "doorbells that are polled need a worker that polls them");
         let mut uars = vec![];
-        for card in &mut cards {
-            let uar = if polls { Some(Arc::new(UarFile::new(card)?)) } else { None };
+        for (i, card) in cards.iter_mut().enumerate() {
+            let uar = match &c.begin {
+                Begin::Taken(taken) => taken.uar(i, card)?.map(Arc::new),
+                _ if polls => Some(Arc::new(UarFile::new(card)?)),
+                _ => None,
+            };
             card.doorbells = uar.clone().map(|uar| uar as Arc<dyn Doorbells>);
             uars.push(uar);
         }
@@ -239,6 +263,16 @@ impl Board {
             }
         }
         let captures = Arc::new(Captures::new(&nic));
+        let threads: Arc<Mutex<Vec<JoinHandle<()>>>> = Arc::default();
+        let giver = Arc::new(Giver {
+            nic: nic.clone(),
+            stop: stop.clone(),
+            threads: threads.clone(),
+            uars: uars.clone(),
+            captures: captures.clone(),
+            sockets: Mutex::default(),
+            busy: Mutex::default(),
+        });
         let board = Self {
             nic,
             captures,
@@ -250,7 +284,9 @@ impl Board {
             stop,
             offers: Offers::new(c.workers == 0, c.workers + 2 + count..MOST_WORKERS),
             slices: c.slices,
-            threads: Mutex::default(),
+            begin: c.begin,
+            threads,
+            giver,
             inline: c.workers == 0,
         };
         board.nic.later.wake(board.due.clone());
@@ -292,24 +328,47 @@ impl Board {
     /// `i`, and slices on theirs, beside the first one unless they say where;
     /// returns at once.
     pub fn serve(&self, sockets: &[PathBuf]) -> anyhow::Result<()> {
-        for (i, path) in sockets.iter().enumerate().take(self.nic.cards.len()) {
-            let server = Server::bind(path)?;
-            let uars = self.uars.get(i).cloned().flatten();
-            let nic = self.nic.clone();
-            let endpoint = Arc::new(Endpoint { nic, card: i, inline: self.inline, worker: i, uars });
+        let paths = sockets.iter().take(self.nic.cards.len());
+        let servers = paths.map(Server::bind).collect::<Result<Vec<_>, _>>()?;
+        let dir = sockets.first().and_then(|p| p.parent()).unwrap_or(Path::new("."));
+        self.offers.of(&self.nic, dir);
+        // Nobody is answered before.
+        let mut clients: Vec<Option<TakenClient>> = servers.iter().map(|_| None).collect();
+        match &self.begin {
+            Begin::Snapshot(file) => {
+                let failed = || format!("snapshot {}", file.display());
+                snapshot::load(&self.nic, file).with_context(failed)?;
+            }
+            Begin::Taken(taken) => {
+                // Memory and interrupts first: what queues have to do they do at once.
+                for (i, client) in clients.iter_mut().enumerate() {
+                    *client = taken.client(i, self.endpoint(i)).with_context(|| format!("pf {i}"))?;
+                }
+                self.nic.load(&taken.snapshot)?;
+            }
+            Begin::PowerOn => {
+                for slice in &self.slices {
+                    self.add(slice).with_context(|| format!("slice {}", slice.index))?;
+                }
+            }
+        }
+        *self.giver.sockets.lock() = sockets.to_vec();
+        for (i, (server, client)) in servers.into_iter().zip(clients).enumerate() {
+            let endpoint = self.endpoint(i);
             let stop = self.stop.clone();
             self.spawn(format!("pf{i}"), move || {
-                if let Err(e) = server.serve(endpoint, &stop) {
+                if let Err(e) = server.serve_on(endpoint, &stop, client) {
                     tracing::error!("pf{i}: {e}");
                 }
             })?;
         }
-        let dir = sockets.first().and_then(|p| p.parent()).unwrap_or(Path::new("."));
-        self.offers.of(&self.nic, dir);
-        for slice in &self.slices {
-            self.add(slice).with_context(|| format!("slice {}", slice.index))?;
-        }
         Ok(())
+    }
+
+    /// A physical function, as a server drives it.
+    fn endpoint(&self, card: usize) -> Arc<Endpoint> {
+        let uars = self.uars.get(card).cloned().flatten();
+        Arc::new(Endpoint { nic: self.nic.clone(), card, inline: self.inline, worker: card, uars })
     }
 
     /// A slice that is there from the beginning.

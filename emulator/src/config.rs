@@ -52,7 +52,7 @@ use sfnic_device_model::pci::MSIX_MAX;
 use sfnic_firmware_cmds::profile::{Profile, ProfileError};
 use toml::{Table, Value};
 
-use crate::board::{BoardConfig, DoorbellMode, WireKind};
+use crate::board::{Begin, BoardConfig, DoorbellMode, WireKind};
 use crate::control::DEFAULT_HANDLE;
 pub use crate::wire::spec::WIRES;
 use mac::Mac;
@@ -114,6 +114,8 @@ pub struct Config {
     pub pfs: Vec<PfConfig>,
     /// Slices that are there from the beginning.
     pub slices: Vec<SliceConfig>,
+    /// The state that it begins in, of the command line's.
+    pub begin: Begin,
 }
 
 /// A physical function.
@@ -174,6 +176,7 @@ impl Config {
             noise: self.noise,
             faults: self.faults,
             slices: self.slices,
+            begin: self.begin,
         }
     }
 }
@@ -282,6 +285,7 @@ pub(crate) fn parse(table: &Table, base: Option<&Path>) -> Parsed<Config> {
         noise,
         faults,
         captures,
+        begin: Begin::PowerOn,
         switches,
         pfs,
         slices,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use sfnic_device_model::CardConfig;
 use sfnic_device_model::nic::BAR0_SIZE;
 use sfnic_device_model::world::Doorbells;
@@ -34,10 +34,32 @@ impl UarFile {
         // The client has the file too, and could cut it under our feet.
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .context("cannot seal the memory for doorbells")?;
+        Self::of(fd, bar2)
+    }
+
+    /// Those that another process made for such a card, and a client may have mapped.
+    ///
+    /// # Errors
+    /// It is no such memory.
+    pub(crate) fn taken(fd: OwnedFd, card: &CardConfig) -> Result<Self> {
+        let bar2 = card.bar2_size();
+        let (sealed, stat) = (fcntl_get_seals(&fd), fstat(&fd));
+        let sealed = sealed.is_ok_and(|s| s.contains(SealFlags::SHRINK));
+        let long = stat.is_ok_and(|s| u64::try_from(s.st_size) == Ok(BAR0_SIZE + bar2));
+        anyhow::ensure!(sealed && long, "the memory for doorbells is another device's");
+        Self::of(fd, bar2)
+    }
+
+    fn of(fd: OwnedFd, bar2: u64) -> Result<Self> {
         let file = File::from(fd.try_clone().context("no more file descriptors")?);
         let size = usize::try_from(BAR0_SIZE + bar2)?;
         let memory = MmapRegion::from_file(FileOffset::new(file, 0), size).context("cannot map doorbells")?;
         Ok(Self { fd: Arc::new(fd), memory, bar2 })
+    }
+
+    /// The file.
+    pub(crate) fn file(&self) -> &Arc<OwnedFd> {
+        &self.fd
     }
 
     /// The file, and where byte 0 of a BAR is in it.

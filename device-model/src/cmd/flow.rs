@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::transport::insert;
 use super::{Answer, Cx};
 use crate::control::function::{Body, Function};
-use crate::control::objects::{Kind, ObjRef, Uses};
+use crate::control::objects::{Kind, ObjRef, Objects, Uses};
 use crate::fabric::tir::Tir;
 use crate::packet::{self, HeaderAction, MatchKey};
 use crate::steering::{
@@ -250,7 +250,7 @@ pub fn delete_fte(cx: &mut Cx<'_>, i: View<'_, DeleteFteIn>, _: &mut ViewMut<'_,
 }
 
 /// Keeps the object table's counts in step with what entries use.
-fn account(f: &mut Function, change: Change) {
+pub(crate) fn account(f: &mut Function, change: Change) {
     let object = |u: Used| match u {
         Used::Counter(id) => counter_object(id),
         Used::ModifyHeader(id) => ObjRef(Kind::ModifyHeader, id),
@@ -393,7 +393,12 @@ fn counter_object(id: u32) -> ObjRef {
 }
 
 fn bulk_of(f: &Function, id: u32) -> Option<&Arc<CounterBulk>> {
-    match f.objects.get(counter_object(id))? {
+    bulk_among(&f.objects, id)
+}
+
+/// The counters that a number is one of.
+pub(crate) fn bulk_among(objects: &Objects<Body>, id: u32) -> Option<&Arc<CounterBulk>> {
+    match objects.get(counter_object(id))? {
         Body::FlowCounter(b) => Some(b),
         _ => None,
     }

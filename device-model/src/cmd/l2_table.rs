@@ -15,7 +15,7 @@ use super::vport::{read_mac, write_mac};
 use super::{Answer, Cx};
 
 /// An address that is this function's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Entry {
     /// The address.
     pub mac: [u8; 6],

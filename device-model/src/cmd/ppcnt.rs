@@ -43,16 +43,16 @@ mod group {
 
 /// What each group counts from: the `clr` bit starts one again from zero
 /// without disturbing the others, nor the port's own counters.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Cleared(BTreeMap<(u8, u8), Baseline>);
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, serde::Serialize, serde::Deserialize)]
 struct Baseline {
     counts: Counts,
     at_ns: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Flow {
     unicast: u64,
     multicast: u64,
@@ -93,7 +93,7 @@ impl Flow {
 }
 
 /// The port's counters at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Counts {
     rx: Flow,
     tx: Flow,

@@ -21,7 +21,7 @@ use crate::unmodelled::Access;
 
 /// What the driver can set of the port, beyond what the packet path reads
 /// ([`crate::fabric::port::Port`]).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct PortRegs {
     /// Flow control (PFCC).
     pub pause: Pause,
@@ -195,7 +195,8 @@ fn paos_write(cx: &mut Cx<'_>, i: View<'_, PaosReg>) -> Answer {
 bitflags! {
     /// Link modes of a passive copper cable at a four-lane port
     /// (`enum mlx5e_link_mode`, `include/linux/mlx5/port.h`).
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+    #[serde(into = "u32", try_from = "u32")]
     pub struct LinkModes: u32 {
         /// 40GBASE-CR4.
         const CR4_40G = 1 << 6;
@@ -207,6 +208,20 @@ bitflags! {
         const CR_25G = 1 << 27;
         /// 50GBASE-CR2.
         const CR2_50G = 1 << 30;
+    }
+}
+
+impl From<LinkModes> for u32 {
+    fn from(modes: LinkModes) -> Self {
+        modes.bits()
+    }
+}
+
+impl TryFrom<u32> for LinkModes {
+    type Error = &'static str;
+
+    fn try_from(bits: u32) -> Result<Self, Self::Error> {
+        Self::from_bits(bits).filter(|m| !m.is_empty()).ok_or("no link mode, or one that is not known")
     }
 }
 
@@ -230,7 +245,7 @@ impl LinkModes {
 
 /// What the user asked of the link. It is a label: no frame waits for it, and
 /// the far end is taken to offer the same modes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LinkAdmin {
     /// Modes that may be used; never none.
     pub modes: LinkModes,
@@ -330,7 +345,7 @@ fn pmlp_fill(o: &mut ViewMut<'_, PmlpReg>) {
 // none, so the counters of it stay zero.
 
 /// Flow control as the driver set it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Pause {
     /// Pause frames may be sent.
     pub tx: bool,

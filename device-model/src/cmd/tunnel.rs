@@ -13,7 +13,7 @@ use crate::control::objects::{Kind, ObjRef, Uses};
 use crate::packet::{GeneveOption, TunnelPorts};
 
 /// `MLX5_OBJ_TYPE_GENEVE_TLV_OPT`.
-const GENEVE_TLV_OPT: u32 = 0xb;
+pub(crate) const GENEVE_TLV_OPT: u32 = 0xb;
 
 fn change(cx: &mut Cx<'_>, how: impl FnOnce(&mut TunnelPorts) -> Answer) -> Answer {
     let mut tunnels = **cx.card.fabric.tunnels.load();

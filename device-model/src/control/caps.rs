@@ -27,6 +27,11 @@ pub enum Mode {
 
 type Block = Arc<[u8]>;
 
+/// What of a function's capabilities is not as in a new one: the group, and its maximum, what a
+/// driver finds, and what is in force where that is something else.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct SavedCaps(Vec<(u16, [Option<Vec<u8>>; 3])>);
+
 /// One group.
 #[derive(Debug, Clone)]
 struct Group {
@@ -78,6 +83,43 @@ impl Caps {
             ViewMut::<S>::new(unshare(block)).set(f, value);
             done.push((old, block.clone()));
         }
+    }
+
+    /// What differs from those of a new function.
+    pub(crate) fn save(&self, fresh: &Self) -> SavedCaps {
+        let changed = |now: &Block, then: Option<&Block>| then.is_none_or(|b| b != now).then(|| now.to_vec());
+        let group = |(id, g): (&u16, &Group)| {
+            let new = fresh.groups.get(id);
+            let (max, found) = (changed(&g.max, new.map(|n| &n.max)), changed(&g.found, new.map(|n| &n.found)));
+            (*id, [max, found, changed(&g.current, Some(&g.found))])
+        };
+        SavedCaps(self.groups.iter().map(group).filter(|(_, blocks)| blocks.iter().any(Option::is_some)).collect())
+    }
+
+    /// Makes those of a new function what they were, by the rules by which managers and drivers
+    /// change them; false where these do not lead there.
+    #[must_use]
+    pub(crate) fn restore(&mut self, saved: &SavedCaps) -> bool {
+        saved.0.iter().all(|(id, [max, found, current])| {
+            if let Some(block) = max.as_ref().or(found.as_ref())
+                && self.set_by_manager(*id, block).is_err()
+            {
+                return false;
+            }
+            if current.as_ref().is_some_and(|block| self.set(*id, block).is_err()) {
+                return false;
+            }
+            let is = |now: &Block, then: &Option<Vec<u8>>| then.as_ref().is_none_or(|t| **t == **now);
+            self.groups.get(id).is_some_and(|g| is(&g.max, max) && is(&g.found, found) && is(&g.current, current))
+        })
+    }
+
+    /// With everything in force that could be: under those every object of the function could
+    /// be made, whenever it was.
+    pub(crate) fn at_most(&self) -> Self {
+        let mut all = self.clone();
+        all.groups.values_mut().for_each(|g| g.current = g.max.clone());
+        all
     }
 
     /// What a driver set is forgotten: the next one finds what the device and the manager made.

@@ -70,7 +70,7 @@ pub enum Body {
 }
 
 /// Counts that QUERY_VNIC_ENV and the inspector show.
-#[derive(Debug, Default, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Default, Clone, Copy, serde::Serialize, serde::Deserialize)]
 pub struct CommandStats {
     /// Commands executed, whatever they answered.
     pub executed: u64,

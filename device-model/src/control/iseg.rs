@@ -36,7 +36,7 @@ const DISABLED: u32 = 1;
 const SW_RESET: u32 = 7;
 
 /// The registers that the driver writes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Iseg {
     addr_h: u32,
     addr_l: u32,

@@ -94,8 +94,9 @@ pub struct Listed<'a, B> {
     pub body: &'a B,
 }
 
-#[derive(Debug, Default)]
-struct Ids {
+/// Numbers of a kind: how many were ever given out, and which of them came back.
+#[derive(Debug, Default, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Ids {
     next: u32,
     free: BTreeSet<u32>,
 }
@@ -105,11 +106,16 @@ struct Ids {
 pub struct Objects<B> {
     map: BTreeMap<ObjRef, Entry<B>>,
     ids: BTreeMap<Kind, Ids>,
+    /// The number that the next object gets, which had it before.
+    wanted: Option<u32>,
+    /// They are made again: whose they are was judged when they were made first, and the
+    /// kernel may have changed what they refer to since.
+    again: bool,
 }
 
 impl<B> Default for Objects<B> {
     fn default() -> Self {
-        Self { map: BTreeMap::new(), ids: BTreeMap::new() }
+        Self { map: BTreeMap::new(), ids: BTreeMap::new(), wanted: None, again: false }
     }
 }
 
@@ -117,7 +123,14 @@ impl<B> Objects<B> {
     /// Takes the lowest number of `kind` in `first..first + limit` that is free.
     pub fn take_id(&mut self, kind: Kind, first: u32, limit: u32) -> Result<u32, Refusal> {
         let ids = self.ids.entry(kind).or_default();
-        if let Some(id) = ids.free.pop_first() {
+        let in_range = |id: u32| id.checked_sub(first).filter(|n| *n < limit);
+        if let Some(id) = self.wanted.take() {
+            let was_given = in_range(id).is_some_and(|n| n < ids.next) && !ids.free.contains(&id);
+            let free = was_given && !self.map.contains_key(&ObjRef(kind, id));
+            return free.then_some(id).ok_or(Refusal::new(Status::BadIndex, Syndrome::OBJECT_LIMIT));
+        }
+        if let Some(id) = ids.free.first().copied().filter(|id| in_range(*id).is_some()) {
+            ids.free.remove(&id);
             return Ok(id);
         }
         if ids.next >= limit {
@@ -125,6 +138,27 @@ impl<B> Objects<B> {
         }
         ids.next += 1;
         Ok(first + ids.next - 1)
+    }
+
+    /// The numbers of all kinds.
+    pub(crate) fn numbers(&self) -> &BTreeMap<Kind, Ids> {
+        &self.ids
+    }
+
+    /// Numbers as they were, before the objects that had them are made again.
+    pub(crate) fn restore_numbers(&mut self, numbers: BTreeMap<Kind, Ids>) {
+        self.ids = numbers;
+        self.again = true;
+    }
+
+    /// All are there again.
+    pub(crate) fn restored(&mut self) {
+        self.again = false;
+    }
+
+    /// The next object that is made gets a number that it had before, and no other.
+    pub(crate) fn want(&mut self, id: u32) {
+        self.wanted = Some(id);
     }
 
     /// Gives a number back that was taken and not used.
@@ -136,7 +170,7 @@ impl<B> Objects<B> {
     /// is the kernel and may name all).
     pub fn check(&self, r: ObjRef, uid: u16) -> Result<&B, Refusal> {
         let e = self.map.get(&r).ok_or(Refusal::new(Status::BadRes, Syndrome::NO_SUCH_OBJECT))?;
-        if uid != 0 && e.uid != uid {
+        if uid != 0 && e.uid != uid && !self.again {
             return Err(Refusal::new(Status::BadRes, Syndrome::FOREIGN_OBJECT));
         }
         Ok(&e.body)
@@ -238,6 +272,7 @@ impl<B> Objects<B> {
     /// Forgets every object and returns what stood behind them.
     pub fn clear(&mut self) -> Vec<(ObjRef, B)> {
         self.ids.clear();
+        (self.wanted, self.again) = (None, false);
         std::mem::take(&mut self.map).into_iter().map(|(r, e)| (r, e.body)).collect()
     }
 

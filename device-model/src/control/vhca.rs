@@ -4,7 +4,7 @@
 use sfnic_firmware_cmds::{Refusal, Syndrome};
 
 /// State of a VHCA (QUERY_VHCA_STATE).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// No SF has this id.
@@ -90,7 +90,7 @@ impl State {
 /// Who wants to hear of changes of one VHCA, with a latch: a change that
 /// happens between the observer's query and its next arming fires when it
 /// arms.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, serde::Serialize, serde::Deserialize)]
 pub struct Observer {
     armed: bool,
     seen: State,

@@ -9,7 +9,7 @@ use crate::fabric::vport::{RxFilter, Vport};
 use crate::slice::Policy;
 
 /// Administrative state (MODIFY_VPORT_STATE).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Admin {
     /// No frames pass.
@@ -54,7 +54,7 @@ pub struct VportControl {
     /// What an eswitch manager outside the host set.
     pub policy: Policy,
     /// It takes frames to all groups: nobody tells which ones its function wants.
-    groups: bool,
+    pub(crate) groups: bool,
 }
 
 impl VportControl {

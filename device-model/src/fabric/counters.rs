@@ -3,10 +3,22 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A number that only grows.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Counter(AtomicU64);
 
+impl Clone for Counter {
+    /// A counter of its own, with the present value.
+    fn clone(&self) -> Self {
+        Self(AtomicU64::new(self.get()))
+    }
+}
+
 impl Counter {
+    /// Sets the value.
+    pub(crate) fn put(&self, n: &Self) {
+        self.0.store(n.get(), Relaxed);
+    }
     /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Relaxed);
@@ -22,7 +34,7 @@ impl Counter {
 }
 
 /// Frames and bytes (without FCS).
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Traffic {
     /// Frames.
     pub packets: Counter,
@@ -31,6 +43,12 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Sets the counts.
+    pub(crate) fn put(&self, from: &Self) {
+        let Self { packets, octets } = from;
+        self.packets.put(packets);
+        self.octets.put(octets);
+    }
     /// Counts one frame.
     pub fn count(&self, len: usize) {
         self.packets.add(1);
@@ -61,7 +79,7 @@ impl Cast {
 }
 
 /// Traffic of one direction by kind of destination.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Direction {
     /// To one station.
     pub unicast: Traffic,
@@ -74,6 +92,14 @@ pub struct Direction {
 }
 
 impl Direction {
+    /// Sets the counts.
+    pub(crate) fn put(&self, from: &Self) {
+        let Self { unicast, multicast, broadcast, errors } = from;
+        self.unicast.put(unicast);
+        self.multicast.put(multicast);
+        self.broadcast.put(broadcast);
+        self.errors.put(errors);
+    }
     /// Counts one frame.
     pub fn count(&self, cast: Cast, len: usize) {
         match cast {

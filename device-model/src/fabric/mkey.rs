@@ -49,6 +49,11 @@ impl PageList {
         self.0.len()
     }
 
+    /// The list of translations as [`PageList::new`] reads it.
+    pub(crate) fn raw(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|p| p.load(Ordering::Relaxed).to_be_bytes()).collect()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use parking_lot::RwLockReadGuard;
 use sfnic_firmware_cmds::layout::Field;
 use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 use smallvec::SmallVec;
@@ -65,6 +66,8 @@ pub struct Pipeline<'n> {
     pub(super) merging: SmallVec<[(Arc<FunctionPlane>, Arc<Rq>); 2]>,
     /// Asked while a receive queue has no buffer: true to look again.
     pub(super) pause: Option<&'n mut dyn FnMut() -> bool>,
+    /// Nobody saves the device meanwhile.
+    _still: RwLockReadGuard<'n, ()>,
 }
 
 /// Where steering sends a frame, without borrowing the tables.
@@ -96,6 +99,7 @@ impl<'n> Pipeline<'n> {
             peers: SmallVec::new(),
             merging: SmallVec::new(),
             pause: None,
+            _still: nic.gate.enter(),
         }
     }
 

@@ -44,7 +44,7 @@ pub enum Breach {
 }
 
 /// Frames that did not pass.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Refused {
     /// See [`Breach::Spoofed`].
     pub spoofed: Counter,
@@ -55,6 +55,14 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// Sets the counts.
+    pub(crate) fn put(&self, from: &Self) {
+        let Self { spoofed, tagged, too_long } = from;
+        self.spoofed.put(spoofed);
+        self.tagged.put(tagged);
+        self.too_long.put(too_long);
+    }
+
     /// Counts one.
     pub fn count(&self, why: Breach) {
         match why {

@@ -207,6 +207,33 @@ impl HeaderAction {
         }
     }
 
+    /// The action as [`HeaderAction::decode`] reads it.
+    pub(crate) fn encode(&self) -> [u8; 8] {
+        let mut raw = [0; 8];
+        // A length of 32 bits is written as 0.
+        let bits = |n: u32| n % 32;
+        match *self {
+            Self::Set { field, offset, length, data } => {
+                let mut v = ViewMut::<SetActionIn>::new(&mut raw);
+                v.set(SetActionIn::action_type, TYPE_SET).set(SetActionIn::field, field.id.into());
+                v.set(SetActionIn::offset, offset).set(SetActionIn::length, bits(length));
+                v.set(SetActionIn::data, data);
+            }
+            Self::Add { field, data } => {
+                let mut v = ViewMut::<AddActionIn>::new(&mut raw);
+                v.set(AddActionIn::action_type, TYPE_ADD).set(AddActionIn::field, field.id.into());
+                v.set(AddActionIn::data, data);
+            }
+            Self::Copy { src, src_offset, dst, dst_offset, length } => {
+                let mut v = ViewMut::<CopyActionIn>::new(&mut raw);
+                v.set(CopyActionIn::action_type, TYPE_COPY).set(CopyActionIn::length, bits(length));
+                v.set(CopyActionIn::src_field, src.id.into()).set(CopyActionIn::src_offset, src_offset);
+                v.set(CopyActionIn::dst_field, dst.id.into()).set(CopyActionIn::dst_offset, dst_offset);
+            }
+        }
+        raw
+    }
+
     /// Whether it writes metadata registers alone, and what it writes is the
     /// same for all frames of a flow ([`super::FlowKey`]).
     pub fn is_of_flow(&self) -> bool {

@@ -137,7 +137,7 @@ impl Layers {
 }
 
 /// An option that the parser looks for in Geneve headers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GeneveOption {
     /// Its class.
     pub class: u16,
@@ -148,7 +148,7 @@ pub struct GeneveOption {
 }
 
 /// What the parser is told of tunnels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TunnelPorts {
     /// UDP destination ports that mean VXLAN (ADD_VXLAN_UDP_DPORT); 0 is unused.
     pub vxlan: [u16; Self::PORTS],

@@ -120,6 +120,31 @@ impl Reformat {
         }
     }
 
+    /// The context as [`Reformat::decode`] reads it. Which of the tunnels with an L2 payload a
+    /// header is of makes no difference once it has been taken.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let number = |a: &Anchor| match a {
+            Anchor::Mac => 1,
+            Anchor::Vlan => 2,
+            Anchor::Ip => 7,
+            Anchor::TcpUdp => 9,
+        };
+        let (kind, param, size, data): (_, _, _, &[u8]) = match self {
+            Self::Encap { header, l2_to_l3: true } => (kind::L2_TO_L3_TUNNEL, (0, 0), header.len(), header),
+            Self::Encap { header, l2_to_l3: false } => (kind::L2_TO_L2_TUNNEL, (0, 0), header.len(), header),
+            Self::DecapL3 { header } => (kind::L3_TUNNEL_TO_L2, (0, 0), header.len(), header),
+            Self::Insert { anchor, offset, data } => (kind::INSERT_HDR, (number(anchor), *offset), data.len(), data),
+            Self::Remove { anchor, offset, size } => (kind::REMOVE_HDR, (number(anchor), *offset), *size, &[]),
+        };
+        let from = Ctx::reformat_data.offset();
+        let mut raw = vec![0; Ctx::SIZE.max(from + data.len())];
+        raw[from..from + data.len()].copy_from_slice(data);
+        let mut v = ViewMut::<Ctx>::new(&mut raw);
+        v.set(Ctx::reformat_type, kind).set(Ctx::reformat_data_size, size as u32);
+        v.set(Ctx::reformat_param_0, param.0).set(Ctx::reformat_param_1, param.1 as u32);
+        raw
+    }
+
     /// Carries the reformat out on a parsed frame, which is parsed again.
     /// False where the frame has not what is to be removed or no room for what
     /// is to be added: it is to be dropped.

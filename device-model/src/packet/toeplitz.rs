@@ -1,7 +1,7 @@
 //! Receive hashing: the hash that spreads packets over an RQT.
 
-use sfnic_firmware_cmds::View;
 use sfnic_firmware_cmds::layouts::{FteMatchSetLyr24 as Lyr, FteMatchSetMisc as Misc, RxHashFieldSelect};
+use sfnic_firmware_cmds::{View, ViewMut};
 
 use super::key::{INNER, MISC, MatchKey, OUTER};
 
@@ -32,6 +32,7 @@ bitflags::bitflags! {
 #[derive(Clone)]
 pub struct HashKey {
     tables: Box<[[u32; 16]; INPUT_MAX * 2]>,
+    key: [u8; KEY_LEN],
 }
 
 impl HashKey {
@@ -49,7 +50,7 @@ impl HashKey {
                 *slot = (0..4).filter(|b| v >> (3 - b) & 1 == 1).fold(0, |acc, b| acc ^ window(i * 4 + b));
             }
         }
-        Self { tables }
+        Self { tables, key: *key }
     }
 
     /// Hashes up to [`INPUT_MAX`] bytes; what is beyond does not count.
@@ -81,6 +82,15 @@ pub enum HashFn {
 }
 
 impl HashFn {
+    /// What [`HashFn::new`] makes it of.
+    pub(crate) fn made_of(&self) -> (u32, [u8; KEY_LEN]) {
+        match self {
+            Self::None => (0, [0; KEY_LEN]),
+            Self::InvertedXor8 => (1, [0; KEY_LEN]),
+            Self::Toeplitz(k) => (2, k.key),
+        }
+    }
+
     /// From `rx_hash_fn` and `rx_hash_toeplitz_key`; none where the number
     /// names no function.
     pub fn new(number: u32, key: &[u8; KEY_LEN]) -> Option<Self> {
@@ -105,6 +115,13 @@ pub struct Selector {
 }
 
 impl Selector {
+    /// Writes it into a TIR context.
+    pub(crate) fn encode(self, v: &mut ViewMut<'_, RxHashFieldSelect>) {
+        v.set(RxHashFieldSelect::l3_prot_type, self.ipv6.into());
+        v.set(RxHashFieldSelect::l4_prot_type, self.udp.into());
+        v.set(RxHashFieldSelect::selected_fields, self.fields.bits());
+    }
+
     /// Reads a selector of a TIR context; fields that are not known are left
     /// out.
     pub fn decode(v: View<'_, RxHashFieldSelect>) -> Self {

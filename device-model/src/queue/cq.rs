@@ -35,7 +35,7 @@ pub struct CqConfig {
 }
 
 /// What the driver waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Arm {
     /// Number of events that the driver has seen, 2 bits (`cmd_sn`).
     pub sn: u8,
@@ -47,7 +47,7 @@ pub struct Arm {
 
 /// How long the event of an armed queue may be held back, so that it tells of several completions
 /// (`cq_period`, `cq_max_count`, `cq_period_mode`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Moderation {
     /// Microseconds; 0 holds nothing back.
     pub period: u16,
@@ -92,7 +92,7 @@ pub struct CqSnapshot {
     pub forgotten: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, serde::Serialize, serde::Deserialize)]
 struct Inner {
     /// Counts all entries ever written; its bit `log_size` is the owner bit.
     producer: u32,
@@ -111,6 +111,14 @@ struct Inner {
     cqe_at: u64,
     /// An event that was held back will be looked at.
     held: bool,
+}
+
+/// Where a queue is.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct SavedCq {
+    inner: Inner,
+    error: bool,
+    forgotten: u64,
 }
 
 /// A completion queue: a ring of completions, armed for one event at a time.
@@ -147,6 +155,33 @@ impl Cq {
     /// With completions that faults strike.
     pub(crate) fn faulty(self, site: Site) -> Self {
         Self { site: Some(site), ..self }
+    }
+
+    /// Where it is.
+    pub(crate) fn save(&self) -> SavedCq {
+        let inner = self.inner.lock().clone();
+        let error = self.error.load(Ordering::Relaxed);
+        SavedCq { inner, error, forgotten: self.forgotten.load(Ordering::Relaxed) }
+    }
+
+    /// Goes on from there; false where no queue can be there.
+    #[must_use]
+    pub(crate) fn restore(&self, saved: SavedCq) -> bool {
+        let SavedCq { inner, error, forgotten } = saved;
+        let sound = inner.consumer == low24(inner.consumer)
+            && inner.armed.is_none_or(|a| a.ci == low24(a.ci) && u32::from(a.sn) <= CqRecord::cmd_sn.max());
+        *self.inner.lock() = inner;
+        self.error.store(error, Ordering::Relaxed);
+        self.forgotten.store(forgotten, Ordering::Relaxed);
+        sound
+    }
+
+    /// An event that was held back before the queue was saved is looked at once more.
+    pub(crate) fn resume(&self) {
+        let mut q = self.inner.lock();
+        if let Some(site) = self.site.as_ref().filter(|_| q.held) {
+            q.held = site.look_again(site.now_ns(), self.config.cqn);
+        }
     }
 
     /// MODIFY_CQ: how long events may be held back. What is held back already stays so.

@@ -55,7 +55,7 @@ pub struct EqSnapshot {
     pub lost: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 struct Event {
     kind: u8,
     sub_type: u8,
@@ -63,14 +63,14 @@ struct Event {
 }
 
 /// What is to be written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 enum Due {
     /// The event of a completion queue, by its number.
     Completion(u32),
     Other(Event),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, serde::Serialize, serde::Deserialize)]
 struct Inner {
     /// Counts all entries ever written; its bit `log_size` is the owner bit.
     producer: u32,
@@ -82,6 +82,14 @@ struct Inner {
     back: Option<Due>,
     /// Completion queues whose event waits for room; one event each is enough.
     held_cqns: BTreeSet<u32>,
+}
+
+/// Where a queue is, with what it holds back.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct SavedEq {
+    inner: Inner,
+    overruns: u64,
+    lost: u64,
 }
 
 /// An event queue: a ring of 64-byte entries and an interrupt.
@@ -145,6 +153,30 @@ impl Eq {
     /// With events that faults strike.
     pub(crate) fn faulty(self, site: Site) -> Self {
         Self { site: Some(site), ..self }
+    }
+
+    /// Where it is.
+    pub(crate) fn save(&self) -> SavedEq {
+        let inner = self.inner.lock().clone();
+        SavedEq { inner, overruns: self.overruns.load(Ordering::Relaxed), lost: self.lost.load(Ordering::Relaxed) }
+    }
+
+    /// Goes on from there; false where no queue can be there.
+    #[must_use]
+    pub(crate) fn restore(&self, saved: SavedEq) -> bool {
+        let SavedEq { inner, overruns, lost } = saved;
+        let sound = inner.consumer <= EqDoorbell::ci.max()
+            && inner.held.len() <= MAX_HELD
+            && inner.held_cqns.iter().all(|n| *n <= Eqe::cqn.max());
+        *self.inner.lock() = inner;
+        self.overruns.store(overruns, Ordering::Relaxed);
+        self.lost.store(lost, Ordering::Relaxed);
+        sound
+    }
+
+    /// Its ring, and log2 of the number of entries.
+    pub(crate) fn ring(&self) -> (&Ring, u8) {
+        (&self.ring, self.log_size)
     }
 
     /// Number of the queue.
@@ -389,6 +421,11 @@ impl AsyncEqs {
             list.push((mask, eq.clone()));
             list
         });
+    }
+
+    /// The queues and their bitmasks.
+    pub(crate) fn list(&self) -> Vec<([u64; 4], u8)> {
+        self.0.load().iter().map(|(mask, eq)| (*mask, eq.eqn)).collect()
     }
 
     /// Removes the queue of this number.

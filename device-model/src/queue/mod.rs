@@ -41,13 +41,17 @@ mod tests_stride;
 #[cfg(test)]
 mod tests_tx;
 
+pub(crate) use cq::SavedCq;
 pub use cq::{Arm, Cq, CqBatch, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor, Moderation};
 pub use doorbell::{CQ_DOORBELL, Doorbell, sq_doorbells};
+pub(crate) use eq::SavedEq;
 pub use eq::{AsyncEqs, EVENT_DATA, Eq, EqConfig, EqSnapshot};
 pub use merge::{SAME, Segment};
 pub use ring::Ring;
+pub(crate) use rq::SavedRq;
 pub use rq::{QCounter, Rq, RqConfig, RqSnapshot, RssType, RxDrop, RxFrame, RxInfo};
 pub use session::RxSession;
+pub(crate) use sq::SavedSq;
 pub use sq::{PollResult, Sq, SqConfig, SqSnapshot, TxResult, TxSink};
 pub use stride::Strides;
 pub use wqe::{Csum, Piece, TxSeg, TxWqe, WqeFault};
@@ -57,7 +61,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use sfnic_firmware_cmds::{Refusal, Syndrome};
 
 /// State of a send or receive queue (`MLX5_SQC_STATE_*`, `MLX5_RQC_STATE_*`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum WqState {
     /// Reset: counters at zero, nothing is read.

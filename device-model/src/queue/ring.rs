@@ -48,6 +48,12 @@ impl Ring {
         Ok(Self { pages: pages.into(), page_shift, start, mask: bytes - 1 })
     }
 
+    /// What [`Ring::new`] makes it of: pages, their size, and the offset into the first one.
+    pub(crate) fn made_of(&self) -> (&[u64], u32, u32) {
+        let quantum = (1u64 << self.page_shift) / OFFSET_QUANTA;
+        (&self.pages, self.page_shift - ADAPTER_PAGE_SHIFT, (self.start / quantum) as u32)
+    }
+
     /// Size in bytes.
     pub fn len(&self) -> u64 {
         self.mask + 1

@@ -14,7 +14,7 @@ use super::merge::Merge;
 use super::ring::Ring;
 use super::session::RxSession;
 use super::stride::{Open, Strides};
-use super::window::Window;
+use super::window::{SavedWindow, Window};
 use super::wqe::WqeFault;
 use super::{Access, KeyCheck, KeyUse, StateCell, WqState};
 use crate::dma::{DmaAccess, DmaError, Memory, Near};
@@ -205,6 +205,19 @@ pub(super) struct Inner {
     errors: u64,
 }
 
+/// Where a queue is.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct SavedRq {
+    state: WqState,
+    consumer: u16,
+    producer: u16,
+    next: u16,
+    open: Option<Open>,
+    window: SavedWindow,
+    /// Frames, bytes, frames without a buffer, frames too long for it, errors.
+    stats: [u64; 5],
+}
+
 /// A receive queue: a ring of WQEs, each a list of buffers for one frame.
 #[derive(Debug)]
 pub struct Rq {
@@ -242,6 +255,39 @@ impl Rq {
             errors: 0,
         };
         Ok(Self { config, state: StateCell::default(), inner: Mutex::new(inner) })
+    }
+
+    /// Where it is, with what CREATE_RQ says of it; between bursts, when nothing is being
+    /// joined.
+    pub(crate) fn save(&self) -> (SavedRq, bool) {
+        let q = self.inner.lock();
+        debug_assert!(q.merge.is_none(), "segments are joined within a burst");
+        let Inner { consumer, producer, next, open, merge: _, vlan_strip_disable, scatter_fcs: _, .. } = &*q;
+        let Inner { counter_set: _, window, ranges: _, packets, bytes, no_buffer, too_long, errors, .. } = &*q;
+        let saved = SavedRq {
+            state: self.state.get(),
+            consumer: *consumer,
+            producer: *producer,
+            next: *next,
+            open: *open,
+            window: window.save(),
+            stats: [*packets, *bytes, *no_buffer, *too_long, *errors],
+        };
+        (saved, *vlan_strip_disable)
+    }
+
+    /// Goes on from there; false where no queue can be there.
+    #[must_use]
+    pub(crate) fn restore(&self, saved: SavedRq) -> bool {
+        let SavedRq { state, consumer, producer, next, open, window, stats } = saved;
+        let Some(window) = Window::restore(&window) else { return false };
+        let mut q = self.inner.lock();
+        (q.consumer, q.producer, q.next, q.window) = (consumer, producer, next, window);
+        let sound = open.is_none_or(|o| self.config.strides.is_some_and(|s| o.used <= s.count()));
+        q.open = open;
+        [q.packets, q.bytes, q.no_buffer, q.too_long, q.errors] = stats;
+        self.state.set(state);
+        sound
     }
 
     /// Number of the queue.

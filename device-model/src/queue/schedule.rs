@@ -23,6 +23,11 @@ impl Schedule {
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(IDLE)
     }
 
+    /// Whether nobody has to run it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.load(Ordering::Acquire) == IDLE
+    }
+
     /// A worker starts. False where another one is at it.
     pub(super) fn begin(&self) -> bool {
         let next = |s| (s == IDLE || s == QUEUED).then_some(RUNNING);

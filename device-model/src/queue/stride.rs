@@ -47,6 +47,14 @@ impl Strides {
         Ok(Self { log_size: (log_size + SIZE_BASE) as u8, log_count: log_count as u8 })
     }
 
+    /// The fields of a `wq` structure that [`Strides::new`] reads.
+    pub(crate) fn fields(self) -> (u32, u32) {
+        const SIZE_BASE: u32 = 6;
+        const COUNT_BASE: u32 = 9;
+        // Below the base the number has a sign, of four bits.
+        (u32::from(self.log_size) - SIZE_BASE, (u32::from(self.log_count) + 16 - COUNT_BASE) % 16)
+    }
+
     /// log2 of the bytes of a stride.
     pub fn log_size(self) -> u8 {
         self.log_size
@@ -79,7 +87,7 @@ const SIZE_MAX: u32 = 13;
 const COUNT_MAX: u32 = 16;
 
 /// The WQE that frames go into.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 pub(super) struct Open {
     /// Its number.
     pub(super) index: u16,

@@ -19,6 +19,14 @@ pub(super) struct Window {
     last: usize,
 }
 
+/// A window, to be kept.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(super) struct SavedWindow {
+    bytes: Vec<u8>,
+    at: u64,
+    last: u32,
+}
+
 impl Default for Window {
     fn default() -> Self {
         Self { bytes: [0; MAX_WQE], at: 0, len: 0, last: 0 }
@@ -80,6 +88,19 @@ impl Window {
             }
         }
         Err(DmaError { iova: at, len })
+    }
+
+    /// Its bytes, where they are in the ring, and where among them the last WQE begins.
+    pub(super) fn save(&self) -> SavedWindow {
+        SavedWindow { bytes: self.bytes.get(..self.len).unwrap_or(&[]).to_vec(), at: self.at, last: self.last as u32 }
+    }
+
+    /// None where there cannot be such a one.
+    pub(super) fn restore(saved: &SavedWindow) -> Option<Self> {
+        let mut window = Self { at: saved.at, len: saved.bytes.len(), last: saved.last as usize, ..Self::default() };
+        window.bytes.get_mut(..window.len)?.copy_from_slice(&saved.bytes);
+        // What was read may have been forgotten since; where it was has not.
+        (window.last < window.bytes.len()).then_some(window)
     }
 
     /// The WQE that was asked for last, and what was read behind it.

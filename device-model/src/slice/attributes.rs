@@ -39,7 +39,7 @@ pub enum Link {
 }
 
 /// What a slice may do, beyond its address and state.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Policy {
     /// Whether frames pass.
     pub link: Link,

@@ -15,6 +15,7 @@
 
 mod attributes;
 mod guest;
+mod saved;
 mod view;
 mod virtio;
 
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 
 pub use attributes::{Change, Link, MAX_MTU, MAX_RATE, MIN_MTU, Policy, RATE_STEP, given};
 pub use guest::{Offer, Outside};
+pub(crate) use saved::SavedSlice;
 pub use view::{Flavour, OpState, PortView, ResourceView, SliceView, State};
 pub use virtio::{VirtioEnd, default_address};
 
@@ -116,6 +118,7 @@ impl Nic {
     /// A number is taken or wrong, all slots of its kind are in use, the flavour cannot be
     /// added, its socket cannot be had, or the eswitch is not ours to manage.
     pub fn slice_add(&self, spec: &Spec) -> Result<u32, SliceError> {
+        let _still = self.gate.enter();
         let card = self.slice_card(spec.pfnum)?;
         managed(card)?;
         let mut added = self.slices.added.lock();
@@ -161,6 +164,7 @@ impl Nic {
     /// # Errors
     /// There is none, it is not one that was added, or it is in use.
     pub fn slice_del(&self, index: u32) -> Result<(), SliceError> {
+        let _still = self.gate.enter();
         let mut added = self.slices.added.lock();
         let Some(place) = added.get(&index) else { return Err(self.not_added(index, "deleted")) };
         let card = &self.cards[place.card];
@@ -187,6 +191,7 @@ impl Nic {
     /// # Errors
     /// There is no such slice, or an attribute is not settable, in this state.
     pub fn slice_set(&self, index: u32, change: &Change) -> Result<(), SliceError> {
+        let _still = self.gate.enter();
         let added = self.slices.added.lock();
         let Some(place) = added.get(&index) else {
             return Err(if change.state.is_some() {

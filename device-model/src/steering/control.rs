@@ -8,6 +8,10 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use sfnic_firmware_cmds::status::{Refusal, Status, Syndrome};
 
+mod saved;
+
+pub(crate) use saved::{Resolve, SavedSteering};
+
 use super::changes::Changes;
 use super::domain::{Domain, Miss, Reader, Shared, Table, TableFlags, TableRef, TableType};
 use super::group::{CRITERIA, Group};
@@ -124,12 +128,17 @@ pub struct Steering<T> {
 struct Ids {
     last: u32,
     free: std::collections::VecDeque<u32>,
+    /// The next one, which was given out before.
+    wanted: Option<u32>,
 }
 
 impl Ids {
     const MAX: u32 = 0xff_ffff;
 
     fn take(&mut self) -> Option<u32> {
+        if let Some(id) = self.wanted.take() {
+            return Some(id);
+        }
         // A number rests for a while, so that a driver's stale one shows.
         if self.free.len() > 64 || self.last == Self::MAX {
             return self.free.pop_front();
@@ -330,6 +339,11 @@ impl<T: Send + Sync + 'static> Steering<T> {
     /// Refuses an index outside the group or in use, actions or destinations
     /// that do not fit the table, and one rule too many.
     pub fn create_fte(&mut self, kind: TableType, table: u32, spec: FteSpec<'_, T>) -> Result<Change, Refusal> {
+        self.add_fte(kind, table, spec, false)
+    }
+
+    /// As [`Self::create_fte`]; one that was modified may be without destinations (`bare`).
+    fn add_fte(&mut self, kind: TableType, table: u32, spec: FteSpec<'_, T>, bare: bool) -> Result<Change, Refusal> {
         let FteSpec { group, index, value, actions } = spec;
         let control = self.typed(kind, table)?;
         let at = control.groups.iter().position(|g| g.group.id == group).ok_or(NO_TABLE)?;
@@ -340,7 +354,7 @@ impl<T: Send + Sync + 'static> Steering<T> {
         if into.rules.contains_key(&index) {
             return Err(Refusal::state(Syndrome::FTE_EXISTS));
         }
-        if actions.flags.contains(Action::FORWARD) && actions.dests.is_empty() {
+        if !bare && actions.flags.contains(Action::FORWARD) && actions.dests.is_empty() {
             return Err(Refusal::param(Syndrome::FTE_LIST));
         }
         self.check_actions(&control.table, &actions)?;

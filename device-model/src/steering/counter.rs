@@ -191,6 +191,26 @@ impl CounterBulk {
         self.len == 0
     }
 
+    /// What was counted, by place in the bulk; those that counted nothing are left out.
+    pub(crate) fn save(self: &Arc<Self>) -> Vec<(u32, u64, u64)> {
+        let counter = |index| FlowCounter { bulk: self.clone(), index };
+        let counts = (0..self.len).map(|index| (index, counter(index).read()));
+        counts.filter(|(_, n)| *n != (0, 0)).map(|(index, (packets, octets))| (index, packets, octets)).collect()
+    }
+
+    /// Counts on from there; false where a place is not in the bulk.
+    #[must_use]
+    pub(crate) fn restore(&self, counts: &[(u32, u64, u64)]) -> bool {
+        let mut all = self.zero.lock();
+        all.resize(self.len as usize, (0, 0));
+        for (index, packets, octets) in counts {
+            let Some(zero) = all.get_mut(*index as usize) else { return false };
+            let sum = self.store.sum(Place(self.first + index));
+            *zero = (sum.0.wrapping_sub(*packets), sum.1.wrapping_sub(*octets));
+        }
+        true
+    }
+
     /// The counter numbered `id`; none outside the bulk.
     pub fn counter(self: &Arc<Self>, id: u32) -> Option<FlowCounter> {
         let index = id.checked_sub(self.base).filter(|i| *i < self.len)?;

@@ -28,6 +28,7 @@ pub mod walk;
 
 pub use changes::{Changes, Mark, Moment};
 pub use control::{Change, FteSpec, Limits, Modify, Steering, TableSpec};
+pub(crate) use control::{Resolve, SavedSteering};
 pub use counter::{CounterBulk, Counters, FlowCounter, Place};
 pub use domain::{Miss, Reader, TableFlags, TableRef, TableType, View};
 pub use object::{Action, Actions, Dest, FlowSource, Fte, ModifyHeader, PushVlan, Reformat, Used};

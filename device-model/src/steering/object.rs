@@ -58,7 +58,7 @@ impl Action {
 }
 
 /// Which packets a rule applies to beside its match (`flow_source`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum FlowSource {
     /// All.
     #[default]

@@ -12,8 +12,10 @@ use signal_hook::iterator::Signals;
 
 use super::device::{Control, Device, Variant, Watch, socket_name};
 use super::{Done, Failure, print, value};
+use crate::board::{Begin, DoorbellMode};
 use crate::config::Config;
 use crate::control::place;
+use crate::handover::Taken;
 
 /// Run the device, for a QEMU of yours.
 ///
@@ -24,6 +26,7 @@ use crate::control::place;
 #[command(after_help = "\u{1b}[1;4mExamples:\u{1b}[0m
   sfnic run                             two functions, their ports joined by a cable
   sfnic run --socket /tmp/a --socket /tmp/b
+  sfnic run --take-over /run/user/1000/sfnic/4242.control
   sfnic run --config nic.toml --explain 'icmp' --explain-count 3
 
 \u{1b}[1;4mA configuration:\u{1b}[0m
@@ -52,6 +55,24 @@ pub(super) struct Args {
     /// The guest's memory, in the QEMU options that are printed.
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = value::memory)]
     mem: String,
+
+    /// Begin in the state of this file (`sfnic ctl snapshot save`) instead of as after
+    /// power-on, of a device of the same configuration.
+    ///
+    /// Slices of the configuration are not added: those of the snapshot are there. A QEMU that
+    /// attaches resets its function, as at power-on; `sfnic ctl snapshot load --help` says
+    /// what remains.
+    #[arg(long, value_name = "FILE")]
+    snapshot: Option<PathBuf>,
+
+    /// Go on where the device with this control socket is, with its guests, in its place.
+    ///
+    /// The configuration is the same but for wires, captures and the like. The other process
+    /// stops between two requests of its guests and ends with status 0; they notice nothing,
+    /// and need not be stopped. If this one cannot go on with what it gets, the other one does.
+    /// Slices that are devices of other guests cannot go along while their guests have them.
+    #[arg(long, value_name = "PATH", conflicts_with = "snapshot")]
+    take_over: Option<PathBuf>,
 
     #[command(flatten)]
     control: Control,
@@ -86,6 +107,14 @@ pub(super) fn run(args: Args) -> Done {
         flag::register_conditional_default(signal, ending.clone()).context("cannot catch signals")?;
     }
     let control = args.control.required();
+    if let Some(file) = args.snapshot {
+        config.begin = Begin::Snapshot(file);
+    }
+    if let Some(other) = &args.take_over {
+        let cards: Vec<_> = config.pfs.iter().map(|pf| pf.card.clone()).collect();
+        let taken = Taken::ask(other, &config.profile, &cards, config.doorbells == DoorbellMode::Poll);
+        config.begin = Begin::Taken(Arc::new(taken.with_context(|| format!("--take-over {}", other.display()))?));
+    }
     let device = Device::start(config, sockets, &control, &args.watch)?;
     let guest = Guest { mem: args.mem, slots: vec![device.sockets().to_vec()], ..Guest::default() };
     eprintln!("sfnic: the device runs; options for QEMU:");

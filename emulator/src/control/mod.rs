@@ -10,6 +10,7 @@ pub mod dashboard;
 pub mod place;
 mod routes;
 pub mod server;
+mod snapshot;
 mod stream;
 mod wires;
 
@@ -23,6 +24,7 @@ pub use routes::ROUTES;
 
 use crate::board::Board;
 use crate::capture::Captures;
+use crate::handover::Giver;
 use crate::offers::Offers;
 use crate::wire::Link;
 use crate::wire::switch::Switch;
@@ -53,6 +55,8 @@ pub struct Target {
     pub captures: Arc<Captures>,
     /// Threads that move frames.
     pub workers: usize,
+    /// What can be handed over to another process.
+    pub giver: Option<Arc<Giver>>,
     /// Changes with every event.
     news: watch::Receiver<()>,
     /// Changes with every command that is listened to.
@@ -78,14 +82,15 @@ impl Target {
         let captures = Arc::new(Captures::new(&nic));
         let (wires, switches) = (Arc::new([]), Arc::new([]));
         let offers = Arc::default();
-        Target { nic, handle: handle.into(), wires, offers, switches, captures, workers: 0, news, said }
+        let handle = handle.into();
+        Target { nic, handle, wires, offers, switches, captures, workers: 0, giver: None, news, said }
     }
 
     /// The device of a board.
     pub fn of(board: &Board, handle: &str, workers: usize) -> Target {
         let target = Target::new(board.nic.clone(), handle).with(board.wires.as_slice().into(), workers);
-        let switches = board.switches.as_slice().into();
-        Target { offers: board.offers.clone(), switches, captures: board.captures.clone(), ..target }
+        let (switches, giver) = (board.switches.as_slice().into(), Some(board.giver.clone()));
+        Target { offers: board.offers.clone(), switches, captures: board.captures.clone(), giver, ..target }
     }
 
     /// With what the board has around it.

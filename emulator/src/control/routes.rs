@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use sfnic_device_model::control::objects::Kind;
 use sfnic_device_model::slice::{Change, Flavour, SliceError, Spec, given};
 
-use super::{OPENAPI, Target, stream, wires};
+use super::{OPENAPI, Target, snapshot, stream, wires};
 use crate::inspect::{self, Which};
 use crate::metrics;
 
@@ -130,6 +130,9 @@ routes! {
     DELETE "/v1/captures"         wires::stop_captures;
     GET    "/v1/captures/{id}"    wires::capture;
     DELETE "/v1/captures/{id}"    wires::stop_capture;
+    POST   "/v1/snapshot/save"    snapshot::save;
+    POST   "/v1/snapshot/load"    snapshot::load;
+    POST   "/v1/hand-over"        snapshot::hand_over;
     GET    "/v1/faults"           faults;
     POST   "/v1/faults"           add_fault;
     DELETE "/v1/faults"           del_faults;

@@ -21,7 +21,7 @@ use sfnic_firmware_cmds::Opcode;
 use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::{Guest, Kit, KitOptions, Outcome, What};
 
-use crate::board::{Board, BoardConfig, DoorbellMode};
+use crate::board::{Begin, Board, BoardConfig, DoorbellMode};
 use crate::config;
 use crate::control::server::Server;
 use crate::control::{DEFAULT_HANDLE, Target};
@@ -153,6 +153,7 @@ impl Lab {
             noise: self.noise,
             faults: vec![],
             slices: vec![],
+            begin: Begin::PowerOn,
         })?;
         for opcode in &self.refuse {
             let fault = format!("fail {}", opcode.name().unwrap_or("any")).parse().map_err(anyhow::Error::msg)?;

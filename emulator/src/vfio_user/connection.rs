@@ -3,6 +3,7 @@
 //! Knows no socket, so a test, a fuzzer or a simulation can drive it; the
 //! [`server`](super::server) does so with a socket.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -39,6 +40,26 @@ pub enum Received {
     End,
 }
 
+/// A client as another process may go on with it.
+#[derive(Debug)]
+pub struct Parts {
+    /// The messages that bring a new connection where this one is, with a descriptor each.
+    pub told: Vec<(Vec<u8>, Option<OwnedFd>)>,
+    /// The beginning of a message that is not complete yet.
+    pub rest: Vec<u8>,
+    /// The descriptors that came with it.
+    pub rest_fds: Vec<OwnedFd>,
+}
+
+/// Who gets no replies.
+struct Nobody;
+
+impl ReplySink for Nobody {
+    fn send(&mut self, _: &[u8], _: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// One client, from its first byte on. Dropping it detaches the client from
 /// the device.
 pub struct Connection {
@@ -58,6 +79,31 @@ impl Connection {
     /// Whether the handshake is done.
     pub fn attached(&self) -> bool {
         self.session.attached()
+    }
+
+    /// All that another process has to know to go on with this client.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub(super) fn parts(&self) -> io::Result<Parts> {
+        let duplicate = |(message, file): (Vec<u8>, Option<Arc<File>>)| -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+            Ok((message, file.map(|f| f.try_clone()).transpose()?.map(OwnedFd::from)))
+        };
+        let told = self.session.told().into_iter().map(duplicate).collect::<io::Result<_>>()?;
+        let (rest, fds) = self.rx.rest();
+        let fds = fds.into_iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+        Ok(Parts { told, rest: rest.to_vec(), rest_fds: fds })
+    }
+
+    /// Hears what another process was told by this client, who is not answered again.
+    ///
+    /// # Errors
+    /// Something of it is refused.
+    pub fn hear(&mut self, told: Vec<(Vec<u8>, Option<OwnedFd>)>) -> Result<(), Disconnect> {
+        for (message, fd) in told {
+            self.feed(&message, fd.into_iter().collect(), &mut Nobody)?;
+        }
+        Ok(())
     }
 
     /// Receives once, then handles every message that is complete, answers

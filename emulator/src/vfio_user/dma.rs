@@ -1,6 +1,7 @@
 //! Guest memory as immutable snapshots.
 
 use std::fmt;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -55,6 +56,18 @@ impl DmaRegion {
     /// What may be done with it.
     pub fn access(&self) -> DmaAccess {
         self.access
+    }
+
+    /// The request that maps it, and its file.
+    pub(super) fn request(&self) -> (DmaMapRequest, Option<Arc<File>>) {
+        let file = self.memory.as_ref().and_then(|m| m.file_offset());
+        let flags = match self.access {
+            DmaAccess::ReadOnly => DmaMapRequest::READ,
+            DmaAccess::ReadWrite | DmaAccess::Inaccessible => DmaMapRequest::READ | DmaMapRequest::WRITE,
+        };
+        let offset = file.map_or(0, FileOffset::start);
+        let request = DmaMapRequest { flags, offset, address: self.start, size: self.size };
+        (request, file.map(|f| f.arc().clone()))
     }
 
     /// One past the last address.

@@ -41,6 +41,12 @@ impl VectorTable {
         }
     }
 
+    /// The vectors that are armed.
+    pub(super) fn armed(&self) -> Vec<(u32, Arc<File>)> {
+        let all = self.vectors.iter().enumerate();
+        all.filter_map(|(vector, slot)| Some((vector as u32, slot.load_full()?))).collect()
+    }
+
     /// Disarms consecutive vectors and closes their eventfds.
     pub(super) fn disarm(&self, start: u32, count: u32) {
         let start = usize::try_from(start).unwrap_or(usize::MAX);

@@ -48,6 +48,13 @@ pub(crate) struct DmaMapRequest {
 }
 
 impl DmaMapRequest {
+    /// The payload, as [`Self::parse`] reads it.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let Self { flags, offset, address, size } = self;
+        let words = [32u32.to_ne_bytes(), flags.to_ne_bytes()].concat();
+        [words, [offset.to_ne_bytes(), address.to_ne_bytes(), size.to_ne_bytes()].concat()].concat()
+    }
+
     pub(crate) const READ: u32 = 1;
     pub(crate) const WRITE: u32 = 2;
 
@@ -224,6 +231,12 @@ impl<'a> SetIrqs<'a> {
     const DATA_NONE: u32 = 1;
     const DATA_BOOL: u32 = 2;
     const DATA_EVENTFD: u32 = 4;
+    /// The payload that arms one vector with an eventfd.
+    pub(super) fn arm(index: u32, vector: u32) -> Vec<u8> {
+        let words = [Self::LEN as u32, Self::DATA_EVENTFD | Self::TRIGGER, index, vector, 1];
+        words.into_iter().flat_map(u32::to_ne_bytes).collect()
+    }
+
     const MASK: u32 = 8;
     const UNMASK: u32 = 16;
     const TRIGGER: u32 = 32;

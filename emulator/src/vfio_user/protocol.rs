@@ -167,6 +167,17 @@ impl Header {
         Ok(Self { id: u16_at(data, 0), command: u16_at(data, 2), size: length, flags: u32_at(data, 8) })
     }
 
+    /// A message of a client's that wants no answer, header included.
+    pub(super) fn message(command: Command, payload: &[u8]) -> Vec<u8> {
+        let size = u32::try_from(HEADER_LEN + payload.len()).unwrap_or(u32::MAX);
+        let mut out = vec![0; HEADER_LEN];
+        out[2..4].copy_from_slice(&(command as u16).to_ne_bytes());
+        out[4..8].copy_from_slice(&size.to_ne_bytes());
+        out[8..12].copy_from_slice(&Self::NO_REPLY.to_ne_bytes());
+        out.extend(payload);
+        out
+    }
+
     pub(crate) fn message_type(&self) -> MessageType {
         match self.flags & Self::TYPE {
             0 => MessageType::Command,

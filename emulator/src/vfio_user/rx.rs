@@ -132,6 +132,11 @@ impl RxBuffer {
         &self.buf[message.payload.clone()]
     }
 
+    /// The beginning of a message that is not complete yet, and its descriptors.
+    pub(super) fn rest(&self) -> (&[u8], Vec<&OwnedFd>) {
+        (&self.buf[self.start..self.end], self.fds.iter().flat_map(|(_, fds)| fds).collect())
+    }
+
     /// Bytes that the buffer occupies.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {

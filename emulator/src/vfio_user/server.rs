@@ -24,6 +24,7 @@ use super::connection::{Connection, Options, Received, ReplySink};
 use super::counters::{CounterSnapshot, Counters};
 use super::device::PciDevice;
 use super::error::{Disconnect, ServerError};
+use super::hold::{Held, Hold};
 use crate::unix_socket::Listening;
 
 /// A client must have finished its handshake after this long; one that only
@@ -50,6 +51,7 @@ struct StopState {
     next_id: AtomicU64,
     /// Connections being served, to be shut down.
     streams: Mutex<HashMap<u64, UnixStream>>,
+    hold: Hold,
 }
 
 impl StopHandle {
@@ -65,6 +67,7 @@ impl StopHandle {
                 event,
                 next_id: AtomicU64::new(0),
                 streams: Mutex::new(HashMap::new()),
+                hold: Hold::default(),
             }),
         })
     }
@@ -75,6 +78,7 @@ impl StopHandle {
         self.inner.stopped.store(true, Ordering::SeqCst);
         // Can only fail if it was written 2^64 times.
         let _ = rustix::io::write(&self.inner.event, &1u64.to_ne_bytes());
+        self.inner.hold.release();
         for stream in self.inner.streams.lock().values() {
             // Fails if the client is already gone, which is as good.
             let _ = stream.shutdown(Shutdown::Both);
@@ -84,6 +88,18 @@ impl StopHandle {
     /// Whether [`Self::stop`] was called.
     pub fn is_stopped(&self) -> bool {
         self.inner.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Holds every client's thread between two messages, until [`Self::release`]; `wake` sends
+    /// a signal to all of them. None where one of them takes too long.
+    pub fn hold(&self, wake: impl Fn()) -> Option<Vec<Held>> {
+        let count = self.inner.streams.lock().len();
+        self.inner.hold.collect(count, wake)
+    }
+
+    /// Lets clients that are held go on.
+    pub fn release(&self) {
+        self.inner.hold.release();
     }
 
     /// Makes [`Self::stop`] shut a connection down until the guard is gone.
@@ -106,6 +122,18 @@ impl Drop for Watch<'_> {
     fn drop(&mut self) {
         self.stop.inner.streams.lock().remove(&self.id);
     }
+}
+
+/// A client that another process had.
+pub struct Taken {
+    /// Its stream.
+    pub stream: UnixStream,
+    /// What it was told there.
+    pub connection: Connection,
+    /// The beginning of a message that was not complete yet, and its descriptors.
+    pub rest: Vec<u8>,
+    /// These.
+    pub rest_fds: Vec<OwnedFd>,
 }
 
 /// A listening socket for one device.
@@ -160,10 +188,31 @@ impl Server {
     /// # Errors
     /// The listening socket failed.
     pub fn serve(&self, device: Arc<dyn PciDevice>, stop: &StopHandle) -> Result<(), ServerError> {
-        while let Some(stream) = self.accept(stop)? {
+        self.serve_on(device, stop, None)
+    }
+
+    /// As [`Self::serve`]; the first client is one that another process had.
+    ///
+    /// # Errors
+    /// The listening socket failed.
+    pub fn serve_on(
+        &self,
+        device: Arc<dyn PciDevice>,
+        stop: &StopHandle,
+        mut taken: Option<Taken>,
+    ) -> Result<(), ServerError> {
+        loop {
+            let first = taken.take();
+            let (stream, first) = match first {
+                Some(Taken { stream, connection, rest, rest_fds }) => (stream, Some((connection, rest, rest_fds))),
+                None => match self.accept(stop)? {
+                    Some(stream) => (stream, None),
+                    None => break,
+                },
+            };
             self.clients.fetch_add(1, Ordering::Relaxed);
             let path = self.socket.path().display();
-            match self.serve_client(&stream, device.clone(), stop) {
+            match self.serve_client(&stream, device.clone(), stop, first) {
                 Ok(()) => info!(%path, "connection closed"),
                 Err(_) if stop.is_stopped() => info!(%path, "connection closed by us"),
                 Err(reason) => warn!(%path, "connection dropped: {reason}"),
@@ -176,6 +225,7 @@ impl Server {
     fn accept(&self, stop: &StopHandle) -> Result<Option<UnixStream>, ServerError> {
         let mut complained = false;
         while !stop.is_stopped() {
+            stop.inner.hold.wait();
             let mut fds = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&stop.inner.event, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -207,6 +257,7 @@ impl Server {
         stream: &UnixStream,
         device: Arc<dyn PciDevice>,
         stop: &StopHandle,
+        first: Option<(Connection, Vec<u8>, Vec<OwnedFd>)>,
     ) -> Result<(), Disconnect> {
         let _watch = stop.watch(stream)?;
         stream.set_write_timeout(Some(SEND_TIME))?;
@@ -214,15 +265,29 @@ impl Server {
         let deadline = Instant::now() + HANDSHAKE_TIME;
         let peer = peer_pid(stream);
         debug!(path = %self.socket.path().display(), ?peer, "client connected");
-        let counters = Arc::new(Counters::default());
-        self.counters.store(counters.clone());
-        let mut connection = Connection::new(device, &self.options, peer, counters);
         let mut sink = StreamSink { stream };
-        let mut greeted = false;
+        let mut connection = match first {
+            Some((mut connection, rest, fds)) => {
+                connection.feed(&rest, fds, &mut sink)?;
+                connection
+            }
+            None => {
+                let counters = Arc::new(Counters::default());
+                self.counters.store(counters.clone());
+                Connection::new(device, &self.options, peer, counters)
+            }
+        };
+        let mut greeted = connection.attached();
+        if greeted {
+            stream.set_read_timeout(None)?;
+        }
         loop {
-            match connection.receive(&mut sink, |space| receive(stream, space)) {
+            match connection.receive(&mut sink, |space| receive(stream, space, &stop.inner.hold)) {
                 Ok(Received::End) => return Ok(()),
                 Ok(Received::Messages(_)) => {}
+                Err(Disconnect::Io(e)) if e.kind() == io::ErrorKind::Interrupted => {
+                    stop.inner.hold.park(self.socket.path(), stream.try_clone(), connection.parts());
+                }
                 Err(Disconnect::Io(e)) if !greeted && e.kind() == io::ErrorKind::WouldBlock => {
                     return Err(Disconnect::HandshakeTimeout);
                 }
@@ -240,11 +305,15 @@ impl Server {
     }
 }
 
-/// Receives what there is, waiting for the first byte.
-fn receive(stream: &UnixStream, space: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Disconnect> {
+/// Receives what there is, waiting for the first byte; interrupted where the connection is to
+/// be held.
+fn receive(stream: &UnixStream, space: &mut [u8], hold: &Hold) -> Result<(usize, Vec<OwnedFd>), Disconnect> {
     let mut room = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
     let mut control = RecvAncillaryBuffer::new(&mut room);
     let received = loop {
+        if hold.is_wanted() {
+            return Err(Disconnect::Io(io::ErrorKind::Interrupted.into()));
+        }
         let mut iov = [IoSliceMut::new(&mut *space)];
         match rustix::net::recvmsg(stream, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(received) => break received,

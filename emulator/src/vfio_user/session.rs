@@ -1,5 +1,6 @@
 //! What each command does to the device.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub(super) struct Session {
     counters: Arc<Counters>,
     /// The handshake is done and the device has been told.
     attached: bool,
+    /// What the client said in it.
+    greeting: Vec<u8>,
     vectors: Arc<VectorTable>,
     memory: Arc<DmaMap>,
     backing: Backing,
@@ -56,6 +59,7 @@ impl Session {
             device,
             counters,
             attached: false,
+            greeting: vec![],
             vectors,
             memory: Arc::new(DmaMap::empty()),
             backing: Backing::new(peer, options.allow_unsealed),
@@ -66,6 +70,24 @@ impl Session {
 
     pub(super) fn attached(&self) -> bool {
         self.attached
+    }
+
+    /// The messages that bring a session where this one is: the greeting, a message for each
+    /// range of memory and each vector, with its descriptor.
+    pub(super) fn told(&self) -> Vec<(Vec<u8>, Option<Arc<File>>)> {
+        if !self.attached {
+            return vec![];
+        }
+        let memory = self.memory.regions().iter().map(|r| {
+            let (request, file) = r.request();
+            (Header::message(Command::DmaMap, &request.bytes()), file)
+        });
+        let vectors = self.vectors.armed().into_iter();
+        let vectors = vectors.map(|(vector, eventfd)| {
+            (Header::message(Command::DeviceSetIrqs, &SetIrqs::arm(IRQ_MSIX, vector)), Some(eventfd))
+        });
+        let greeting = (Header::message(Command::Version, &self.greeting), None);
+        std::iter::once(greeting).chain(memory).chain(vectors).collect()
     }
 
     /// All messages at hand have been handled.
@@ -180,6 +202,7 @@ impl Session {
         let request = VersionRequest::parse(payload)?;
         version::negotiate(&request, &mut self.tx)?;
         self.attached = true;
+        self.greeting = payload.to_vec();
         info!(major = request.major, minor = request.minor, "client attached");
         self.device.attached(self.vectors.clone());
         Ok(())

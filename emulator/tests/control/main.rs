@@ -221,6 +221,24 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Option<Value>, u
         all.push(("GET", path, format!("{path}?shape=round").leak(), None, 400));
     }
     all.extend(plain.map(|path| ("GET", path, "", None, 200)));
+    let (save, load) = ("/v1/snapshot/save", "/v1/snapshot/load");
+    let file = |name: &str| Some(json!({ "file": format!("{FOLDER}/{name}") }));
+    all.extend([
+        ("POST", save, "", file("device"), 200),
+        ("POST", save, "", file("device"), 200),
+        ("POST", save, "", Some(json!({ "path": "/x" })), 400),
+        ("POST", save, "", file("a"), 409),
+        ("POST", save, "", file("nowhere/device"), 422),
+        ("POST", load, "", Some(json!({ "path": "/x" })), 400),
+        ("POST", load, "", file("device"), 409),
+        ("POST", load, "", file("a"), 422),
+        ("POST", load, "", file("nowhere"), 422),
+        ("POST", load, "", file("device"), 200),
+        // A stage is no process of its own.
+        ("POST", "/v1/hand-over", "", Some(json!({ "socket": "/nowhere" })), 409),
+        ("POST", "/v1/hand-over", "", Some(json!({ "socket": "nowhere" })), 422),
+        ("POST", "/v1/hand-over", "", Some(json!({ "path": "/x" })), 400),
+    ]);
     all
 }
 
@@ -237,6 +255,10 @@ fn answers_are_as_documented() {
         if let Some(body) = body.as_ref().filter(|_| status != 400) {
             let schema = &d.0["paths"][path][method.to_lowercase()]["requestBody"]["content"]["application/json"];
             d.check(&schema["schema"], body, "body").unwrap_or_else(|e| panic!("{method} {asked}: {e}"));
+        }
+        if (path, status) == ("/v1/snapshot/load", 200) {
+            // Its drivers are gone.
+            (0..2).for_each(|card| stage.rig.reset(card));
         }
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let here = stage.dir.path().to_str().unwrap();
@@ -258,8 +280,11 @@ fn answers_are_as_documented() {
         }
         seen.insert(operation);
     }
-    // Streams have tests of their own, and so has the token.
-    let stream = |o: &Operation| o.2 == "200" && ["/v1/events", "/v1/commands"].contains(&o.1.as_str());
+    // Streams have tests of their own, and so have the token and what ends a process.
+    let stream = |o: &Operation| match o.1.as_str() {
+        "/v1/events" | "/v1/commands" => o.2 == "200",
+        path => (path, o.2.as_str()) == ("/v1/hand-over", "202"),
+    };
     let unseen: Vec<_> = all.iter().map(|(o, _)| o).filter(|o| o.2 != "401" && !stream(o)).collect();
     let unseen: Vec<_> = unseen.into_iter().filter(|o| !seen.contains(*o)).collect();
     assert!(unseen.is_empty(), "documented and never answered: {unseen:?}");

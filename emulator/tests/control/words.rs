@@ -33,6 +33,13 @@ const REFUSED: &[Refused] = &[
     ("slice del DEV/999", 1, &["no slice 999"]),
     ("slice del DEV", 2, &["HANDLE/INDEX"]),
     ("port show pci/x", 2, &["pci/x"]),
+    // Files.
+    ("snapshot save", 2, &["FILE"]),
+    ("snapshot save /nowhere/x", 2, &["FILE = \"/nowhere/x\"", "a folder that is there"]),
+    ("snapshot save /etc/passwd", 1, &["/etc/passwd", "a snapshot to replace"]),
+    ("snapshot load /nowhere/x", 2, &["FILE = \"/nowhere/x\""]),
+    ("snapshot load /etc/passwd", 2, &["/etc/passwd", "not a snapshot"]),
+    ("snapshot load /etc/no-such-file", 2, &["/etc/no-such-file", "No such file"]),
     // Flavours.
     ("slice add DEV flavour pcixf pfnum 0 sfnum 9", 2, &["flavour = \"pcixf\"", "pcisf"]),
     ("slice add DEV flavour pcivf pfnum 0", 1, &["pcivf", "exists from the beginning"]),

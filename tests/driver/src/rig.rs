@@ -4,20 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use sfnic_device_model::dma::Memory;
 use sfnic_device_model::fabric::plane::FunctionPlane;
 use sfnic_device_model::fabric::port::Far;
 use sfnic_device_model::nic::Manager;
 use sfnic_device_model::poll::Watch;
 use sfnic_device_model::slice::{OpState, State};
+use sfnic_device_model::snapshot;
 use sfnic_device_model::world::{Clock, Interrupts, Waker};
 use sfnic_device_model::{Card, CardConfig, Nic};
 use sfnic_firmware_cmds::profile::Profile;
 
 use crate::function::Function;
 use crate::memory::GuestMemory;
-use crate::window::{Pages, Window};
+use crate::window::{Chip, Pages, Window};
 
 /// Time that stands still until it is moved.
 #[derive(Debug, Default)]
@@ -68,6 +69,8 @@ impl Waker for NoWaker {
 pub struct Rig {
     /// The device.
     pub nic: Arc<Nic>,
+    /// The same, as drivers reach it.
+    chip: Chip,
     /// Its clock.
     pub clock: Arc<ManualClock>,
     /// Guest memory of each card.
@@ -137,7 +140,44 @@ impl Rig {
             card.dma.replace(memory.map());
             card.irq.connect(Some(irq.clone()));
         }
-        Self { nic, clock, memory, irqs, pages: vec![], watch: Mutex::default() }
+        let chip = Arc::new(RwLock::new(nic.clone()));
+        Self { nic, chip, clock, memory, irqs, pages: vec![], watch: Mutex::default() }
+    }
+
+    /// A new device of the same configuration, beside the one that is there.
+    pub fn another(&self) -> Arc<Nic> {
+        let cards = self.nic.cards.iter().map(|c| c.config.clone()).collect();
+        let nic = Nic::new(self.nic.profile.clone(), cards, self.clock.clone(), Arc::new(NoWaker));
+        nic.update_links();
+        nic
+    }
+
+    /// Saves the device and puts a new one in its place that has loaded it. Drivers notice
+    /// nothing. Panics where the new one is not the same.
+    pub fn replace(&mut self) {
+        let saved = self.nic.save().expect("a device that is at rest");
+        let next = self.another();
+        // From here on memory and interrupts are the new one's.
+        for card in &self.nic.cards {
+            card.dma.replace(Arc::new(Memory::new()));
+            card.irq.connect(None);
+        }
+        for ((card, memory), irq) in next.cards.iter().zip(&self.memory).zip(&self.irqs) {
+            card.dma.replace(memory.map());
+            card.irq.connect(Some(irq.clone()));
+        }
+        next.load(&saved).expect("a snapshot of such a device");
+        let again = next.save().expect("a device that is at rest");
+        if saved != again {
+            let [was, is] = [&saved, &again].map(|s| snapshot::text(s).expect("a snapshot"));
+            let at = was.lines().zip(is.lines()).position(|(a, b)| a != b).unwrap_or_default();
+            let near = |text: &str| text.lines().skip(at.saturating_sub(30)).take(34).collect::<Vec<_>>().join("\n");
+            panic!("the new device is not what the old one was:\n{}\nbut\n{}", near(&was), near(&is));
+        }
+        let old = std::mem::replace(&mut self.nic, next.clone());
+        *self.chip.write() = next;
+        *self.watch.lock() = Watch::default();
+        old.cards.iter().for_each(|card| old.reset(card));
     }
 
     /// A card.
@@ -147,14 +187,14 @@ impl Rig {
 
     /// The physical function of a card, before its driver.
     pub fn pf(&self, card: usize) -> Function {
-        let window = Window::pf(self.nic.clone(), card).with_pages(self.pages.get(card).cloned());
+        let window = Window::pf(self.chip.clone(), card).with_pages(self.pages.get(card).cloned());
         Function::new(window, self.memory[card].clone())
     }
 
     /// The sub-function with this index, before its driver; whether there is
     /// one shows when it is talked to.
     pub fn sf(&self, card: usize, index: u16) -> Function {
-        let window = Window::sf(self.nic.clone(), card, index).with_pages(self.pages.get(card).cloned());
+        let window = Window::sf(self.chip.clone(), card, index).with_pages(self.pages.get(card).cloned());
         Function::new(window, self.memory[card].clone())
     }
 
@@ -166,7 +206,7 @@ impl Rig {
         let irq = Arc::new(Recorder(Mutex::new(vec![0; usize::from(endpoint.vectors)])));
         endpoint.dma.replace(memory.map());
         endpoint.irq.connect(Some(irq.clone()));
-        (Function::new(Window::endpoint(self.nic.clone(), endpoint), memory.clone()), memory, irq)
+        (Function::new(Window::endpoint(self.chip.clone(), endpoint), memory.clone()), memory, irq)
     }
 
     /// Hardware function id, and vport number, of the SF with this index.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use sfnic_device_model::Nic;
 use sfnic_device_model::endpoint::Endpoint;
 use sfnic_device_model::world::Doorbells;
-use sfnic_device_model::{Card, Nic};
 
 /// Bytes of a UAR page.
 const PAGE: u64 = 4096;
@@ -30,10 +30,13 @@ impl Doorbells for Pages {
     }
 }
 
+/// The device that is there at present: another one may take its place.
+pub type Chip = Arc<RwLock<Arc<Nic>>>;
+
 /// A window through which a driver reaches one function.
 #[derive(Clone, Debug)]
 pub struct Window {
-    nic: Arc<Nic>,
+    chip: Chip,
     card: usize,
     bar: u8,
     base: u64,
@@ -45,19 +48,19 @@ pub struct Window {
 
 impl Window {
     /// BAR 0: the physical function.
-    pub fn pf(nic: Arc<Nic>, card: usize) -> Self {
-        Self { nic, card, bar: 0, base: 0, pages: None, endpoint: None }
+    pub fn pf(chip: Chip, card: usize) -> Self {
+        Self { chip, card, bar: 0, base: 0, pages: None, endpoint: None }
     }
 
     /// BAR 0 of a passthrough slice's device.
-    pub fn endpoint(nic: Arc<Nic>, endpoint: Arc<Endpoint>) -> Self {
-        Self { nic, card: endpoint.card, bar: 0, base: 0, pages: None, endpoint: Some(endpoint) }
+    pub fn endpoint(chip: Chip, endpoint: Arc<Endpoint>) -> Self {
+        Self { chip, card: endpoint.card, bar: 0, base: 0, pages: None, endpoint: Some(endpoint) }
     }
 
     /// Window `index` of BAR 2.
-    pub fn sf(nic: Arc<Nic>, card: usize, index: u16) -> Self {
-        let base = u64::from(index) << nic.cards[card].config.log_sf_window;
-        Self { nic, card, bar: 2, base, pages: None, endpoint: None }
+    pub fn sf(chip: Chip, card: usize, index: u16) -> Self {
+        let base = u64::from(index) << chip.read().cards[card].config.log_sf_window;
+        Self { chip, card, bar: 2, base, pages: None, endpoint: None }
     }
 
     /// With UAR pages that nobody hears of.
@@ -65,29 +68,21 @@ impl Window {
         Self { pages, ..self }
     }
 
-    /// The device.
-    pub fn nic(&self) -> &Arc<Nic> {
-        &self.nic
-    }
-
-    /// The card that the window belongs to.
-    pub fn card(&self) -> &Card {
-        &self.nic.cards[self.card]
-    }
-
     /// Reads any bytes.
     pub fn read(&self, offset: u64, out: &mut [u8]) {
+        let nic = self.chip.read();
         match &self.endpoint {
-            Some(e) => self.nic.endpoint_read(e, self.bar, offset, out),
-            None => self.nic.bar_read(self.card(), self.bar, self.base + offset, out),
+            Some(e) => nic.endpoint_read(e, self.bar, offset, out),
+            None => nic.bar_read(&nic.cards[self.card], self.bar, self.base + offset, out),
         }
     }
 
     /// Writes any bytes.
     pub fn write(&self, offset: u64, data: &[u8]) {
+        let nic = self.chip.read();
         match &self.endpoint {
-            Some(e) => self.nic.endpoint_write(e, self.bar, offset, data),
-            None => self.nic.bar_write(self.card(), self.bar, self.base + offset, data),
+            Some(e) => nic.endpoint_write(e, self.bar, offset, data),
+            None => nic.bar_write(&nic.cards[self.card], self.bar, self.base + offset, data),
         }
     }
 

@@ -58,9 +58,9 @@ pub(super) enum Capture {
     },
 }
 
-/// An absolute path without dots, as a device takes it.
-fn absolute(file: &Path) -> Result<String, String> {
-    let wrong = |why: &str| format!("--file = {:?}: {why}", file.display().to_string());
+/// An absolute path without dots, as a device takes it, of a file that the user calls `what`.
+pub(super) fn absolute(what: &str, file: &Path) -> Result<String, String> {
+    let wrong = |why: &str| format!("{what} = {:?}: {why}", file.display().to_string());
     let name = file.file_name().ok_or_else(|| wrong("allowed is the path of a file"))?;
     let folder = match file.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
@@ -78,7 +78,7 @@ pub(super) fn run(capture: Capture, form: Form, choose: impl Fn(Option<&str>) ->
                 let why = capture::SpecError::Port(name.clone());
                 return Err(Failure::Usage(format!("--{why}")));
             }
-            let mut new = json!({ "file": absolute(&file).map_err(Failure::Usage)?, "ports": port });
+            let mut new = json!({ "file": absolute("--file", &file).map_err(Failure::Usage)?, "ports": port });
             if let (Some(snap), Some(new)) = (snap, new.as_object_mut()) {
                 new.insert("snap".to_owned(), snap.into());
             }

@@ -5,6 +5,7 @@ mod commands;
 mod events;
 mod fault;
 mod show;
+mod snapshot;
 mod table;
 mod text;
 mod wire;
@@ -39,6 +40,7 @@ use crate::control::client::{Client, Reply};
   sfnic ctl fault add 'fail CREATE_CQ nth=3 status=NO_RESOURCES'
   sfnic ctl wire set p0 delay=5ms loss=0.01
   sfnic ctl capture start --port uplink0 --file x.pcapng
+  sfnic ctl snapshot save before.snapshot
   sfnic ctl show queues --pf 0
   sfnic ctl metrics
   sfnic ctl events                      what happens, as it happens
@@ -90,6 +92,9 @@ enum What {
     /// Frames that are written to files.
     #[command(subcommand)]
     Capture(capture::Capture),
+    /// The state of the whole device, to a file and back.
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
     Events(events::Args),
     Commands(commands::Args),
     Show(show::Args),
@@ -235,6 +240,7 @@ pub(super) fn run(args: Args) -> Done {
         }
         What::Wire(wire) => wire::run(wire, form, |handle| choose(&find, handle)),
         What::Capture(capture) => capture::run(capture, form, |handle| choose(&find, handle)),
+        What::Snapshot(what) => snapshot::run(what, form, |handle| choose(&find, handle)),
         What::Fault(fault) => fault::run(fault, form, |handle| choose(&find, handle)),
         What::Events(args) => {
             let client = choose(&find, args.handle.as_deref())?;

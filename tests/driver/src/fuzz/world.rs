@@ -121,6 +121,19 @@ impl World {
         self.start();
     }
 
+    /// Puts another device in the place of the one that is there; see [`Rig::replace`].
+    pub fn replace(&mut self) {
+        self.rig.replace();
+    }
+
+    /// All that the guests can see without asking: their memory, and how often each vector
+    /// of their interrupts fired.
+    pub fn seen(&self) -> (Vec<Vec<u8>>, Vec<u64>) {
+        let memory = (0..self.rig.memory.len()).map(|card| contents(&self.rig, card)).collect();
+        let vectors = |irq: &std::sync::Arc<crate::rig::Recorder>| (0..64).map(|v| irq.count(v)).collect::<Vec<_>>();
+        (memory, self.rig.irqs.iter().flat_map(vectors).collect())
+    }
+
     /// Does one thing.
     pub fn step(&mut self, mix: Mix, e: &mut impl Entropy) {
         if self.actors.iter().any(|a| a.broken) {
