@@ -23,13 +23,13 @@ mod gate;
 mod object;
 mod vport;
 
-use parking_lot::RwLockWriteGuard;
 use serde::{Deserialize, Serialize};
 use sfnic_firmware_cmds::Refusal;
 use sfnic_firmware_cmds::profile::{Caps, Profile};
 
 pub(crate) use clock::Shifted;
 pub use file::FORMAT;
+use gate::Closed;
 pub(crate) use gate::Gate;
 
 use crate::control::PF;
@@ -70,7 +70,7 @@ pub enum SnapshotError {
 /// The device stands still.
 #[must_use]
 #[derive(Debug)]
-pub struct Still<'a>(#[allow(dead_code)] RwLockWriteGuard<'a, ()>);
+pub struct Still<'a>(#[expect(dead_code, reason = "as of what it holds")] Closed<'a>);
 
 fn refused(what: &str, why: Refusal) -> SnapshotError {
     SnapshotError::Damaged(format!("{what}: {why}"))
