@@ -193,6 +193,7 @@ fn fill(wqe: &TxWqe<'_>) -> Fill {
 /// The bytes of a WQE's frame, padded; of an LSO the whole message.
 #[inline(always)]
 fn gather<'a>(f: &mut Frame<'a>, wqe: &TxWqe<'_>, near: &Near<'a>) -> Result<(), WqeFault> {
+    // Most small frames: inline bytes, if any, and one piece of memory.
     if let (None, [TxSeg::Guest { iova, len }]) = (wqe.mss, wqe.segs)
         && (MIN_FRAME..=HDR_CAP).contains(&(wqe.len as usize))
         && let Some(slice) = near.slice(*iova, *len as usize, false)

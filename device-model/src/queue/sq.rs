@@ -1,5 +1,7 @@
 //! Send queues.
 
+mod saved;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,10 +14,12 @@ use super::cq::{Cq, CqPermit, Debtor};
 use super::ring::Ring;
 use super::schedule::Schedule;
 use super::umr::{self, UmrRules};
-use super::window::{SavedWindow, Window};
+use super::window::Window;
 use super::wqe::{DS, SegList, TxWqe, WQEBB, WqeFault, WqeRules, parse_eth};
 use super::{KeyCheck, StateCell, WqState};
 use crate::dma::{DmaAccess, DmaError, Memory, Near};
+
+pub(crate) use saved::SavedSq;
 
 /// What CREATE_SQ asks for, parsed.
 #[derive(Debug, Clone)]
@@ -146,21 +150,6 @@ struct Inner {
     segs: SegList,
 }
 
-/// Where a queue is.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub(crate) struct SavedSq {
-    state: WqState,
-    rung: bool,
-    /// A worker was to run it.
-    waits: bool,
-    consumer: u16,
-    producer: u16,
-    stale: Option<u16>,
-    window: SavedWindow,
-    /// WQEs, frames, bytes, frames dropped, errors.
-    stats: [u64; 5],
-}
-
 /// A send queue: a ring of WQEs, each a run of 64-byte blocks.
 #[derive(Debug)]
 pub struct Sq {
@@ -202,42 +191,6 @@ impl Sq {
                 segs: SegList::new(),
             }),
         })
-    }
-
-    /// Where it is. Waits for a burst that runs.
-    pub(crate) fn save(&self) -> SavedSq {
-        let q = self.inner.lock();
-        let Inner { consumer, producer, stale, window, segs: _ } = &*q;
-        let Stats { wqes, packets, bytes, dropped, errors } = &self.stats;
-        SavedSq {
-            state: self.state.get(),
-            rung: self.rung.load(Ordering::Acquire),
-            waits: self.waits(),
-            consumer: *consumer,
-            producer: *producer,
-            stale: *stale,
-            window: window.save(),
-            stats: [wqes, packets, bytes, dropped, errors].map(|n| n.load(Ordering::Relaxed)),
-        }
-    }
-
-    /// Goes on from there; false where no queue can be there. What a worker was to run is so
-    /// again: whoever calls hands those queues to workers ([`Sq::waits`]).
-    #[must_use]
-    pub(crate) fn restore(&self, saved: SavedSq) -> bool {
-        let SavedSq { state, rung, waits, consumer, producer, stale, window, stats } = saved;
-        let Some(window) = Window::restore(&window) else { return false };
-        *self.inner.lock() = Inner { consumer, producer, stale, window, segs: SegList::new() };
-        self.state.set(state);
-        self.rung.store(rung, Ordering::Release);
-        if waits {
-            self.schedule.ring();
-        }
-        let Stats { wqes, packets, bytes, dropped, errors } = &self.stats;
-        for (counter, n) in [wqes, packets, bytes, dropped, errors].into_iter().zip(stats) {
-            counter.store(n, Ordering::Relaxed);
-        }
-        true
     }
 
     /// Whether a worker is to run it.
@@ -530,6 +483,7 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
             }
             wqe_opcode::SEND | wqe_opcode::LSO => {
                 let raw = match len <= WQEBB {
+                    // The block that was asked for last, for its control segment.
                     true => q.window.last().get(..len).unwrap_or(&[]),
                     false => {
                         let all = q.window.get(&sq.config.ring, self.mem, at, len, there);
