@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
-use vm_memory::{
-    Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, VolatileMemory, VolatileSlice,
-};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, VolatileSlice};
+
+use crate::small;
 
 /// `PROT_WRITE` of `mmap`.
 const PROT_WRITE: i32 = 2;
@@ -102,6 +102,10 @@ pub trait DmaAccess {
     /// Copies into guest memory, the last byte in one piece and ordered after
     /// the others.
     fn dma_publish(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError>;
+    /// As [`DmaAccess::dma_publish`] of big-endian words.
+    fn dma_publish_words(&self, iova: u64, words: &[u64; 8]) -> Result<(), DmaError> {
+        self.dma_publish(iova, &bytes_of(words))
+    }
     /// The pieces of mapped memory that make up a range, in order, handed to
     /// `each`; one a mapped region, which behind an IOMMU is a page. They may be
     /// read and, if they lie in memory that only may be read, not written.
@@ -211,7 +215,7 @@ impl DmaAccess for Near<'_> {
     fn dma_write(&self, iova: u64, buf: &[u8]) -> Result<(), DmaError> {
         match self.slice(iova, buf.len(), true) {
             Some(s) => {
-                s.copy_from(buf);
+                small::write(&s, buf);
                 Ok(())
             }
             None => self.mem.dma_write(iova, buf),
@@ -231,14 +235,19 @@ impl DmaAccess for Near<'_> {
         if let Some((last, body)) = buf.split_last()
             && let Some(s) = self.slice(iova, buf.len(), true)
         {
-            match body.first_chunk() {
-                // Entries of queues, whose length the compiler knows here.
-                Some(entry) if body.len() == entry.len() => put_entry(&s, entry),
-                _ => s.copy_from(body),
-            }
+            s.copy_from(body);
             return s.store(*last, body.len(), Ordering::Release).map_err(|_| DmaError { iova, len: buf.len() });
         }
         self.mem.dma_publish(iova, buf)
+    }
+    #[inline(always)]
+    fn dma_publish_words(&self, iova: u64, words: &[u64; 8]) -> Result<(), DmaError> {
+        if let Some(s) = self.slice(iova, size_of_val(words), true)
+            && small::publish(&s, words).is_some()
+        {
+            return Ok(());
+        }
+        self.dma_publish(iova, &bytes_of(words))
     }
     #[inline(always)]
     fn dma_slices<'a>(
@@ -263,15 +272,13 @@ impl DmaAccess for Near<'_> {
     }
 }
 
-/// Writes all of a 64-byte entry but its last byte, in few pieces.
-#[inline(always)]
-fn put_entry(to: &VolatileSlice<'_, ()>, entry: &[u8; 63]) {
-    if let (Some(head), Some(tail)) = (entry.first_chunk::<32>(), entry.last_chunk::<31>())
-        && let (Ok(first), Ok(second)) = (to.get_ref(0), to.get_ref(head.len()))
-    {
-        first.store(*head);
-        second.store(*tail);
+/// Big-endian words as they lie in memory.
+pub(crate) fn bytes_of(words: &[u64; 8]) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    for (to, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+        *to = word.to_be_bytes();
     }
+    bytes
 }
 
 /// The piece of memory that is a whole range, where one region holds it: one

@@ -25,6 +25,7 @@ pub mod pci;
 pub mod poll;
 pub mod queue;
 pub mod slice;
+mod small;
 pub mod snapshot;
 pub mod steering;
 pub mod trace;

@@ -167,6 +167,10 @@ impl<S> Tail<S> {
 }
 
 impl<S> Bytes<S> {
+    /// How many bytes there are.
+    pub const fn count(&self) -> usize {
+        self.len as usize
+    }
     /// Byte offset in the structure.
     pub const fn offset(&self) -> usize {
         self.off as usize

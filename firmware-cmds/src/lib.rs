@@ -7,7 +7,9 @@ pub mod layouts;
 pub mod opcode;
 pub mod profile;
 pub mod status;
+mod words;
 
 pub use layout::{Layout, View, ViewMut};
 pub use opcode::Opcode;
 pub use status::{Delivery, Refusal, Status, Syndrome};
+pub use words::Words;

@@ -210,10 +210,12 @@ pub fn read_headers(from: From<'_>, frame: &mut Frame<'_>, reg_a: u32) {
 /// Serves frames of flows that share a way.
 fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Frame<'_>], notes: &[Note], at: &[At]) {
     let mut tally = Tally::default();
+    let counters = p.nic.counters.of(p.worker);
     for (frame, at) in frames.iter().zip(at) {
-        tally.count(frame.headers(), frame.len());
+        let len = frame.len();
+        tally.count(frame.headers(), len);
         if let Some((flow, _)) = cache.get(*at) {
-            flow.counters.iter().for_each(|c| p.nic.counters.add(p.worker, *c, frame.len() as u64));
+            flow.counters.iter().for_each(|c| counters.add(*c, len as u64));
         }
     }
     match from {
@@ -283,7 +285,7 @@ fn receive<'f, 'm: 'f>(
         (info.flow_tag, info.metadata) = (flow.flow_tag, flow.reg_b);
         (info.rss_hash, info.rss_type) = (flow.rss_hash, rss);
         let end = match (&mut session, lro.segment(frame, &sums)) {
-            (Ok(s), Some(segment)) => s.deliver_segment(frame, &info, &segment, lro.limit),
+            (Ok(s), Some(segment)) => s.deliver_segment(frame, &info.clone(), &segment, lro.limit),
             (Ok(s), None) => s.deliver(frame, &info).map(|()| false),
             (Err(e), _) => Err(*e),
         };

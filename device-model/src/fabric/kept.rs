@@ -27,7 +27,7 @@ impl<'m> Kept<'m> {
 
     /// The frame that was formed is kept, or goes the long way where its flow cannot be
     /// known. With `begins` it is the first of its message.
-    #[inline]
+    #[inline(always)]
     pub(super) fn keep(
         &mut self,
         p: &mut Pipeline<'_>,
@@ -35,22 +35,26 @@ impl<'m> Kept<'m> {
         from: Source<'_>,
         (sender, fill, begins): (Sender, Fill, bool),
     ) {
-        let key = self.next().quick_parse(sender);
-        let note = |key: FlowKey| Note { key, hash: key.hash(), fill, reg_a: sender.reg_a, begins };
-        if let Some(key) = key {
-            self.notes.push(note(key));
-            if self.notes.len() >= KEPT {
-                self.flush(p, cache, from);
-            }
-            return;
+        let note = |key, hash| Note { key, hash, fill, reg_a: sender.reg_a, begins };
+        let Some((key, hash)) = self.next().quick_key(sender) else {
+            return self.cannot_keep(p, cache, from, &note(FlowKey::default(), 0));
+        };
+        self.notes.push(note(key, hash));
+        if self.notes.len() >= KEPT {
+            self.flush(p, cache, from);
         }
-        // Those before it first.
+    }
+
+    /// The frame that was formed goes the long way, behind those that are kept.
+    #[inline(never)]
+    fn cannot_keep(&mut self, p: &mut Pipeline<'_>, cache: &mut Cache, from: Source<'_>, note: &Note) {
         let at = self.notes.len();
         self.flush(p, cache, from);
-        burst::long_way(p, None, from, &mut self.frames[at], &note(FlowKey::default()));
+        burst::long_way(p, None, from, &mut self.frames[at], note);
     }
 
     /// What is kept goes its way.
+    #[inline(never)]
     pub(super) fn flush(&mut self, p: &mut Pipeline<'_>, cache: &mut Cache, from: Source<'_>) {
         let n = self.notes.len();
         if n > 0 {

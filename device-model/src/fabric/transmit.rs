@@ -1,14 +1,17 @@
 //! From a send WQE to frames.
 
+use std::sync::atomic::Ordering;
+
 use super::burst::{self, From, Source};
 use super::flows::cache::Cache;
 use super::kept::Kept;
 use super::pipeline::Pipeline;
+use super::plane::FunctionPlane;
 use crate::dma::Near;
 use crate::packet::checksum::{self, Fill};
 use crate::packet::frame::{HDR_CAP, MIN_LEN};
 use crate::packet::{Frame, Sender, TunnelPorts, lso};
-use crate::queue::{Piece, TxResult, TxSeg, TxSink, TxWqe, WqeFault};
+use crate::queue::{Csum, PLAIN_MAX, Piece, PlainSend, TxResult, TxSink, TxWqe, WqeFault};
 use crate::unmodelled::Access;
 
 /// Shortest frame on a wire without its check sequence; shorter ones are
@@ -65,27 +68,16 @@ impl<'a, 'n> Transmit<'a, 'n> {
         Ok(f)
     }
 
-    /// Who sends, as flows are told apart.
-    fn sender(&self, wqe: &TxWqe<'_>) -> Sender {
-        let From { card, function, .. } = self.from;
-        Sender { card: card.index as u8, vport: function.vport.number, sqn: wqe.sqn, reg_a: wqe.metadata }
-    }
-
-    fn is_down(&self) -> bool {
-        let f = self.from.function;
-        f.id != 0 && !f.vport.link.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
     /// A frame whose flow may be known: it is kept, or goes the long way.
     fn keep(&mut self, wqe: &TxWqe<'_>) -> Result<TxResult, WqeFault> {
-        let sender = self.sender(wqe);
+        let sender = sender(&self.from, wqe.metadata);
         let bytes = self.form(wqe)?.len() as u64;
-        self.keep_formed(sender, fill(wqe), true);
+        self.keep_formed(sender, fill(wqe.csum), true);
         Ok(TxResult::Sent { frames: 1, bytes })
     }
 
     /// The frame that was formed last. With `begins` it is the first of its message.
-    #[inline]
+    #[inline(never)]
     fn keep_formed(&mut self, sender: Sender, fill: Fill, begins: bool) {
         if let Some(cache) = self.cache.as_deref_mut() {
             self.kept.keep(self.pipeline, cache, Source::Queue(self.from), (sender, fill, begins));
@@ -95,7 +87,7 @@ impl<'a, 'n> Transmit<'a, 'n> {
     /// A message whose segments' flows may be known: they are kept, or it goes the
     /// long way.
     fn keep_segments(&mut self, wqe: &TxWqe<'_>, mss: usize) -> Result<TxResult, WqeFault> {
-        let sender = self.sender(wqe);
+        let sender = sender(&self.from, wqe.metadata);
         let mut message = self.message.take().unwrap_or_else(|| Box::new(Frame::empty()));
         message.tunnel_ports = self.tunnels;
         gather(&mut message, wqe, &self.near)?;
@@ -141,7 +133,7 @@ impl<'a, 'n> Transmit<'a, 'n> {
                 return Err(WqeFault::LsoParameters);
             }
         } else {
-            checksum::fill(f, fill(wqe));
+            checksum::fill(f, fill(wqe.csum));
             one(f);
         }
         Ok(TxResult::Sent { frames, bytes })
@@ -150,7 +142,7 @@ impl<'a, 'n> Transmit<'a, 'n> {
 
 impl TxSink for Transmit<'_, '_> {
     fn send(&mut self, wqe: &TxWqe<'_>) -> TxResult {
-        if self.is_down() {
+        if is_down(self.from.function) {
             // What is wrong with the WQE is told all the same.
             if let Err(fault) = self.form(wqe) {
                 return TxResult::Failed(fault);
@@ -169,6 +161,25 @@ impl TxSink for Transmit<'_, '_> {
         sent.unwrap_or_else(TxResult::Failed)
     }
 
+    #[inline(always)]
+    fn send_plain(&mut self, send: &PlainSend<'_>) -> Option<u64> {
+        const _: () = assert!(PLAIN_MAX <= HDR_CAP);
+        let len = send.head_len + send.len;
+        let cache = self.cache.as_deref_mut().filter(|_| len >= MIN_FRAME)?;
+        if is_down(self.from.function) {
+            return None;
+        }
+        let slice = self.near.slice(send.iova, send.len, false)?;
+        let f = self.kept.next();
+        f.tunnel_ports = self.tunnels;
+        f.refill(send.head, send.head_len, &slice);
+        let sender = sender(&self.from, send.metadata);
+        self.kept.keep(self.pipeline, cache, Source::Queue(self.from), (sender, fill(send.csum), true));
+        let bytes = len as u64;
+        self.sent = self.sent.saturating_add(bytes);
+        Some(bytes)
+    }
+
     fn flush(&mut self) {
         if let Some(cache) = self.cache.as_deref_mut() {
             self.kept.flush(self.pipeline, cache, Source::Queue(self.from));
@@ -185,22 +196,21 @@ impl TxSink for Transmit<'_, '_> {
     }
 }
 
-fn fill(wqe: &TxWqe<'_>) -> Fill {
-    let c = wqe.csum;
+/// Who sends, as flows are told apart.
+fn sender(from: &From<'_>, reg_a: u32) -> Sender {
+    Sender { card: from.card.index as u8, vport: from.function.vport.number, sqn: from.sqn, reg_a }
+}
+
+fn is_down(f: &FunctionPlane) -> bool {
+    f.id != 0 && !f.vport.link.load(Ordering::Relaxed)
+}
+
+fn fill(c: Csum) -> Fill {
     Fill { l3: c.l3, l4: c.l4, inner_l3: c.inner_l3, inner_l4: c.inner_l4 }
 }
 
 /// The bytes of a WQE's frame, padded; of an LSO the whole message.
-#[inline(always)]
 fn gather<'a>(f: &mut Frame<'a>, wqe: &TxWqe<'_>, near: &Near<'a>) -> Result<(), WqeFault> {
-    // Most small frames: inline bytes, if any, and one piece of memory.
-    if let (None, [TxSeg::Guest { iova, len }]) = (wqe.mss, wqe.segs)
-        && (MIN_FRAME..=HDR_CAP).contains(&(wqe.len as usize))
-        && let Some(slice) = near.slice(*iova, *len as usize, false)
-        && f.refill(wqe.header, &slice)
-    {
-        return Ok(());
-    }
     let copy = if wqe.mss.is_some() { wqe.header.len().clamp(MIN_LEN, HDR_CAP) } else { HDR_CAP };
     f.restart();
     let (mut fits, mut gathered) = (true, false);

@@ -85,12 +85,14 @@ fn small<const HEAD: usize, const AT: usize>((h, len): (&mut [u8], usize), what:
     } else {
         (udp && told == 0) || fold(carry(pseudo, body)) == 0xffff
     };
-    if what.l3 {
+    let l3_ok = if what.l3 {
         let told = u16::from_ne_bytes([h[IP + 10], h[IP + 11]]);
         [h[IP + 10], h[IP + 11]] = (!fold(carry(ip, u64::from(!told)))).to_ne_bytes();
         ip = 0xffff;
-    }
-    let l3_ok = fold(ip) == 0xffff;
+        true
+    } else {
+        fold(ip) == 0xffff
+    };
     Some(Summary { l3_ok, l4_ok, check_sum: u16::from_be(fold(carry(ip, body))) })
 }
 

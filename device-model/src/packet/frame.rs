@@ -9,6 +9,7 @@ use vm_memory::VolatileSlice;
 use super::checksum;
 use super::key::{MISC, MatchKey};
 use super::layers::{Layers, Tunnel, TunnelPorts};
+use crate::small;
 
 /// A piece of guest memory, valid as long as the burst's snapshot of the map.
 pub type GuestSlice<'m> = VolatileSlice<'m, ()>;
@@ -167,20 +168,20 @@ impl<'m> Frame<'m> {
         self.meta = Meta::default();
     }
 
-    /// Begins again with a frame of some bytes and one piece of guest memory, which all fit the
-    /// header buffer; [`Frame::key`] stays as it is. False where they do not.
+    /// Begins again with a frame of the first `first_len` bytes of `first` and one piece of guest
+    /// memory, which must both fit the header buffer; [`Frame::key`] stays as it is.
     #[inline(always)]
-    pub(crate) fn refill(&mut self, first: &[u8], slice: &GuestSlice<'_>) -> bool {
-        let room = &mut self.buf[HEADROOM..HEADROOM + HDR_CAP];
-        let Some((head, rest)) = room.split_at_mut_checked(first.len()) else { return false };
-        if slice.len() > rest.len() {
-            return false;
-        }
-        head.copy_from_slice(first);
-        slice.copy_to(rest);
+    pub(crate) fn refill<const N: usize>(&mut self, first: &[u8; N], first_len: usize, slice: &GuestSlice<'_>) {
+        debug_assert!(first_len <= N && first_len + slice.len() <= HDR_CAP);
         self.restart();
-        self.end += (first.len() + slice.len()) as u16;
-        true
+        // A copy of a known length is shorter than one of few bytes.
+        if let Some(room) = self.buf[HEADROOM..].first_chunk_mut() {
+            *room = *first;
+        }
+        if let Some(room) = self.buf[HEADROOM..HEADROOM + HDR_CAP].get_mut(first_len..first_len + slice.len()) {
+            small::read(slice, room);
+            self.end += (first_len + slice.len()) as u16;
+        }
     }
 
     /// Adds bytes to the header buffer; false where they do not fit or guest

@@ -21,6 +21,7 @@ pub mod lro;
 pub mod lso;
 mod parse;
 mod parse_tunnel;
+mod plain;
 pub mod quick;
 pub mod reformat;
 pub mod toeplitz;

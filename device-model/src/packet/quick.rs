@@ -16,6 +16,7 @@ use super::headers::{Ipv4, Ipv6, Tcp, Udp, VlanTag, ethertype, protocol};
 use super::key::MISC3;
 use super::layers::{L3, L4, Layers, Tunnel, TunnelPorts};
 use super::parse::is_vlan;
+use super::plain;
 
 /// Sender and headers of a frame, as far as steering can tell frames apart.
 #[derive(Debug, Clone, Copy, Eq, Default)]
@@ -42,6 +43,13 @@ pub struct Sender {
     pub reg_a: u32,
 }
 
+impl Sender {
+    #[inline(always)]
+    fn word(&self) -> u64 {
+        u64::from(self.card) << 48 | u64::from(self.vport) << 32 | u64::from(self.sqn)
+    }
+}
+
 impl FlowKey {
     /// Some of its bits.
     #[inline]
@@ -49,8 +57,16 @@ impl FlowKey {
         self.0[0] as u32
     }
 
+    /// Of a frame without tags over IPv4: its addresses there with what follows them, ports with
+    /// what is beside them, and its IP addresses.
+    #[inline(always)]
+    pub(super) fn plain(from: Sender, mac: [u64; 2], ports: u64, addresses: u64) -> Self {
+        Self([from.word(), u64::from(from.reg_a) << 32, mac[0], mac[1], ports, addresses, 0, 0, 0])
+    }
+
     /// A hash of the key. Equal keys have equal hashes; how unequal ones
     /// spread is a matter of speed alone.
+    #[inline(always)] // much of some keys is known where they are made
     pub fn hash(&self) -> u64 {
         const ODD: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93];
         let mix = |a: u64, b: u64| {
@@ -73,18 +89,32 @@ impl Frame<'_> {
     /// Finds the layers of a frame that is simple enough, and answers what
     /// tells its flow. [`Frame::key`] is left alone. None where the frame
     /// needs [`Frame::parse`].
-    #[inline(always)] // the key is made where it is kept
     pub fn quick_parse(&mut self, from: Sender) -> Option<FlowKey> {
-        let (layers, key) = read(self.headers(), self.len(), &self.tunnel_ports, from)?;
+        Some(self.quick_key(from)?.0)
+    }
+
+    /// The same, and the key's hash.
+    #[inline(always)] // the key is made where it is kept
+    pub(crate) fn quick_key(&mut self, from: Sender) -> Option<(FlowKey, u64)> {
+        let (h, len) = (self.headers(), self.len());
+        let read = plain::read(h, len, &self.tunnel_ports, from);
+        let (layers, key, hash) = match read {
+            Some(all) => all,
+            None => read_more(h, len, &self.tunnel_ports, from)?,
+        };
         self.layers = layers;
         self.inner = None;
         self.tunnel = Tunnel::None;
-        Some(key)
+        Some((key, hash))
     }
 }
 
-// Where it is called, its results are not moved.
-#[inline(always)]
+#[inline(never)]
+fn read_more(h: &[u8], len: usize, ports: &TunnelPorts, from: Sender) -> Option<(Layers, FlowKey, u64)> {
+    let (layers, key) = read(h, len, ports, from)?;
+    Some((layers, key, key.hash()))
+}
+
 fn read(h: &[u8], len: usize, ports: &TunnelPorts, from: Sender) -> Option<(Layers, FlowKey)> {
     let mac = h.first_chunk::<MIN_LEN>()?;
     let dmac = u64::from_be_bytes(*mac.first_chunk::<8>()?) >> 16;
@@ -172,7 +202,7 @@ fn read(h: &[u8], len: usize, ports: &TunnelPorts, from: Sender) -> Option<(Laye
     let six = u64::from(l.l3 == L3::Ipv6);
     let kinds = u64::from(flags) << 16 | kind << 14 | six << 13 | u64::from(l.ip_protocol);
     let key = [
-        u64::from(from.card) << 48 | u64::from(from.vport) << 32 | u64::from(from.sqn),
+        from.word(),
         u64::from(from.reg_a) << 32 | u64::from(label),
         dmac << 16 | u64::from(tci),
         smac << 16 | u64::from(tos) << 8 | u64::from(ttl),
@@ -249,6 +279,25 @@ mod tests {
         }
 
         #[test]
+        fn the_shortest_way_agrees_with_the_short_one(
+            mut raw in sample(),
+            edits in prop::collection::vec((0..60usize, any::<u8>()), 0..3),
+            cut in 14..400usize,
+        ) {
+            for (at, v) in edits {
+                if let Some(b) = raw.get_mut(at) {
+                    *b = v;
+                }
+            }
+            raw.truncate(cut);
+            let f = Frame::from_bytes(&mut raw).unwrap();
+            let of = |f: &Frame<'_>| (plain::read(f.headers(), f.len(), &f.tunnel_ports, FROM), f.len());
+            if let (Some(plain), len) = of(&f) {
+                prop_assert_eq!(Some(plain), read_more(f.headers(), len, &f.tunnel_ports, FROM));
+            }
+        }
+
+        #[test]
         fn one_flow_has_one_set_of_match_fields(raw in sample(), at in 0..80usize, bit in 0..8u32) {
             let mut other = raw.clone();
             if let Some(b) = other.get_mut(at) {
@@ -258,6 +307,17 @@ mod tests {
             let (b, _, _, _, fields_b) = both(other);
             if a.is_some() && a == b {
                 prop_assert_eq!(fields_a, fields_b);
+            }
+        }
+    }
+
+    #[test]
+    fn most_frames_go_the_shortest_way() {
+        for proto in [Proto::Tcp, Proto::Udp] {
+            for payload in [18, 1400] {
+                let mut raw = samples::frame(Ip::V4, proto, payload);
+                let f = Frame::from_bytes(&mut raw).unwrap();
+                assert!(plain::read(f.headers(), f.len(), &f.tunnel_ports, FROM).is_some(), "{proto:?} {payload}");
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use sfnic_firmware_cmds::entries::{CqDoorbell, CqRecord, Cqe64, Eqe, cq_error, cqe_opcode, event};
-use sfnic_firmware_cmds::{Layout, Refusal, Syndrome, ViewMut};
+use sfnic_firmware_cmds::{Layout, Refusal, Syndrome, Words};
 
 use super::eq::{AsyncEqs, Eq, event_data};
 use super::ring::Ring;
@@ -212,8 +212,17 @@ impl Cq {
     /// Promises a completion on behalf of `debtor`; `None` where the queue is
     /// in error. Takes no lock: room is checked when the promise is kept.
     pub fn reserve<'a>(&'a self, mem: &'a Memory, debtor: Debtor) -> Option<CqPermit<'a>> {
-        let ready = !self.error.load(Ordering::Relaxed);
-        ready.then(|| CqPermit { cq: self, mem, debtor, owed: true })
+        (!self.is_in_error()).then(|| self.promise(mem, debtor))
+    }
+
+    /// Whether the queue is in error.
+    pub(super) fn is_in_error(&self) -> bool {
+        self.error.load(Ordering::Relaxed)
+    }
+
+    /// As [`Cq::reserve`] of a queue that was not in error when `debtor` began.
+    pub(super) fn promise<'a>(&'a self, mem: &'a Memory, debtor: Debtor) -> CqPermit<'a> {
+        CqPermit { cq: self, mem, debtor, owed: true }
     }
 
     /// Writes a completion and sends the event where one is due. `fill` sets
@@ -223,7 +232,7 @@ impl Cq {
         &self,
         mem: &Memory,
         solicited: bool,
-        fill: impl FnOnce(&mut ViewMut<'_, Cqe64>),
+        fill: impl FnOnce(&mut Words<Cqe64, 8>),
     ) -> Result<(), CqFault> {
         self.batch(&Near::new(mem)).write(solicited, fill)
     }
@@ -315,7 +324,7 @@ impl Cq {
     }
 
     #[inline(always)]
-    fn write(&self, q: &mut Inner, mem: &Near<'_>, entry: &mut [u8; Cqe64::SIZE]) -> Result<(), CqFault> {
+    fn write(&self, q: &mut Inner, mem: &Near<'_>, mut entry: Words<Cqe64, 8>) -> Result<(), CqFault> {
         if self.error.load(Ordering::Relaxed) {
             return Err(CqFault::InError);
         }
@@ -326,10 +335,10 @@ impl Cq {
                 return Err(CqFault::Overrun);
             }
         }
-        ViewMut::<Cqe64>::new(entry).set(Cqe64::owner, (q.producer >> self.config.log_size) & 1);
+        entry.set(Cqe64::owner, (q.producer >> self.config.log_size) & 1);
         let offset = if self.config.cqe_128 { Cqe64::SIZE as u64 } else { 0 };
         let at = u64::from(q.producer) * stride(&self.config) + offset;
-        self.config.ring.publish(mem, at, entry).map_err(|_| CqFault::Dma)
+        self.config.ring.publish_words(mem, at, entry.words()).map_err(|_| CqFault::Dma)
     }
 
     fn is_full(&self, q: &Inner) -> bool {
@@ -408,14 +417,20 @@ pub struct CqBatch<'a, 'm> {
 
 impl CqBatch<'_, '_> {
     /// Writes a completion; see [`Cq::complete`].
-    pub fn write(&mut self, solicited: bool, fill: impl FnOnce(&mut ViewMut<'_, Cqe64>)) -> Result<(), CqFault> {
+    pub fn write(&mut self, solicited: bool, fill: impl FnOnce(&mut Words<Cqe64, 8>)) -> Result<(), CqFault> {
+        let mut entry = Words::new();
+        fill(&mut entry);
+        self.put(solicited, entry)
+    }
+
+    /// The same of an entry that is filled.
+    #[inline(always)]
+    pub(super) fn put(&mut self, solicited: bool, entry: Words<Cqe64, 8>) -> Result<(), CqFault> {
         if self.cq.site.as_ref().is_some_and(|s| s.loses_completion(self.cq.config.cqn)) {
             return Ok(());
         }
-        let mut entry = [0; Cqe64::SIZE];
-        fill(&mut ViewMut::new(&mut entry));
         let q = self.inner.as_mut().ok_or(CqFault::InError)?;
-        let written = self.cq.write(q, self.mem, &mut entry);
+        let written = self.cq.write(q, self.mem, entry);
         match written {
             Ok(()) => {
                 let number = q.producer;
@@ -439,12 +454,9 @@ impl CqBatch<'_, '_> {
         &mut self,
         debtor: Debtor,
         solicited: bool,
-        fill: impl FnOnce(&mut ViewMut<'_, Cqe64>),
+        fill: impl FnOnce(&mut Words<Cqe64, 8>),
     ) -> Result<(), CqFault> {
-        self.write(solicited, |cqe| {
-            cqe.set(Cqe64::user_index, debtor.user_index).set(Cqe64::wqe_counter, debtor.wqe_counter.into());
-            fill(cqe);
-        })
+        self.write(solicited, |cqe| fill(debtor.signs(cqe)))
     }
 
     /// Writes an error completion (`struct mlx5_err_cqe`). Errors count as
@@ -458,7 +470,7 @@ impl CqBatch<'_, '_> {
         &mut self,
         d: Debtor,
         fault: WqeFault,
-        more: impl FnOnce(&mut ViewMut<'_, Cqe64>),
+        more: impl FnOnce(&mut Words<Cqe64, 8>),
     ) -> Result<(), CqFault> {
         self.write(true, |cqe| {
             cqe.set(Cqe64::user_index, d.user_index)
@@ -512,6 +524,14 @@ pub struct Debtor {
     pub wqe_counter: u16,
 }
 
+impl Debtor {
+    /// Who owes, in the completion.
+    #[inline(always)]
+    pub(super) fn signs(self, cqe: &mut Words<Cqe64, 8>) -> &mut Words<Cqe64, 8> {
+        cqe.set(Cqe64::user_index, self.user_index).set(Cqe64::wqe_counter, self.wqe_counter.into())
+    }
+}
+
 /// A completion that is owed: it must be written, as a success or as an error,
 /// or waived where the WQE did not ask for one. A forgotten one is a fault of
 /// the model; the driver gets an error completion for it, so that it does not
@@ -527,7 +547,7 @@ pub struct CqPermit<'a> {
 
 impl CqPermit<'_> {
     /// Writes the completion; see [`Cq::complete`].
-    pub fn complete(self, solicited: bool, fill: impl FnOnce(&mut ViewMut<'_, Cqe64>)) -> Result<(), CqFault> {
+    pub fn complete(self, solicited: bool, fill: impl FnOnce(&mut Words<Cqe64, 8>)) -> Result<(), CqFault> {
         let (cq, near) = (self.cq, Near::new(self.mem));
         self.complete_in(&mut cq.batch(&near), solicited, fill)
     }
@@ -537,7 +557,7 @@ impl CqPermit<'_> {
         mut self,
         batch: &mut CqBatch<'_, '_>,
         solicited: bool,
-        fill: impl FnOnce(&mut ViewMut<'_, Cqe64>),
+        fill: impl FnOnce(&mut Words<Cqe64, 8>),
     ) -> Result<(), CqFault> {
         assert!(std::ptr::eq(self.cq, batch.cq), "a completion goes to the queue that promised it");
         self.owed = false;

@@ -2,7 +2,7 @@
 
 use sfnic_firmware_cmds::{Refusal, Syndrome};
 
-use crate::dma::{DmaAccess, DmaError};
+use crate::dma::{DmaAccess, DmaError, bytes_of};
 
 /// log2 of the device's page, `MLX5_ADAPTER_PAGE_SHIFT`.
 const ADAPTER_PAGE_SHIFT: u32 = 12;
@@ -113,6 +113,16 @@ impl Ring {
     #[cold]
     fn read_pieces(&self, mem: &impl DmaAccess, at: u64, buf: &mut [u8]) -> Result<(), DmaError> {
         self.pieces(at, buf.len(), |iova, part| mem.dma_read(iova, &mut buf[part]))
+    }
+
+    /// As [`Ring::publish`] of an entry of 64 bytes that does not wrap, made of words.
+    #[inline(always)]
+    pub fn publish_words(&self, mem: &impl DmaAccess, at: u64, entry: &[u64; 8]) -> Result<(), DmaError> {
+        let (iova, left) = self.span(at);
+        if left >= size_of_val(entry) {
+            return mem.dma_publish_words(iova, entry);
+        }
+        self.publish(mem, at, &bytes_of(entry))
     }
 
     /// Writes an entry at byte `at`; its last byte is written last, ordered

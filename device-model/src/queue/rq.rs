@@ -452,18 +452,12 @@ impl Rq {
         q.consumer = q.consumer.wrapping_add(1);
     }
 
-    /// Where the next of the `posted` WQEs of a cycle takes `len` bytes, where its first buffer has
+    /// Where the next WQE of a cycle that is known of takes `len` bytes, where its first buffer has
     /// room for them in one piece: most frames' case. What is wrong with the WQE is not told.
     #[inline(always)]
-    pub(super) fn one_piece(
-        &self,
-        q: &mut Inner,
-        mem: &Near<'_>,
-        keys: &impl KeyCheck,
-        posted: u16,
-        len: usize,
-    ) -> Option<u64> {
-        if self.config.linked {
+    pub(super) fn one_piece(&self, q: &mut Inner, mem: &Near<'_>, keys: &impl KeyCheck, len: usize) -> Option<u64> {
+        let posted = q.producer.wrapping_sub(q.consumer);
+        if posted == 0 {
             return None;
         }
         let (at, there) = self.place(q, posted);

@@ -61,12 +61,6 @@ pub(super) fn scatter_with(
 }
 
 impl<F: RxFrame> Source<'_, F> {
-    /// What is written, where it is the frame as it is in memory of ours.
-    #[inline]
-    pub(super) fn whole(&self) -> Option<&[u8]> {
-        if self.strip || self.fcs.is_some() { None } else { self.frame.whole() }
-    }
-
     /// Writes the bytes from `pos` of what is written into `dst`.
     fn put(&self, mut pos: usize, dst: VolatileSlice<'_>) -> Result<(), DmaError> {
         if !self.strip && pos + dst.len() <= self.body {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use sfnic_firmware_cmds::entries::{Cqe64, WqRecord, WqeCtrl, cqe_opcode, wqe_ce, wqe_opcode};
+use sfnic_firmware_cmds::entries::{Cqe64, WqRecord, WqeCtrl, cqe_opcode, wqe_opcode};
 use sfnic_firmware_cmds::{Refusal, Syndrome, View};
 use smallvec::SmallVec;
 
 use super::cq::{Cq, CqPermit, Debtor};
+use super::plain::{self, Asks, PlainSend};
 use super::ring::Ring;
 use super::schedule::Schedule;
 use super::umr::{self, UmrRules};
@@ -79,6 +80,12 @@ pub trait TxSink {
     /// Guest memory may be used until then; the completion is written
     /// afterwards. Called with the send queue's lock held.
     fn send(&mut self, wqe: &TxWqe<'_>) -> TxResult;
+
+    /// As [`TxSink::send`] of a frame that is like most, and answers its bytes. None where it is
+    /// to be sent by that; nothing has happened then.
+    fn send_plain(&mut self, _: &PlainSend<'_>) -> Option<u64> {
+        None
+    }
 
     /// Sends what [`TxSink::send`] has taken and kept for a burst of its own.
     /// Called before the completions of those WQEs are written.
@@ -382,7 +389,8 @@ struct Run<'a, 'm, K, X> {
 impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
     fn wqes(&mut self, q: &mut Inner, budget: usize) -> (usize, bool) {
         let sq = self.sq;
-        for work_done in 0..budget {
+        let mut work_done = 0;
+        while work_done < budget {
             if !sq.runs() || !sq.rung.load(Ordering::Acquire) {
                 return (work_done, false);
             }
@@ -401,19 +409,61 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
             if ahead == 0 {
                 return (work_done, false);
             }
-            let blocks = if u32::from(ahead) > 1 << sq.config.log_size {
+            if u32::from(ahead) > 1 << sq.config.log_size {
                 // Where the WQEs are cannot be known: all of them are one.
                 self.fail(q, 0, WqeFault::CounterJump);
-                ahead
+                q.consumer = q.producer;
+                work_done += 1;
             } else {
-                self.execute(q, ahead)
-            };
-            q.consumer = q.consumer.wrapping_add(blocks);
+                let plain = self.plain(q, ahead, budget - work_done);
+                work_done += plain;
+                if plain == 0 {
+                    let blocks = self.execute(q, ahead);
+                    q.consumer = q.consumer.wrapping_add(blocks);
+                    work_done += 1;
+                }
+            }
             if self.tx.has_done_enough() {
-                return (work_done + 1, true);
+                return (work_done, true);
             }
         }
         (budget, true)
+    }
+
+    /// Executes the WQEs at the consumer, of whose blocks `ahead` are there, as long as they are
+    /// plain sends and have been read, at most `budget` of them. Answers how many.
+    fn plain(&mut self, q: &mut Inner, ahead: u16, budget: usize) -> usize {
+        let sq = self.sq;
+        if sq.state.get() != WqState::Rdy || sq.config.cq.is_in_error() {
+            return 0;
+        }
+        let at = u64::from(q.consumer) * WQEBB as u64;
+        let there = usize::from(ahead) * WQEBB;
+        if q.window.get(&sq.config.ring, self.mem, at, WQEBB, there).is_err() {
+            return 0;
+        }
+        let mut done = 0;
+        for block in q.window.rest().as_chunks().0.iter().take(budget.min(ahead.into())) {
+            let Some((send, asks)) = plain::read(block, &sq.rules, self.keys) else { break };
+            let Some(bytes) = self.tx.send_plain(&send) else { break };
+            done += 1;
+            self.tally.wqes += 1;
+            self.tally.packets += 1;
+            self.tally.bytes += bytes;
+            let index = q.consumer;
+            q.consumer = index.wrapping_add(1);
+            if asks != Asks::Nothing {
+                let debtor = sq.debtor(index, wqe_opcode::SEND);
+                self.due.push((sq.config.cq.promise(self.mem.memory(), debtor), asks == Asks::Event));
+                if self.due.len() >= DUE {
+                    self.settle();
+                }
+            }
+            if self.tx.has_done_enough() || sq.state.get() != WqState::Rdy {
+                break;
+            }
+        }
+        done
     }
 
     /// Executes the WQE at the consumer, of which `ahead` blocks are there at
@@ -428,7 +478,7 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
         };
         let ctrl = View::<WqeCtrl>::new(first);
         let opcode = ctrl.get(WqeCtrl::opcode) as u8;
-        let ce = ctrl.get(WqeCtrl::ce);
+        let asks = Asks::of(ctrl);
         let len = ctrl.get(WqeCtrl::ds) as usize * DS;
         let blocks = len.div_ceil(WQEBB).max(1) as u16;
         if blocks > ahead {
@@ -445,8 +495,8 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
             return 0;
         };
         match self.run(q, (opcode, len, at, there), index) {
-            Ok(()) if ce == wqe_ce::CQE || ce == wqe_ce::CQE_AND_EQE => {
-                self.due.push((permit, ce == wqe_ce::CQE_AND_EQE));
+            Ok(()) if asks != Asks::Nothing => {
+                self.due.push((permit, asks == Asks::Event));
                 if self.due.len() >= DUE {
                     self.settle();
                 }

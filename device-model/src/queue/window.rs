@@ -103,7 +103,13 @@ impl Window {
         (window.last < window.bytes.len()).then_some(window)
     }
 
-    /// The WQE that was asked for last, and what was read behind it.
+    /// The same, without what was not read.
+    #[inline]
+    pub(super) fn rest(&self) -> &[u8] {
+        self.bytes.get(self.last..self.len).unwrap_or(&[])
+    }
+
+    /// The WQE that was asked for last, and all behind it.
     pub(super) fn last(&self) -> &[u8] {
         self.bytes.get(self.last..).unwrap_or(&[])
     }

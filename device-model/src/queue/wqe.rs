@@ -27,7 +27,7 @@ const MAX_RANGES: usize = 256;
 /// Most frames of one LSO; TCP's smallest segments (48 bytes) stay below it.
 const MAX_FRAMES: u64 = 8192;
 /// Bytes of an Ethernet header.
-const ETH_HLEN: usize = 14;
+pub(super) const ETH_HLEN: usize = 14;
 
 /// Why a WQE failed. The number is the vendor syndrome of the error completion
 /// (`vendor_err_synd`), which the kernel prints.
@@ -107,6 +107,19 @@ pub struct Csum {
     pub inner_l3: bool,
     /// TCP or UDP inside a tunnel.
     pub inner_l4: bool,
+}
+
+impl Csum {
+    /// What an Ethernet segment asks for.
+    #[inline(always)]
+    pub(super) fn of(eth: View<'_, WqeEth>) -> Self {
+        Self {
+            l3: eth.is(WqeEth::l3_csum),
+            l4: eth.is(WqeEth::l4_csum),
+            inner_l3: eth.is(WqeEth::l3_inner_csum),
+            inner_l4: eth.is(WqeEth::l4_inner_csum),
+        }
+    }
 }
 
 /// One part of a frame, behind its inline headers.
@@ -236,12 +249,7 @@ pub(super) fn parse_eth<'a>(
         header,
         segs,
         len: len as u32,
-        csum: Csum {
-            l3: eth.is(WqeEth::l3_csum),
-            l4: eth.is(WqeEth::l4_csum),
-            inner_l3: eth.is(WqeEth::l3_inner_csum),
-            inner_l4: eth.is(WqeEth::l4_inner_csum),
-        },
+        csum: Csum::of(eth),
         mss,
         vlan: insert.then(|| eth.get(WqeEth::inline_hdr_start) as u16),
         metadata: eth.get(WqeEth::flow_table_metadata),

@@ -36,10 +36,8 @@ type Block = OnceLock<Box<[Slot]>>;
 struct Shard(OnceLock<Box<[Block]>>);
 
 impl Shard {
-    fn slot(&self, place: Place) -> Option<&Slot> {
-        let blocks = self.0.get_or_init(|| (0..BLOCKS).map(|_| Block::new()).collect());
-        let block = blocks.get((place.0 / BLOCK) as usize)?;
-        block.get_or_init(|| (0..BLOCK).map(|_| Slot::default()).collect()).get((place.0 % BLOCK) as usize)
+    fn blocks(&self) -> &[Block] {
+        self.0.get_or_init(|| (0..BLOCKS).map(|_| Block::new()).collect())
     }
 
     fn read(&self, place: Place) -> (u64, u64) {
@@ -52,6 +50,30 @@ impl Shard {
 /// Where a counter counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(u32);
+
+/// One worker's counters, or those that the others share.
+pub struct Part<'a> {
+    blocks: &'a [Block],
+    shared: bool,
+}
+
+impl Part<'_> {
+    /// Counts a packet.
+    #[inline]
+    pub fn add(&self, place: Place, octets: u64) {
+        let Some(block) = self.blocks.get((place.0 / BLOCK) as usize) else { return };
+        let slots = block.get_or_init(|| (0..BLOCK).map(|_| Slot::default()).collect());
+        let Some(s) = slots.get((place.0 % BLOCK) as usize) else { return };
+        if self.shared {
+            s.packets.fetch_add(1, Relaxed);
+            s.octets.fetch_add(octets, Relaxed);
+        } else {
+            // Nobody else writes here.
+            s.packets.store(s.packets.load(Relaxed).wrapping_add(1), Relaxed);
+            s.octets.store(s.octets.load(Relaxed).wrapping_add(octets), Relaxed);
+        }
+    }
+}
 
 /// Places that are free.
 #[derive(Default)]
@@ -114,17 +136,15 @@ impl Counters {
     /// thread uses meanwhile.
     #[inline]
     pub fn add(&self, worker: usize, place: Place, octets: u64) {
-        let Some(own) = self.shards.get(worker) else {
-            if let Some(s) = self.shared.slot(place) {
-                s.packets.fetch_add(1, Relaxed);
-                s.octets.fetch_add(octets, Relaxed);
-            }
-            return;
-        };
-        if let Some(s) = own.slot(place) {
-            // Nobody else writes here.
-            s.packets.store(s.packets.load(Relaxed).wrapping_add(1), Relaxed);
-            s.octets.store(s.octets.load(Relaxed).wrapping_add(octets), Relaxed);
+        self.of(worker).add(place, octets);
+    }
+
+    /// Where a worker counts, as in [`Counters::add`].
+    #[inline]
+    pub fn of(&self, worker: usize) -> Part<'_> {
+        match self.shards.get(worker) {
+            Some(own) => Part { blocks: own.blocks(), shared: false },
+            None => Part { blocks: self.shared.blocks(), shared: true },
         }
     }
 
