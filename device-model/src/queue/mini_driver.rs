@@ -323,6 +323,16 @@ impl WqeBuilder {
         self.0.resize(self.0.len().next_multiple_of(16), 0);
         self
     }
+    /// The byte of the Ethernet segment that asks for checksums (`cs_flags`), of a send.
+    pub(super) fn checksum_bits(mut self, bits: u8) -> Self {
+        self.0[16 + 4] = bits;
+        self
+    }
+    /// Has a tag inserted instead of the inline bytes (`MLX5_ETH_WQE_INSERT_VLAN`).
+    pub(super) fn insert(mut self, on: bool) -> Self {
+        self.0[16 + 12] |= u8::from(on) << 7;
+        self
+    }
     /// Asks for a completion (`MLX5_WQE_CTRL_CQ_UPDATE`).
     pub(super) fn signalled(mut self) -> Self {
         self.0[11] |= 2 << 2;

@@ -36,6 +36,8 @@ mod tests_cq;
 #[cfg(test)]
 mod tests_merge;
 #[cfg(test)]
+mod tests_plain;
+#[cfg(test)]
 mod tests_rx;
 #[cfg(test)]
 mod tests_stride;

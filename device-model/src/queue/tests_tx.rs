@@ -11,9 +11,9 @@ use super::{SqConfig, WqState};
 use crate::dma::{DmaAccess, Memory};
 
 /// Collects frames and opcodes that are not modelled.
-struct Collect<'m> {
-    mem: &'m Memory,
-    frames: Vec<Vec<u8>>,
+pub(super) struct Collect<'m> {
+    pub(super) mem: &'m Memory,
+    pub(super) frames: Vec<Vec<u8>>,
     unmodelled: Vec<u8>,
 }
 
@@ -42,18 +42,18 @@ impl TxSink for Collect<'_> {
     }
 }
 
-struct Bench {
-    guest: Guest,
+pub(super) struct Bench {
+    pub(super) guest: Guest,
     cq: Arc<Cq>,
     cqd: CqDriver,
-    sq: Arc<Sq>,
-    sqd: SqDriver,
+    pub(super) sq: Arc<Sq>,
+    pub(super) sqd: SqDriver,
     eq: Arc<Eq>,
-    payload: u64,
+    pub(super) payload: u64,
 }
 
 impl Bench {
-    fn new(log_size: u8, tweak: impl FnOnce(&mut SqConfig)) -> Self {
+    pub(super) fn new(log_size: u8, tweak: impl FnOnce(&mut SqConfig)) -> Self {
         let guest = Guest::new();
         let eq = Arc::new(guest.eq(&Arc::new(Irqs::default()), 1, 4));
         let (cq, cqd) = guest.cq(&eq, log_size, |_| ());
@@ -64,16 +64,16 @@ impl Bench {
         Self { guest, cq, cqd, sq, sqd, eq, payload }
     }
 
-    fn sink(&self) -> Collect<'_> {
+    pub(super) fn sink(&self) -> Collect<'_> {
         Collect { mem: &self.guest.mem, frames: vec![], unmodelled: vec![] }
     }
 
-    fn poll(&self, budget: usize, sink: &mut Collect<'_>) -> PollResult {
+    pub(super) fn poll(&self, budget: usize, sink: &mut impl TxSink) -> PollResult {
         self.sq.poll(&self.guest.mem, &IdentityKeys::default(), budget, sink, 0x1122_3344_5566)
     }
 
     /// Reads completions: opcode, WQE index, syndrome.
-    fn reap(&mut self) -> Vec<(u8, u16, u8)> {
+    pub(super) fn reap(&mut self) -> Vec<(u8, u16, u8)> {
         let mut out = vec![];
         while let Some(cqe) = self.cqd.poll(&self.guest.mem) {
             self.sqd.completed(&cqe);
