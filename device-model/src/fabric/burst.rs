@@ -3,11 +3,11 @@
 
 use sfnic_firmware_cmds::layouts::FteMatchSetMisc2;
 
-use super::counters::Tally;
+use super::counters::{Cast, Tally};
 use super::flows::cache::{At, Cache, Depends, End, Flow, Way};
 use super::pipeline::Pipeline;
 use super::plane::{FunctionPlane, Keys};
-use super::receive::rx_info;
+use super::receive::{plain_rx_info, rx_info};
 use super::tir::Lro;
 use super::vport::Vport;
 use crate::dma::Near;
@@ -15,7 +15,7 @@ use crate::nic::Card;
 use crate::packet::checksum::{self, Fill};
 use crate::packet::key::MISC2;
 use crate::packet::{FlowKey, Frame};
-use crate::queue::{Rq, RssType, RxDrop};
+use crate::queue::{Rq, RssType, RxDrop, RxInfo};
 use crate::steering::Changes;
 
 /// Most frames that are kept; what they take of the first-level cache is what
@@ -117,7 +117,7 @@ pub fn send(p: &mut Pipeline<'_>, cache: &mut Cache, from: Source<'_>, frames: &
         }
     }
     if far {
-        let places = found.iter().filter_map(|at| cache.get(*at)?.0.counters.first());
+        let places = found.iter().filter_map(|at| cache.flow(*at)?.counters.first());
         touch(places.map(|place| p.nic.counters.touch(p.worker, *place)));
     }
     if go_together(cache, found, frames) {
@@ -211,10 +211,10 @@ pub fn read_headers(from: From<'_>, frame: &mut Frame<'_>, reg_a: u32) {
 fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Frame<'_>], notes: &[Note], at: &[At]) {
     let mut tally = Tally::default();
     let counters = p.nic.counters.of(p.worker);
-    for (frame, at) in frames.iter().zip(at) {
+    for ((frame, note), at) in frames.iter().zip(notes).zip(at) {
         let len = frame.len();
-        tally.count(frame.headers(), len);
-        if let Some((flow, _)) = cache.get(*at) {
+        tally.count(Cast::of_flow(&note.key), len);
+        if let Some(flow) = cache.flow(*at) {
             flow.counters.iter().for_each(|c| counters.add(*c, len as u64));
         }
     }
@@ -250,7 +250,7 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Fr
         End::Drop => return,
     };
     vport.rx.add(&tally);
-    let flows = at.iter().filter_map(|at| cache.get(*at)).map(|(flow, _)| flow);
+    let flows = at.iter().filter_map(|at| cache.flow(*at));
     if receive(p, function, rq, (*rss, *lro), frames.iter_mut().zip(notes).zip(flows)) {
         p.merges(function, rq);
     }
@@ -269,7 +269,7 @@ fn receive<'f, 'm: 'f>(
     let (nic, now) = (p.nic, p.now);
     let keys = Keys::new(function, &nic.flows);
     let mut session = rq.session(&near, &keys, now);
-    let mut waits = false;
+    let (mut waits, joins) = (false, lro.ipv4 || lro.ipv6);
     for ((frame, note), flow) in frames {
         if p.can_wait() && session.as_mut().is_ok_and(|s| s.is_starved(frame.len())) {
             // The driver hears of what it has, and may post more.
@@ -280,12 +280,17 @@ fn receive<'f, 'm: 'f>(
             p.wait_while(|| rq.is_starved(&mem, frame.len()));
             session = rq.session(&near, &keys, now);
         }
-        let sums = checksum::fill_and_sum(frame, note.fill);
-        let mut info = rx_info(frame, sums);
+        let (mut info, sums) = match checksum::fill_and_sum_plain(frame, note.fill) {
+            Some(sums) => (plain_rx_info(frame, sums), sums),
+            None => {
+                let sums = checksum::fill_and_sum(frame, note.fill);
+                (rx_info(frame, sums), sums)
+            }
+        };
         (info.flow_tag, info.metadata) = (flow.flow_tag, flow.reg_b);
         (info.rss_hash, info.rss_type) = (flow.rss_hash, rss);
-        let end = match (&mut session, lro.segment(frame, &sums)) {
-            (Ok(s), Some(segment)) => s.deliver_segment(frame, &info.clone(), &segment, lro.limit),
+        let end = match (&mut session, joins.then(|| lro.segment(frame, &sums)).flatten()) {
+            (Ok(s), Some(segment)) => s.deliver_segment(frame, &RxInfo { ..info }, &segment, lro.limit),
             (Ok(s), None) => s.deliver(frame, &info).map(|()| false),
             (Err(e), _) => Err(*e),
         };

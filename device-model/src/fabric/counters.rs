@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::packet::FlowKey;
+
 /// A number that only grows.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
@@ -68,6 +70,17 @@ pub enum Cast {
 }
 
 impl Cast {
+    /// Of the frames of a flow.
+    #[inline]
+    pub fn of_flow(key: &FlowKey) -> Self {
+        const ALL: u64 = u64::MAX << 16;
+        const GROUP: u64 = 1 << 56;
+        match key.destination() {
+            ALL => Self::Broadcast,
+            dmac if dmac & GROUP != 0 => Self::Multicast,
+            _ => Self::Unicast,
+        }
+    }
     /// Of a frame's first six bytes.
     pub fn of(dmac: &[u8]) -> Self {
         match dmac {
@@ -150,8 +163,9 @@ pub struct Tally {
 
 impl Tally {
     /// Counts one frame.
-    pub fn count(&mut self, dmac: &[u8], len: usize) {
-        let (packets, octets) = &mut self.casts[Cast::of(dmac) as usize];
+    #[inline]
+    pub fn count(&mut self, cast: Cast, len: usize) {
+        let (packets, octets) = &mut self.casts[cast as usize];
         *packets += 1;
         *octets += len as u64;
         self.sizes[size_class(len)] += 1;

@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(p.rx.broadcast.packets.get(), 5);
         let (q, mut tally) = (Port::new(Far::None), Tally::default());
         for len in [14, 60, 61, 1514, 9014] {
-            tally.count(&[0xff; 6], len);
+            tally.count(Cast::Broadcast, len);
         }
         q.add_rx(&tally);
         assert_eq!(q.rx_sizes.iter().map(Counter::get).collect::<Vec<_>>(), n);

@@ -151,6 +151,20 @@ pub(super) fn rx_info(frame: &Frame<'_>, sums: Summary) -> RxInfo {
     }
 }
 
+/// The same of one that [`checksum::fill_and_sum_plain`] understood.
+#[inline(always)]
+pub(super) fn plain_rx_info(frame: &Frame<'_>, sums: Summary) -> RxInfo {
+    RxInfo {
+        l3_ok: sums.l3_ok,
+        l4_ok: sums.l4_ok,
+        l3_type: 2,
+        l4_type: if frame.layers.l4 == L4::Udp { 2 } else { tcp_type(frame) },
+        check_sum: sums.check_sum,
+        check_sum_stripped: sums.check_sum,
+        ..RxInfo::default()
+    }
+}
+
 /// TCP without ACK, an ACK alone, or an ACK with data.
 fn tcp_type(frame: &Frame<'_>) -> u8 {
     const ACK: u16 = 0x10;

@@ -6,7 +6,7 @@
 
 use sfnic_firmware_cmds::{View, ViewMut};
 
-pub use super::at_once::{Summary, fill_and_sum};
+pub use super::at_once::{Summary, fill_and_sum, fill_and_sum_plain};
 use super::frame::{Frame, GuestSlice};
 use super::headers::{Ipv4, Udp, protocol};
 use super::layers::{Fragment, L3, L4, Layers};

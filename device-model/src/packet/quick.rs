@@ -57,6 +57,12 @@ impl FlowKey {
         self.0[0] as u32
     }
 
+    /// The destination address, in the upper 48 bits.
+    #[inline]
+    pub(crate) fn destination(&self) -> u64 {
+        self.0[2] >> 16 << 16
+    }
+
     /// Of a frame without tags over IPv4: its addresses there with what follows them, ports with
     /// what is beside them, and its IP addresses.
     #[inline(always)]

@@ -61,7 +61,7 @@ impl<'a, 'm, K: KeyCheck> RxSession<'a, 'm, K> {
         match self.deliver_at_once(frame, info) {
             Some(end) => end,
             // A copy, so that what is told of most frames need not lie in memory.
-            None => self.deliver_slowly(frame, &info.clone()),
+            None => self.deliver_slowly(frame, &RxInfo { ..*info }),
         }
     }
 

@@ -354,6 +354,12 @@ impl Cache {
         Some((flow, self.ways.get(flow.way as usize)?))
     }
 
+    /// What is known of a flow.
+    #[inline]
+    pub fn flow(&self, at: At) -> Option<&Flow> {
+        self.flows.get(at.0 as usize)
+    }
+
     /// As [`Flow::way`] of the flow at a place.
     #[inline]
     pub fn way(&self, at: At) -> Option<u32> {
