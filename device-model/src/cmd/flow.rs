@@ -268,9 +268,6 @@ pub(crate) fn account(f: &mut Function, change: Change) {
 fn read_actions(f: &Function, kind: TableType, c: &View<'_, FlowContext>) -> Result<Actions<Tir>, Refusal> {
     let flags = Action::parse(c.get(FlowContext::action))?;
     let absent = Refusal::new(Status::BadRes, Syndrome::NO_SUCH_OBJECT);
-    if c.is(FlowContext::uplink_hairpin_en) {
-        return Err(Refusal::param(Syndrome::FTE_ACTION));
-    }
     let mut a = Actions {
         flags,
         flow_tag: c.get(FlowContext::flow_tag),
