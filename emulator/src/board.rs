@@ -27,10 +27,11 @@ use crate::snapshot;
 use crate::uar::UarFile;
 use crate::vfio_user::{BarMapping, DmaMap, MmapArea, PciDevice, Server, StopHandle, Taken as TakenClient};
 use crate::wire::datagram::Ends;
+use crate::wire::movers::{Mover, movers, open};
 use crate::wire::pcap::Replay;
 use crate::wire::switch::Switch;
 use crate::wire::vhost::Meeting;
-use crate::wire::{self, Link, PortInlet, Wire, WirePort};
+use crate::wire::{Interface, Link, PortInlet, Wire, WirePort};
 
 /// What a physical port is connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub enum WireKind {
     /// Itself.
     Loopback,
     /// A TAP interface of the host.
-    Tap(String),
+    Tap(Interface),
     /// A virtio network device, or whoever else has the front end's part of vhost-user.
     Vhost(Meeting),
     /// A datagram socket, one frame a datagram.
@@ -53,6 +54,17 @@ pub enum WireKind {
     Switch(String),
     /// Nothing.
     None,
+}
+
+impl WireKind {
+    /// Whether two wires cannot be at once: they would be at the same place outside.
+    pub fn excludes(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cable | Self::Loopback | Self::Switch(_) | Self::None, _) => false,
+            (Self::Tap(a), Self::Tap(b)) => a.name == b.name,
+            (a, b) => a == b,
+        }
+    }
 }
 
 /// How a driver's doorbells come to the device.
@@ -258,9 +270,16 @@ impl Board {
         let mut further = vec![];
         for (switch, config) in switches.iter().zip(&c.switches) {
             for kind in &config.wires {
-                let wire = open(kind, 0, &[]).with_context(|| format!("switch {}", config.name))?;
-                further.push((switch.wire_port(&wire), wire.driver));
+                let mut wire = open(kind, 0, &[]).with_context(|| format!("switch {}", config.name))?;
+                let (inlet, parts) = (switch.wire_port(&wire), wire.driver.further());
+                further.push((inlet.clone(), wire.driver));
+                further.extend(parts.into_iter().map(|part| (inlet.clone(), part)));
             }
+        }
+        let movers = movers(outside, c.workers + 1, c.workers + 2 + count);
+        let taken = movers.iter().map(|m| m.number + 1).fold(c.workers + 2 + count, usize::max);
+        if taken > MOST_WORKERS {
+            tracing::warn!("{taken} threads move frames: {} of them know no flows", taken - MOST_WORKERS);
         }
         let captures = Arc::new(Captures::new(&nic));
         let threads: Arc<Mutex<Vec<JoinHandle<()>>>> = Arc::default();
@@ -282,7 +301,7 @@ impl Board {
             bell,
             due: Arc::default(),
             stop,
-            offers: Offers::new(c.workers == 0, c.workers + 2 + count..MOST_WORKERS),
+            offers: Offers::new(c.workers == 0, taken..MOST_WORKERS),
             slices: c.slices,
             begin: c.begin,
             threads,
@@ -299,11 +318,11 @@ impl Board {
                 DoorbellMode::Poll => poll(&nic, &bell, n, c.workers),
             })?;
         }
-        for (i, wire) in outside {
-            let mut inlet = PortInlet::new(board.nic.clone(), i, c.workers + 1 + i);
-            let (nic, bell, number) = (board.nic.clone(), board.bell.clone(), c.workers + 1 + i);
-            board.spawn(format!("wire-{i}"), move || {
-                wire.driver.run(&mut inlet, &|| {
+        for Mover { name, port, number, driver } in movers {
+            let mut inlet = PortInlet::new(board.nic.clone(), port, number);
+            let (nic, bell) = (board.nic.clone(), board.bell.clone());
+            board.spawn(name, move || {
+                driver.run(&mut inlet, &|| {
                     // Asked again and again, also while no frame comes.
                     nic.flows.idle(number);
                     bell.done.load(Ordering::Relaxed)
@@ -410,23 +429,6 @@ impl Drop for Board {
     fn drop(&mut self) {
         self.halt();
     }
-}
-
-/// Opens what port `number` is connected to outside of the device.
-fn open(kind: &WireKind, number: usize, switches: &[Arc<Switch>]) -> anyhow::Result<Wire> {
-    Ok(match kind {
-        WireKind::Tap(name) => wire::open_tap(name)?,
-        WireKind::Vhost(meeting) => wire::open_vhost(meeting.clone())?,
-        WireKind::Datagram(ends) => wire::datagram::open_datagram(ends).with_context(|| format!("{ends:?}"))?,
-        WireKind::Stream(meeting) => wire::stream::open_stream(meeting.clone())?,
-        WireKind::Replay(replay) => wire::pcap::open_replay(replay.clone())?,
-        WireKind::Switch(name) => {
-            let switch =
-                switches.iter().find(|s| s.name() == name).with_context(|| format!("there is no switch {name}"))?;
-            switch.device_port(format!("p{number}"))
-        }
-        WireKind::Cable | WireKind::Loopback | WireKind::None => anyhow::bail!("no wire leaves the device there"),
-    })
 }
 
 fn work(nic: &Nic, bell: &Bell, number: usize) {

@@ -337,9 +337,7 @@ fn distinct(pfs: &[PfConfig]) -> Parsed<()> {
                     "pf[{index}].mac = \"{mac}\": allowed is an address that pf[{other}] does not have"
                 ));
             }
-            let outside =
-                !matches!(pf.wire, WireKind::Cable | WireKind::Loopback | WireKind::Switch(_) | WireKind::None);
-            if outside && pf.wire == earlier.wire {
+            if pf.wire.excludes(&earlier.wire) {
                 return Err(format!("pf[{index}].wire: allowed is a wire that pf[{other}] does not have"));
             }
         }

@@ -1,6 +1,7 @@
 //! Configurations that are read, and those that are refused.
 
 use super::*;
+use crate::wire::Interface;
 
 pub(super) fn config(text: &str) -> Config {
     read(text, "nic.toml", None).unwrap()
@@ -37,7 +38,7 @@ fn every_key_is_read() {
     let card = &c.pfs[0].card;
     assert_eq!((card.mac, card.vectors, card.max_sfs), ([2, 0, 0, 0, 0, 10], 8, 0));
     assert_eq!((card.log_sf_window, card.sf_base), (20, 0x4000));
-    assert_eq!(c.pfs[0].wire, WireKind::Tap("nic0".into()));
+    assert_eq!(c.pfs[0].wire, WireKind::Tap(Interface::new("nic0")));
     assert_eq!(c.pfs[1].card.log_sf_window, 16);
     assert_eq!(c.pfs[1].wire, WireKind::Loopback);
 }
@@ -145,16 +146,21 @@ fn wires_are_known_and_cables_have_two_ends() {
     }
     assert_eq!(error("[[pf]]\nwire = 'fibre'"), format!("pf[0].wire = \"fibre\": {allowed}"));
     assert_eq!(error("[[pf]]\nwire = 3"), format!("pf[0].wire = 3: {allowed}"));
-    for bad in ["tap:", "tap:a/b", "tap:0123456789abcdef", "tap:eth%d"] {
+    const TAP: &str = "\"tap:\" and an interface of 1 to 15 characters without a comma, and perhaps ,queues=N (1 to 8)";
+    let queues = |n| WireKind::Tap(Interface { name: "a".to_owned(), queues: n });
+    assert_eq!(config("[[pf]]\nwire = 'tap:a,queues=8'").pfs[0].wire, queues(8));
+    assert_eq!(config("[[pf]]\nwire = 'tap:a,queues=1'").pfs[0].wire, queues(1));
+    let bad_queues = ["tap:a,", "tap:a,queues=", "tap:a,queues=0", "tap:a,queues=9", "tap:a,b", "tap:,queues=2"];
+    for bad in ["tap:", "tap:a/b", "tap:0123456789abcdef", "tap:eth%d"].into_iter().chain(bad_queues) {
         let e = error(&format!("[[pf]]\nwire = '{bad}'"));
-        assert_eq!(e, format!("pf[0].wire = \"{bad}\": allowed is \"tap:\" and an interface of 1 to 15 characters"));
+        assert_eq!(e, format!("pf[0].wire = \"{bad}\": allowed is {TAP}"));
     }
     let cable = "wire = \"cable\": allowed with exactly two [[pf]] that both have it";
     assert_eq!(error("[[pf]]\nwire = 'cable'"), format!("pf[0].{cable}"));
     assert_eq!(error("[[pf]]\nwire = 'none'\n[[pf]]\nwire = 'cable'"), format!("pf[1].{cable}"));
     assert_eq!(error("[[pf]]\nwire = 'cable'\n[[pf]]\n[[pf]]"), format!("pf[0].{cable}"));
     assert_eq!(
-        error("[[pf]]\nwire = 'tap:a'\n[[pf]]\nwire = 'tap:a'"),
+        error("[[pf]]\nwire = 'tap:a'\n[[pf]]\nwire = 'tap:a,queues=2'"),
         "pf[1].wire: allowed is a wire that pf[0] does not have"
     );
 }

@@ -100,7 +100,7 @@ pub(super) fn switches(top: &Table, pfs: &[PfConfig]) -> Parsed<Vec<SwitchConfig
                 ));
             }
             for (i, wire) in switch.wires.iter().enumerate() {
-                let taken = |other: &WireKind| other == wire;
+                let taken = |other: &WireKind| other.excludes(wire);
                 let mut others = pfs.iter().map(|pf| &pf.wire).chain(all.iter().flat_map(|s| &s.wires));
                 if others.any(taken) || switch.wires[..i].iter().any(taken) {
                     return Err(format!("{}[{i}]: allowed is a wire that nobody else has", section.key("wires")));

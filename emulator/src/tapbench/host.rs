@@ -21,7 +21,7 @@ const MAX_SIZE: usize = 16 << 20;
 /// Runs `work` on a thread in a network namespace that nothing else is in. What it
 /// starts, threads and processes, is in there too. The kernel removes the namespace and
 /// all of its interfaces with the last of them, however they end.
-pub(super) fn in_private_network<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(crate) fn in_private_network<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let inside = move || {
         leave_network()?;
         work()

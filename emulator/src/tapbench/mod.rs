@@ -7,6 +7,8 @@
 mod host;
 mod report;
 
+#[cfg(test)]
+pub(crate) use host::in_private_network;
 pub(crate) use report::median;
 
 use std::fs::File;
@@ -23,7 +25,7 @@ use sfnic_qemu::{Guest, Kit, KitOptions, What};
 
 use crate::board::{Board, DoorbellMode, WireKind};
 use crate::config::Config;
-use crate::wire::interface;
+use crate::wire::{Interface, MAX_QUEUES, interface};
 pub use report::{NicResult, Rates, Ratio, Report, Rtt};
 
 /// The guest's half of it.
@@ -70,6 +72,10 @@ pub struct TapBenchArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(0..=8))]
     pub workers: u32,
 
+    /// Queues of our NIC's TAP interface; each has a thread for what the host sends.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = queues)]
+    pub queues: usize,
+
     /// Who sends and receives in the guest: our NIC's physical function, or an SF of it. The
     /// SF's representor is then on a bridge with the uplink's, which the driver has the device
     /// do; how many of the frames the guest's kernel passed on all the same is told.
@@ -96,6 +102,11 @@ pub struct TapBenchArgs {
     /// Where the kit is.
     #[arg(skip)]
     pub kit: KitOptions,
+}
+
+fn queues(text: &str) -> Result<usize, String> {
+    let allowed = || format!("allowed is 1 to {MAX_QUEUES}");
+    text.parse().ok().filter(|n| (1..=MAX_QUEUES).contains(n)).ok_or_else(allowed)
 }
 
 /// Who sends and receives.
@@ -210,7 +221,7 @@ fn guest(args: &TapBenchArgs, profile: Profile, kit: &Kit) -> Result<String> {
     file.set_permissions(std::fs::Permissions::from_mode(0o755)).context("cannot write the guest's script")?;
 
     for c in CANDIDATES.iter().filter(|c| c.device.is_some()) {
-        interface::create_persistent_tap(c.tap)?;
+        interface::create_persistent_tap(c.tap, false)?;
     }
     let board = board(args, profile)?;
     let socket = dir.path().join("pf0.sock");
@@ -264,7 +275,7 @@ fn board(args: &TapBenchArgs, profile: Profile) -> Result<Board> {
     let mut config = Config { workers, doorbells, profile, ..Config::default() };
     config.pfs.truncate(1);
     for pf in &mut config.pfs {
-        pf.wire = WireKind::Tap(CANDIDATES[0].tap.to_owned());
+        pf.wire = WireKind::Tap(Interface { name: CANDIDATES[0].tap.to_owned(), queues: args.queues });
     }
     Board::new(config.into_board()).context("cannot build the device")
 }

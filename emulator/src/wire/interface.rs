@@ -14,16 +14,77 @@ use super::tap::open_tun;
 pub(super) const MAX_NAME: usize = 15;
 
 /// Creates a TAP interface that stays until its network namespace ends or it is deleted,
-/// for another program to attach to.
+/// for another program to attach to, with one queue or with `several`.
 ///
 /// # Errors
 /// [`WireError`]; [`WireError::Busy`] if a program has an interface of that name.
-pub fn create_persistent_tap(name: &str) -> Result<(), WireError> {
+pub fn create_persistent_tap(name: &str, several: bool) -> Result<(), WireError> {
     let file: File = open_tun(name)?;
     let mut request = Request::new(raw_name(name)?);
-    request.set_flags((libc::IFF_TAP | libc::IFF_NO_PI) as i16);
+    let more = if several { libc::IFF_MULTI_QUEUE } else { 0 };
+    request.set_flags((libc::IFF_TAP | libc::IFF_NO_PI | more) as i16);
     request.run(&file, libc::TUNSETIFF, name, "create")?;
     tun_set(&file, libc::TUNSETPERSIST, 1).map_err(|e| setup(name, "keep", e))
+}
+
+/// Attaches a TUN descriptor to a TAP interface, as its only queue or as one of several;
+/// makes the interface where there is none.
+pub(super) fn attach(file: &File, name: &str, several: bool) -> Result<(), WireError> {
+    let flags = |several| {
+        let more = if several { libc::IFF_MULTI_QUEUE } else { 0 };
+        (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more) as i16
+    };
+    let mut request = Request::new(raw_name(name)?);
+    request.set_flags(flags(several));
+    match request.run(file, libc::TUNSETIFF, name, "create") {
+        Err(WireError::NotATap(_)) => {}
+        other => return other,
+    }
+    // Another kind of interface, or a TAP interface made for another number of queues?
+    request.set_flags(flags(!several));
+    if queues_in_use(name) > 0 {
+        return Err(WireError::Busy(name.to_owned()));
+    }
+    Err(match request.run(&open_tun(name)?, libc::TUNSETIFF, name, "attach") {
+        Ok(()) if several => WireError::OneQueue(name.to_owned()),
+        Ok(()) => WireError::SeveralQueues(name.to_owned()),
+        Err(e) => e,
+    })
+}
+
+/// Puts a queue to work again that was detached from its interface; whether it was.
+pub(super) fn attach_again(file: &File, name: &str) -> Result<bool, WireError> {
+    let mut request = Request::new(raw_name(name)?);
+    request.run(file, libc::TUNGETIFF, name, "look at")?;
+    if i32::from(request.flags()) & libc::IFF_DETACH_QUEUE == 0 {
+        return Ok(false);
+    }
+    request.set_flags(libc::IFF_ATTACH_QUEUE as i16);
+    request.run(file, libc::TUNSETQUEUE, name, "attach a queue to").map(|()| true)
+}
+
+/// How many queues programs have attached to an interface that may have several. 0 where
+/// there is no such interface, or the kernel does not tell.
+pub(super) fn queues_in_use(name: &str) -> u32 {
+    const GET_DRIVER: u32 = 0x03;
+    const GET_CHANNELS: u32 = 0x3c;
+    let mut driver = [0u32; 49];
+    driver[0] = GET_DRIVER;
+    if !ethtool(name, &mut driver) || driver[1].to_ne_bytes() != *b"tun\0" {
+        return 0;
+    }
+    // Command; most for receiving, sending, other, combined; as many are in use.
+    let mut channels = [0u32; 9];
+    channels[0] = GET_CHANNELS;
+    if ethtool(name, &mut channels) && channels[4] > 1 { channels[8] } else { 0 }
+}
+
+/// An ethtool request, as long as its structure; false where it fails.
+fn ethtool(name: &str, data: &mut [u32]) -> bool {
+    let (Ok(socket), Ok(raw)) = (socket(name), raw_name(name)) else { return false };
+    let mut request = Request::new(raw);
+    request.set_pointer(data);
+    request.run(&socket, libc::SIOCETHTOOL, name, "ask").is_ok()
 }
 
 /// One of the `ioctl`s of a TUN descriptor that take a number.
@@ -130,7 +191,7 @@ pub(super) fn permission(name: &str, step: &'static str) -> WireError {
 fn setup(name: &str, step: &'static str, source: io::Error) -> WireError {
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => permission(name, step),
-        Some(libc::EBUSY) => WireError::Busy(name.to_owned()),
+        Some(libc::EBUSY | libc::E2BIG) => WireError::Busy(name.to_owned()),
         _ => WireError::Setup { name: name.to_owned(), step, source },
     }
 }
@@ -163,6 +224,11 @@ impl Request {
         self.value[..4].copy_from_slice(&value.to_ne_bytes());
     }
 
+    /// Stores the address of a structure, which has to live until the request has run.
+    fn set_pointer(&mut self, data: &mut [u32]) {
+        self.value[..8].copy_from_slice(&(data.as_mut_ptr() as u64).to_ne_bytes());
+    }
+
     /// Stores a `struct sockaddr_in`.
     fn set_address(&mut self, address: Ipv4Addr) {
         self.value = [0; 24];
@@ -171,8 +237,8 @@ impl Request {
     }
 
     /// Performs one of the `ioctl`s that take a `struct ifreq`: `TUNSETIFF`,
-    /// `SIOCGIFFLAGS`, `SIOCSIFFLAGS`, `SIOCSIFMTU`, `SIOCSIFADDR`,
-    /// `SIOCSIFNETMASK`.
+    /// `TUNGETIFF`, `TUNSETQUEUE`, `SIOCGIFFLAGS`, `SIOCSIFFLAGS`, `SIOCSIFMTU`,
+    /// `SIOCSIFADDR`, `SIOCSIFNETMASK`, and `SIOCETHTOOL` by [`ethtool`].
     #[allow(unsafe_code)]
     pub(super) fn run(
         &mut self,
@@ -183,7 +249,8 @@ impl Request {
     ) -> Result<(), WireError> {
         // SAFETY: the descriptor is open as `fd` is borrowed, and `self` has
         // the size and alignment of the `struct ifreq` that all of these
-        // requests read and write.
+        // requests read and write. What an ethtool request points to is borrowed by
+        // `ethtool` and has the size of the structure of its command.
         let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, std::ptr::from_mut(self)) };
         if result >= 0 {
             return Ok(());

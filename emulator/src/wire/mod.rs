@@ -9,15 +9,19 @@ mod coalesce;
 pub mod datagram;
 pub mod interface;
 pub mod link;
+pub(crate) mod movers;
 pub mod offload;
 pub mod pcap;
 pub mod port;
 pub mod slice;
 pub mod spec;
+mod steer;
 pub mod stream;
 pub mod switch;
 pub mod tap;
 mod tap_driver;
+#[cfg(test)]
+mod tap_tests;
 #[cfg(test)]
 mod tests;
 pub mod vhost;
@@ -34,7 +38,7 @@ pub use link::{Link, LinkCounters};
 use offload::Offload;
 pub use port::{PortInlet, WirePort};
 pub use tap::{TapWire, WireError};
-pub use tap_driver::open_tap;
+pub use tap_driver::{Interface, MAX_QUEUES, open_tap};
 pub use vhost::open_vhost;
 
 /// Longest frame that a wire hands in or gets, in bytes: 64 KiB of segments and headers.
@@ -115,6 +119,12 @@ pub trait Inlet: Send {
 pub trait Driver: Send {
     /// Works until `done`; looks at it at least every [`TICK`].
     fn run(self: Box<Self>, inlet: &mut dyn Inlet, done: &dyn Fn() -> bool);
+
+    /// Parts of it that threads of their own run, beside it, each with an inlet of its own:
+    /// further queues. Only this one says that the link changed.
+    fn further(&mut self) -> Vec<Box<dyn Driver>> {
+        vec![]
+    }
 }
 
 /// How long a driver may wait before it looks whether it is to end.

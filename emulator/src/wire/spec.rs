@@ -7,10 +7,11 @@ use super::datagram::Ends;
 use super::interface::MAX_NAME;
 use super::pcap::Replay;
 use super::vhost::Meeting;
+use super::{Interface, MAX_QUEUES};
 use crate::board::WireKind;
 
 /// What a port may be connected to.
-pub const WIRES: &str = "\"cable\", \"loopback\", \"switch:NAME\", \"tap:NAME\", \"vhost-user:PATH[,client]\", \"stream:PATH[,client]\", \
+pub const WIRES: &str = "\"cable\", \"loopback\", \"switch:NAME\", \"tap:NAME[,queues=N]\", \"vhost-user:PATH[,client]\", \"stream:PATH[,client]\", \
      \"unix:PATH,PEER\", \"udp:HOST:PORT,PEER:PORT\", \"pcap:FILE[,record=FILE][,speed=max][,times=N]\" or \"none\"";
 
 /// Longest path of a socket in bytes (`sun_path` less its NUL).
@@ -27,8 +28,7 @@ pub(crate) fn kind(text: &str) -> Result<WireKind, String> {
         _ => match text.split_once(':') {
             Some(("switch", name)) if is_switch(name) => WireKind::Switch(name.to_owned()),
             Some(("switch", _)) => return Err(format!("\"switch:\" and {SWITCH_NAME}")),
-            Some(("tap", name)) if is_interface(name) => WireKind::Tap(name.to_owned()),
-            Some(("tap", _)) => return Err(format!("\"tap:\" and an interface of 1 to {MAX_NAME} characters")),
+            Some(("tap", rest)) => WireKind::Tap(tap(rest)?),
             Some(("vhost-user", rest)) => WireKind::Vhost(meeting(rest)?),
             Some(("stream", rest)) => WireKind::Stream(meeting(rest)?),
             Some(("unix", rest)) => WireKind::Datagram(unix(rest)?),
@@ -39,12 +39,27 @@ pub(crate) fn kind(text: &str) -> Result<WireKind, String> {
     })
 }
 
+/// `NAME[,queues=N]`.
+pub(crate) fn tap(text: &str) -> Result<Interface, String> {
+    let allowed = || {
+        format!(
+            "\"tap:\" and an interface of 1 to {MAX_NAME} characters without a comma, and perhaps ,queues=N (1 to {MAX_QUEUES})"
+        )
+    };
+    let (name, queues) = match text.split_once(',') {
+        None => (text, Some(1)),
+        Some((name, more)) => (name, more.strip_prefix("queues=").and_then(|n| n.parse().ok())),
+    };
+    let queues = queues.filter(|n| (1..=MAX_QUEUES).contains(n) && is_interface(name)).ok_or_else(allowed)?;
+    Ok(Interface { name: name.to_owned(), queues })
+}
+
 /// What the kernel takes as the name of an interface (`dev_valid_name`), less the percent
-/// sign, with which it would choose a name itself.
+/// sign, with which it would choose a name itself, and the comma.
 fn is_interface(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
         && !matches!(name, "." | "..")
-        && name.bytes().all(|c| c.is_ascii_graphic() && !b"/:%".contains(&c))
+        && name.bytes().all(|c| c.is_ascii_graphic() && !b"/:%,".contains(&c))
 }
 
 /// What a switch may be called, in words.

@@ -3,7 +3,8 @@
 //! Facts are from the kernel's `Documentation/networking/tuntap.rst` and
 //! `drivers/net/tun.c`. Frames are whole Ethernet frames without FCS and
 //! with the kernel's header of offloads (`IFF_NO_PI`, `IFF_VNET_HDR`), one frame
-//! a call. One queue; multi-queue is not implemented.
+//! a call. An interface has one queue, or several (`IFF_MULTI_QUEUE`), each with a
+//! descriptor of its own; `steer` says which frame belongs to which.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -12,8 +13,9 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use smallvec::SmallVec;
 
-use super::interface::{self, MAX_NAME, Request, permission, raw_name};
+use super::interface::{self, MAX_NAME, permission, raw_name};
 use super::offload::{HEADER, Offload};
+use super::steer;
 
 /// Shortest frame the kernel takes: an Ethernet header, in bytes.
 pub const MIN_FRAME: usize = 14;
@@ -47,8 +49,18 @@ pub enum WireError {
     #[error("TAP interface {0} is in use by another process")]
     Busy(String),
     /// The name belongs to an interface of another kind.
-    #[error("interface {0} exists and is not a TAP interface of one queue")]
+    #[error("interface {0} exists and is not a TAP interface")]
     NotATap(String),
+    /// Several queues were wanted.
+    #[error(
+        "TAP interface {0} was made with one queue: leave \"queues=\" out, or make it anew, with \"ip tuntap add {0} mode tap multi_queue\""
+    )]
+    OneQueue(String),
+    /// One queue was wanted.
+    #[error(
+        "TAP interface {0} was made with multi_queue: say how many, such as \"tap:{0},queues=2\", or make it anew, without"
+    )]
+    SeveralQueues(String),
     /// Any other failure to set the interface up.
     #[error("TAP interface {name}: {step}: {source}")]
     Setup {
@@ -118,14 +130,76 @@ impl TapWire {
     /// As [`Self::open`].
     pub fn open_with_mtu(name: &str, mtu: Option<u32>) -> Result<Self, WireError> {
         let name = name.strip_prefix("tap:").unwrap_or(name);
-        let raw_name = raw_name(name)?;
-        let file = open_tun(name)?;
-        let mut request = Request::new(raw_name);
-        request.set_flags((libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16);
-        request.run(&file, libc::TUNSETIFF, name, "create")?;
-        interface::set_offloads(&file, name)?;
+        let wire = Self::attach(name, false)?;
+        interface::set_offloads(&wire.file, name)?;
         interface::bring_up(name, mtu)?;
+        Ok(wire)
+    }
+
+    /// As [`Self::open`], with so many queues. Frames that come in are spread over them by
+    /// their flows; for those that go out [`Self::choose`] tells the queue.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`WireError::Busy`] where another process has queues of it.
+    pub fn open_queues(name: &str, queues: usize) -> Result<Vec<Self>, WireError> {
+        if queues <= 1 {
+            return Self::open(name).map(|wire| vec![wire]);
+        }
+        raw_name(name)?;
+        let busy = |own| match interface::queues_in_use(name) > own {
+            true => Err(WireError::Busy(name.to_owned())),
+            false => Ok(()),
+        };
+        busy(0)?;
+        let wires: Vec<Self> = (0..queues).map(|_| Self::attach(name, true)).collect::<Result<_, _>>()?;
+        busy(queues as u32)?;
+        interface::set_offloads(&wires[0].file, name)?;
+        if let Err(e) = steer::steer(&wires[0].file) {
+            tracing::warn!("TAP interface {name}: the kernel chooses queues by itself, a flow may change them: {e}");
+        }
+        interface::bring_up(name, None)?;
+        Ok(wires)
+    }
+
+    fn attach(name: &str, several: bool) -> Result<Self, WireError> {
+        raw_name(name)?;
+        let file = open_tun(name)?;
+        interface::attach(&file, name, several)?;
         Ok(Self { file, name: name.to_owned() })
+    }
+
+    /// The queue of those of an interface that a frame leaves by: one for all frames of a
+    /// flow.
+    pub fn choose<'a>(queues: &'a [Self], frame: &[u8]) -> Option<&'a Self> {
+        match queues {
+            [one] => Some(one),
+            several => several.get(usize::from(steer::flow(frame)).checked_rem(several.len())?),
+        }
+    }
+
+    /// The same queue, as somebody else has it who got the descriptor.
+    #[cfg(test)]
+    pub(super) fn share(&self) -> Self {
+        Self { file: self.file.try_clone().expect("a descriptor is left"), name: self.name.clone() }
+    }
+
+    /// Takes the queue out of work, as somebody else with the descriptor may.
+    #[cfg(test)]
+    pub(super) fn detach(&self) -> Result<(), WireError> {
+        let mut request = interface::Request::new(raw_name(&self.name)?);
+        request.set_flags(libc::IFF_DETACH_QUEUE as i16);
+        request.run(&self.file, libc::TUNSETQUEUE, &self.name, "detach")
+    }
+
+    /// Puts the queue to work again where somebody detached it; whether that was so.
+    pub(super) fn attach_again(&self) -> bool {
+        match interface::attach_again(&self.file, &self.name) {
+            Ok(again) => again,
+            Err(e) => {
+                tracing::debug!("{e}");
+                false
+            }
+        }
     }
 
     /// The interface's name.

@@ -18,11 +18,30 @@ const BURST: usize = 64;
 /// How often an interface that has gone is looked for.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// The interface, while there is one.
+/// Most queues of an interface, each of which has a thread.
+pub const MAX_QUEUES: usize = 8;
+
+/// Which interface, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its queues, 1 to [`MAX_QUEUES`].
+    pub queues: usize,
+}
+
+impl Interface {
+    /// An interface with one queue.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), queues: 1 }
+    }
+}
+
+/// The interface's queues, while there is one.
 #[derive(Debug)]
 struct Tap {
-    name: String,
-    now: ArcSwapOption<TapWire>,
+    interface: Interface,
+    now: ArcSwapOption<Vec<TapWire>>,
     link: Arc<Link>,
 }
 
@@ -30,17 +49,26 @@ struct Tap {
 ///
 /// # Errors
 /// [`WireError`] with what failed and for what reason.
-pub fn open_tap(name: &str) -> Result<Wire, WireError> {
-    let tap = TapWire::open(name)?;
-    let link = Arc::new(Link::new(format!("tap:{name}")));
+pub fn open_tap(interface: &Interface) -> Result<Wire, WireError> {
+    TapWire::open_queues(&interface.name, interface.queues).map(|queues| of_queues(interface, queues))
+}
+
+/// A wire of an interface that has been opened.
+pub(super) fn of_queues(interface: &Interface, all: Vec<TapWire>) -> Wire {
+    let Interface { name, queues } = interface;
+    let more = if *queues > 1 { format!(",queues={queues}") } else { String::new() };
+    let link = Arc::new(Link::new(format!("tap:{name}{more}")));
     link.set_up();
-    let tap = Arc::new(Tap { name: name.to_owned(), now: ArcSwapOption::from_pointee(tap), link: link.clone() });
-    Ok(Wire { outlet: tap.clone(), driver: Box::new(TapDriver { tap }), link })
+    let now = ArcSwapOption::from_pointee(all);
+    let tap = Arc::new(Tap { interface: interface.clone(), now, link: link.clone() });
+    Wire { outlet: tap.clone(), driver: Box::new(TapDriver { tap, queue: 0 }), link }
 }
 
 impl Outlet for Tap {
     fn send(&self, offload: Offload, frame: &[u8]) -> bool {
-        let sent = self.now.load().as_ref().is_some_and(|tap| tap.send_with(offload, &[IoSlice::new(frame)]).is_ok());
+        let now = self.now.load();
+        let queue = now.as_ref().and_then(|queues| TapWire::choose(queues, frame));
+        let sent = queue.is_some_and(|queue| queue.send_with(offload, &[IoSlice::new(frame)]).is_ok());
         if sent { &self.link.tx } else { &self.link.lost }.fetch_add(1, Relaxed);
         sent
     }
@@ -50,8 +78,10 @@ impl Outlet for Tap {
     }
 }
 
+/// Serves a queue; that of the first one looks after the interface.
 struct TapDriver {
     tap: Arc<Tap>,
+    queue: usize,
 }
 
 impl Driver for TapDriver {
@@ -59,21 +89,27 @@ impl Driver for TapDriver {
         let mut buf = vec![0; LONGEST];
         let mut looked = Instant::now();
         while !done() {
-            let Some(tap) = self.tap.now.load_full() else {
+            let now = self.tap.now.load_full();
+            let Some(tap) = now.as_ref().and_then(|queues| queues.get(self.queue)) else {
                 std::thread::sleep(TICK);
-                if looked.elapsed() >= AGAIN {
+                if self.queue == 0 && looked.elapsed() >= AGAIN {
                     looked = Instant::now();
                     self.find_again(inlet);
                 }
                 continue;
             };
-            let came = self.pump(&tap, &mut buf, inlet);
+            let came = self.pump(tap, &mut buf, inlet);
             inlet.flush();
             if !came || looked.elapsed() >= TICK {
                 looked = Instant::now();
-                self.look_after(inlet);
+                self.look_after(tap, inlet);
             }
         }
+    }
+
+    fn further(&mut self) -> Vec<Box<dyn Driver>> {
+        let driver = |queue| Box::new(TapDriver { tap: self.tap.clone(), queue }) as Box<dyn Driver>;
+        (1..self.tap.interface.queues).map(driver).collect()
     }
 }
 
@@ -104,10 +140,16 @@ impl TapDriver {
         true
     }
 
-    /// Whether the interface is still there and up.
-    fn look_after(&self, inlet: &mut dyn Inlet) {
+    /// Whether the queue is at work, and the interface still there and up.
+    fn look_after(&self, tap: &TapWire, inlet: &mut dyn Inlet) {
         let link = &self.tap.link;
-        let changed = match interface::is_up(&self.tap.name) {
+        if self.tap.interface.queues > 1 && tap.attach_again() {
+            tracing::warn!("{}: somebody detached queue {}, it is attached again", link.name(), self.queue);
+        }
+        if self.queue > 0 {
+            return;
+        }
+        let changed = match interface::is_up(&self.tap.interface.name) {
             Some(true) => link.set_up(),
             Some(false) => link.is_up() && link.set_down("the interface is down"),
             None => {
@@ -122,18 +164,21 @@ impl TapDriver {
 
     /// Attaches to an interface that came back; we do not create it a second time.
     fn find_again(&self, inlet: &mut dyn Inlet) {
-        let name = &self.tap.name;
+        let Interface { name, queues } = &self.tap.interface;
         if interface::is_up(name).is_none() {
             return;
         }
-        match TapWire::open(name) {
+        match TapWire::open_queues(name, *queues) {
             Ok(tap) => {
                 self.tap.now.store(Some(Arc::new(tap)));
                 if self.tap.link.set_up() {
                     inlet.link_changed();
                 }
             }
-            Err(e) => tracing::debug!("{e}"),
+            Err(e) => {
+                // Whoever asks for the wire is told.
+                self.tap.link.set_down(e);
+            }
         }
     }
 }

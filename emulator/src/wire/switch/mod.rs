@@ -348,7 +348,7 @@ impl Driver for Taker {
 }
 
 /// Takes what comes in by a wire that is a port of a switch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SwitchInlet {
     switch: Arc<Switch>,
     number: usize,
