@@ -75,7 +75,7 @@ fn wrong_configurations_name_file_key_value_and_what_is_allowed() {
         ("[[pf]]\n[[pf]]\nmax_sfs = 1000", &["pf[1].max_sfs = 1000", "0 to 256"]),
         (
             "[[pf]]\nwire = 'string'",
-            &["pf[0].wire = \"string\"", "\"cable\", \"loopback\", \"switch:NAME\", \"tap:NAME\""],
+            &["pf[0].wire = \"string\"", "\"cable\", \"loopback\", \"switch:NAME\", \"tap:NAME[,queues=N]\""],
         ),
         ("[[pf]]\nwire = 'cable'", &["pf[0].wire = \"cable\"", "two [[pf]]"]),
         ("[[pf]]\nsf_window = '1K'", &["pf[0].sf_window = \"1K\"", "\"16K\" to \"16M\""]),

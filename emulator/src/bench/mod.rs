@@ -8,6 +8,7 @@ mod lane;
 mod memory;
 mod observe;
 mod offload;
+mod queues;
 mod rules;
 mod speed;
 mod trace;
@@ -35,6 +36,7 @@ enum What {
     Observe(observe::Args),
     Trace(trace::Args),
     Tap(TapBenchArgs),
+    Queues(queues::Args),
     Offload(offload::Args),
 }
 
@@ -49,6 +51,7 @@ pub fn run(args: Args) -> anyhow::Result<i32> {
         What::Observe(args) => observe::run(&args).map(|()| 0),
         What::Trace(args) => trace::run(&args).map(|()| 0),
         What::Tap(args) => crate::tapbench::run(args),
+        What::Queues(args) => queues::run(&args).map(|()| 0),
         What::Offload(args) => offload::run(&args).map(|()| 0),
     }
 }

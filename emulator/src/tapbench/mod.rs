@@ -7,7 +7,6 @@
 mod host;
 mod report;
 
-#[cfg(test)]
 pub(crate) use host::in_private_network;
 pub(crate) use report::median;
 

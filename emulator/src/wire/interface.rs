@@ -135,6 +135,16 @@ pub fn set_address(name: &str, address: Ipv4Addr, prefix: u8) -> Result<(), Wire
     bring_up(name, None)
 }
 
+/// Sets how many frames may wait in each queue of an interface.
+///
+/// # Errors
+/// [`WireError`] with what failed and for what reason.
+pub fn set_queue_length(name: &str, frames: i32) -> Result<(), WireError> {
+    let mut request = Request::new(raw_name(name)?);
+    request.set_int(frames);
+    request.run(&socket(name)?, libc::SIOCSIFTXQLEN, name, "set queue length")
+}
+
 /// Brings an interface up, and sets its MTU in bytes if one is given.
 pub(super) fn bring_up(name: &str, mtu: Option<u32>) -> Result<(), WireError> {
     let raw_name = raw_name(name)?;
@@ -238,7 +248,7 @@ impl Request {
 
     /// Performs one of the `ioctl`s that take a `struct ifreq`: `TUNSETIFF`,
     /// `TUNGETIFF`, `TUNSETQUEUE`, `SIOCGIFFLAGS`, `SIOCSIFFLAGS`, `SIOCSIFMTU`,
-    /// `SIOCSIFADDR`, `SIOCSIFNETMASK`, and `SIOCETHTOOL` by [`ethtool`].
+    /// `SIOCSIFADDR`, `SIOCSIFNETMASK`, `SIOCSIFTXQLEN`, and `SIOCETHTOOL` by [`ethtool`].
     #[allow(unsafe_code)]
     pub(super) fn run(
         &mut self,

@@ -171,6 +171,15 @@ fn ip(network_of: &Process, words: &str) -> bool {
 
 #[test]
 fn a_tap_interface_goes_down_vanishes_and_comes_back() {
+    follows_a_tap_interface("tap:x0", "tuntap add x0 mode tap");
+}
+
+#[test]
+fn so_does_one_with_two_queues() {
+    follows_a_tap_interface("tap:x0,queues=2", "tuntap add x0 mode tap multi_queue");
+}
+
+fn follows_a_tap_interface(wire: &str, add: &str) {
     let can = Command::new("unshare").args(["-n", "ip", "tuntap", "add", "x", "mode", "tap"]).output();
     if !can.as_ref().is_ok_and(|o| o.status.success()) {
         let why = can.map(|o| String::from_utf8_lossy(&o.stderr).into_owned()).unwrap_or_else(|e| e.to_string());
@@ -178,7 +187,7 @@ fn a_tap_interface_goes_down_vanishes_and_comes_back() {
     }
     let dir = tempfile::tempdir().unwrap();
     let stream = dir.path().join("s");
-    let config = switch(&["tap:x0".to_owned(), format!("stream:{}", stream.display())]);
+    let config = switch(&[wire.to_owned(), format!("stream:{}", stream.display())]);
     let device = Process::start_in_network(dir.path(), "device", &config);
     let _sender = peer(dir.path(), "sender", format!("stream:{},client", stream.display()), 1);
     until("the interface is up", || port(&device, 1)["up"] == true);
@@ -192,7 +201,7 @@ fn a_tap_interface_goes_down_vanishes_and_comes_back() {
         passes(&device, 2, 1);
         assert!(ip(&device, "link del x0"));
         until("the interface is gone", || port(&device, 1)["up"] == false);
-        assert!(ip(&device, "tuntap add x0 mode tap"));
+        assert!(ip(&device, add));
         until("the interface is back", || port(&device, 1)["up"] == true);
         passes(&device, 2, 1);
         device.uses_no_more(&before, "after the interface came back");
