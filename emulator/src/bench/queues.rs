@@ -15,7 +15,7 @@ use super::lane::median;
 use crate::tapbench::in_private_network;
 use crate::wire::movers::movers;
 use crate::wire::offload::Offload;
-use crate::wire::{Inlet, Interface, PortInlet, WirePort, interface, open_tap};
+use crate::wire::{Inlet, Interface, Pieces, PortInlet, Sender, WirePort, interface, open_tap};
 
 const NAME: &str = "queues0";
 /// Frames that the host sends at a time, and that each send queue does.
@@ -118,6 +118,37 @@ impl Gate {
     }
 }
 
+/// Counts what a sender has.
+struct Counted<'a, 'm> {
+    sender: &'a mut dyn Sender<'m>,
+    frames: u64,
+}
+
+impl<'m> Sender<'m> for Counted<'_, 'm> {
+    fn next(&mut self, pieces: &mut Pieces<'m>) -> Option<Offload> {
+        let next = self.sender.next(pieces);
+        self.frames += u64::from(next.is_some());
+        next
+    }
+
+    fn done(&mut self) {
+        self.sender.done();
+    }
+}
+
+/// Keeps the calling thread at one CPU: rounds are too short for the scheduler to spread
+/// threads.
+#[allow(unsafe_code)]
+fn stay_at(number: usize) {
+    let count = std::thread::available_parallelism().map_or(1, |n| n.get());
+    // SAFETY: the set is plain data, and zero is an empty one.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the number is below that of the machine's CPUs.
+    unsafe { libc::CPU_SET(number % count, &mut set) };
+    // SAFETY: the set and its size. Where it fails the thread stays where it is.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+}
+
 /// A port behind the gate.
 struct Gated {
     port: PortInlet,
@@ -126,14 +157,20 @@ struct Gated {
 
 impl Inlet for Gated {
     fn receive(&mut self, frame: &mut [u8], offload: Offload) {
+        self.port.receive(frame, offload);
+    }
+
+    fn receive_burst<'m>(&mut self, sender: &mut dyn Sender<'m>) {
         if !self.gate.is_open.load(Ordering::Relaxed) {
             let mut open = self.gate.open.lock();
             while open.is_none() {
                 self.gate.opened.wait(&mut open);
             }
         }
-        self.port.receive(frame, offload);
-        if self.gate.came.fetch_add(1, Ordering::Relaxed) + 1 == IN {
+        let mut counted = Counted { sender, frames: 0 };
+        self.port.receive_burst(&mut counted);
+        let frames = counted.frames;
+        if frames > 0 && self.gate.came.fetch_add(frames, Ordering::Relaxed) + frames == IN {
             let since = *self.gate.open.lock();
             *self.gate.took.lock() = since.map(|t| t.elapsed());
             self.gate.all.notify_all();
@@ -171,7 +208,11 @@ fn measure(queues: u16, workers: u16, size: u16, rounds: u32) -> anyhow::Result<
         for mover in movers(vec![(0, wire)], 4, 5) {
             let port = PortInlet::new(rig.nic.clone(), 0, mover.number);
             let (mut inlet, done) = (Gated { port, gate: gate.clone() }, &done);
-            s.spawn(move || mover.driver.run(&mut inlet, &|| done.load(Ordering::Relaxed)));
+            let cpu = mover.number;
+            s.spawn(move || {
+                stay_at(cpu);
+                mover.driver.run(&mut inlet, &|| done.load(Ordering::Relaxed));
+            });
         }
         let mut times = [vec![], vec![]];
         let result = (0..=rounds).try_for_each(|round| {
@@ -216,7 +257,10 @@ fn send(rig: &Rig, dev: &mut Netdev, workers: u16, size: u16) -> f64 {
     let begin = Instant::now();
     std::thread::scope(|s| {
         for worker in 0..usize::from(workers) {
-            s.spawn(move || while rig.nic.run(worker) {});
+            s.spawn(move || {
+                stay_at(worker);
+                while rig.nic.run(worker) {}
+            });
         }
     });
     // A worker leaves while another one is at the last queue.

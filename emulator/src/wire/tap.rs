@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use smallvec::SmallVec;
+use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
 
 use super::interface::{self, MAX_NAME, permission, raw_name};
 use super::offload::{HEADER, Offload};
@@ -264,6 +265,34 @@ impl TapWire {
                     Some(libc::EIO | libc::EBADFD | libc::ENETDOWN) => return Err(WireError::Down),
                     _ => return Err(WireError::Io(e)),
                 },
+            }
+        }
+    }
+}
+
+impl TapWire {
+    /// As [`Self::recv`], into memory that others may look at already: what is left to be
+    /// done comes first, the frame is behind its [`HEADER`] bytes. Returns the frame's length.
+    ///
+    /// # Errors
+    /// As [`Self::recv`]; [`WireError::Truncated`] also for a frame that fills all of `room`.
+    pub(super) fn recv_into(&self, room: &mut VolatileSlice<'_>) -> Result<Option<(usize, Offload)>, WireError> {
+        loop {
+            let error = match self.file.as_fd().read_volatile(room) {
+                Ok(length) if length >= room.len() => return Err(WireError::Truncated(room.len())),
+                Ok(length) => {
+                    let mut header = [0; HEADER];
+                    room.copy_to(&mut header);
+                    return Ok(Some((length.saturating_sub(HEADER), Offload::from_bytes(header))));
+                }
+                Err(VolatileMemoryError::IOError(e)) => e,
+                Err(e) => io::Error::other(e),
+            };
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EAGAIN) => return Ok(None),
+                Some(libc::EIO | libc::EBADFD | libc::ENETDOWN) => return Err(WireError::Down),
+                _ => return Err(WireError::Io(error)),
             }
         }
     }

@@ -8,13 +8,19 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vm_memory::VolatileSlice;
 
-use super::offload::Offload;
+use super::offload::{HEADER, Offload};
 use super::tap::{TapWire, WireError};
-use super::{Driver, Inlet, LONGEST, Link, Outlet, TICK, Wire, interface};
+use super::{Driver, Inlet, Link, Outlet, Pieces, Sender, TICK, Wire, interface};
 
 /// Frames taken in before anything else is looked at.
 const BURST: usize = 64;
+/// Memory that a frame has to find free: more than the longest that the kernel hands over.
+const MOST: usize = 68 << 10;
+/// Memory for the frames that are under way together: a few long ones or 32 short ones.
+const ROOM: usize = 4 * MOST;
+const LINE: usize = 64;
 /// How often an interface that has gone is looked for.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -78,6 +84,42 @@ impl Outlet for Tap {
     }
 }
 
+/// Frames of a queue, read one behind the other.
+struct Burst<'q, 'm> {
+    tap: &'q TapWire,
+    memory: VolatileSlice<'m>,
+    used: usize,
+    came: usize,
+    is_down: bool,
+}
+
+impl<'m> Sender<'m> for Burst<'_, 'm> {
+    fn next(&mut self, pieces: &mut Pieces<'m>) -> Option<Offload> {
+        while self.came < BURST && self.used + MOST <= self.memory.len() {
+            let mut room = self.memory.subslice(self.used, MOST).ok()?;
+            match self.tap.recv_into(&mut room) {
+                Ok(Some((length, offload))) => {
+                    self.came += 1;
+                    self.used += (HEADER + length).next_multiple_of(LINE);
+                    pieces.push(room.subslice(HEADER, length).ok()?);
+                    return Some(offload);
+                }
+                Ok(None) => return None,
+                Err(WireError::Truncated(_)) => {}
+                Err(_) => {
+                    self.is_down = true;
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    fn done(&mut self) {
+        self.used = 0;
+    }
+}
+
 /// Serves a queue; that of the first one looks after the interface.
 struct TapDriver {
     tap: Arc<Tap>,
@@ -86,7 +128,8 @@ struct TapDriver {
 
 impl Driver for TapDriver {
     fn run(self: Box<Self>, inlet: &mut dyn Inlet, done: &dyn Fn() -> bool) {
-        let mut buf = vec![0; LONGEST];
+        let mut memory = vec![0; ROOM];
+        let memory = VolatileSlice::from(&mut memory[..]);
         let mut looked = Instant::now();
         while !done() {
             let now = self.tap.now.load_full();
@@ -98,7 +141,7 @@ impl Driver for TapDriver {
                 }
                 continue;
             };
-            let came = self.pump(tap, &mut buf, inlet);
+            let came = self.pump(tap, memory, inlet);
             inlet.flush();
             if !came || looked.elapsed() >= TICK {
                 looked = Instant::now();
@@ -115,29 +158,22 @@ impl Driver for TapDriver {
 
 impl TapDriver {
     /// Takes in what is there, waiting for it; false where nothing came.
-    fn pump(&self, tap: &TapWire, buf: &mut [u8], inlet: &mut dyn Inlet) -> bool {
+    fn pump(&self, tap: &TapWire, memory: VolatileSlice<'_>, inlet: &mut dyn Inlet) -> bool {
         let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
         let fd = tap.as_fd();
         let mut fds = [PollFd::new(&fd, PollFlags::IN)];
         if !matches!(poll(&mut fds, Some(&tick)), Ok(n) if n > 0) {
             return false;
         }
-        for n in 0..BURST {
-            match tap.recv(buf) {
-                Ok(Some((length, offload))) => {
-                    self.tap.link.rx.fetch_add(1, Relaxed);
-                    inlet.receive(&mut buf[..length], offload);
-                }
-                Ok(None) => return n > 0,
-                Err(WireError::Truncated(_)) => {}
-                Err(_) => {
-                    // Gone, or down: the next look tells.
-                    std::thread::sleep(Duration::from_millis(10));
-                    return false;
-                }
-            }
+        let mut burst = Burst { tap, memory, used: 0, came: 0, is_down: false };
+        inlet.receive_burst(&mut burst);
+        let Burst { came, is_down, .. } = burst;
+        self.tap.link.rx.fetch_add(came as u64, Relaxed);
+        if is_down {
+            // Gone, or down: the next look tells.
+            std::thread::sleep(Duration::from_millis(10));
         }
-        true
+        came > 0 && !is_down
     }
 
     /// Whether the queue is at work, and the interface still there and up.
