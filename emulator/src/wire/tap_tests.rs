@@ -57,6 +57,11 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until nobody has a queue: what other tests start has all descriptors for a moment.
+fn is_free() {
+    until("it is free", || interface::queues_in_use(NAME) == 0);
+}
+
 /// The host's end: a packet socket, with the header of offloads before each frame.
 struct Host(OwnedFd);
 
@@ -423,6 +428,7 @@ fn queues_that_somebody_detaches_are_attached_again() {
         assert!(taps[0].attach_again() && taps[1].attach_again() && !taps[0].attach_again());
         assert_eq!(interface::queues_in_use(NAME), 2);
         drop(taps);
+        is_free();
 
         // A wire at work does so by itself.
         let taps = TapWire::open_queues(NAME, 2).expect("a TAP interface");
@@ -444,29 +450,42 @@ fn queues_that_somebody_detaches_are_attached_again() {
 fn errors_say_what_to_do() {
     in_network(|| {
         let why = |queues| TapWire::open_queues(NAME, queues).map(drop).expect_err("refused");
+        let free = |queues| {
+            let mut said = why(queues);
+            until("it is free", || {
+                said = why(queues);
+                !matches!(said, WireError::Busy(_))
+            });
+            said.to_string()
+        };
         let taps = TapWire::open_queues(NAME, 2).expect("a TAP interface");
         assert_eq!(interface::queues_in_use(NAME), 2);
         assert!(matches!((why(1), why(2)), (WireError::Busy(_), WireError::Busy(_))));
         assert_eq!(interface::queues_in_use(NAME), 2, "nobody is troubled");
         drop(taps);
+        is_free();
         interface::create_persistent_tap(NAME, true).expect("free");
         assert_eq!(
-            why(1).to_string(),
+            free(1),
             "TAP interface x0 was made with multi_queue: say how many, such as \"tap:x0,queues=2\", or make it anew, without"
         );
         drop(TapWire::open_queues(NAME, 8).expect("a persistent one"));
         ip("link del x0");
         interface::create_persistent_tap(NAME, false).expect("free");
         assert_eq!(
-            why(2).to_string(),
+            free(2),
             "TAP interface x0 was made with one queue: leave \"queues=\" out, or make it anew, with \"ip tuntap add x0 mode tap multi_queue\""
         );
-        let one = TapWire::open(NAME).expect("it is free still");
+        let mut one = None;
+        until("it is free still", || {
+            one = TapWire::open(NAME).ok();
+            one.is_some()
+        });
         assert!(matches!(why(2), WireError::Busy(_)));
         drop(one);
         assert!(matches!(TapWire::open_queues("lo", 2), Err(WireError::NotATap(_))));
         ip("link del x0");
         drop(TapWire::open_queues(NAME, 2).expect("it is made"));
-        assert_eq!(interface::is_up(NAME), None, "and vanishes");
+        until("and vanishes", || interface::is_up(NAME).is_none());
     });
 }
