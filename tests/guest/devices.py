@@ -41,6 +41,15 @@ def carrier(dev, ns=None):
     return "LOWER_UP" in link["flags"] and link["operstate"] in ("UP", "UNKNOWN")
 
 
+def private_flag(dev, name, ns=None):
+    """A private flag of the driver, "on" or "off"."""
+    for line in run(f"ethtool --show-priv-flags {dev}", ns).splitlines():
+        what, _, state = line.partition(":")
+        if what.strip() == name:
+            return state.strip()
+    raise Wrong(f"{dev} has no private flag {name}")
+
+
 def set_up(dev, *addresses, ns=None, mtu=None):
     """A netdev with addresses, up."""
     for a in addresses:

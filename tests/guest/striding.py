@@ -15,9 +15,8 @@ def both_families():
         attempt(f"ip addr add {SIX % (n + 1)}/64 dev {DEVS[n]} nodad", ns)
 
 
-def flag(n, name="rx_striding_rq"):
-    text = run(f"ethtool --show-priv-flags {DEVS[n]}", (A, B)[n])
-    return next(l.split(":")[1].strip() for l in text.splitlines() if l.split(":")[0].strip() == name)
+def flag(n):
+    return private_flag(DEVS[n], "rx_striding_rq", (A, B)[n])
 
 
 def lro(n, state):
@@ -222,8 +221,7 @@ with check("sub-functions: striding queues, LRO"):
     bridge("br0", uplink, x.rep, y.rep)
     for sf, ns in ((x, "x"), (y, "y")):
         until(lambda: carrier(sf.dev, ns), "the carrier of the SF")
-        text = run(f"ethtool --show-priv-flags {sf.dev}", ns)
-        require(re.search(r"rx_striding_rq\s*: on", text), text)
+        equal(private_flag(sf.dev, "rx_striding_rq", ns), "on", "rx_striding_rq of the SF")
     until(lambda: carrier(DEVS[1], B), "the carrier of the other function")
     for lro_state in ("off", "on"):
         run(f"ethtool -K {x.dev} lro {lro_state}", "x")

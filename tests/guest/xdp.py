@@ -13,7 +13,7 @@ _numbers = itertools.count()
 class Program:
     """A program that answers the same for every frame."""
 
-    DROP, PASS = 1, 2
+    DROP, PASS, TX = 1, 2, 3
     DIRECTORY = "/tmp/bpf"
 
     def __init__(self, answer):

@@ -262,7 +262,9 @@ pub fn create_sq(cx: &mut Cx<'_>, i: View<'_, CreateSqIn>, o: &mut ViewMut<'_, C
         return Err(Refusal::param(Syndrome::QUEUE_STRIDE));
     }
     let f = cx.function()?;
-    if c.is(Sqc::reg_umr) && !f.caps.of(ETH).is(PerProtocolNetworkingOffloadCaps::reg_umr_sq) {
+    let offloads = f.caps.of::<PerProtocolNetworkingOffloadCaps>(ETH);
+    let multi_packet = offloads.is(PerProtocolNetworkingOffloadCaps::enhanced_multi_pkt_send_wqe);
+    if c.is(Sqc::reg_umr) && !offloads.is(PerProtocolNetworkingOffloadCaps::reg_umr_sq) {
         return Err(Refusal::param(Syndrome::QUEUE_TYPE));
     }
     let uar = wq.get(Wq::uar_page);
@@ -293,6 +295,7 @@ pub fn create_sq(cx: &mut Cx<'_>, i: View<'_, CreateSqIn>, o: &mut ViewMut<'_, C
         prio: prio as u8,
         min_inline_mode: c.get(Sqc::min_wqe_inline_mode) as u8,
         reg_umr: c.is(Sqc::reg_umr),
+        multi_packet,
         flush_in_error: c.is(Sqc::flush_in_error_en),
         user_index: c.get(Sqc::user_index),
         uid,

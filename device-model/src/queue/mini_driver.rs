@@ -159,6 +159,7 @@ impl Guest {
             prio: 0,
             min_inline_mode: 0,
             reg_umr: false,
+            multi_packet: false,
             flush_in_error: true,
             user_index: 0,
             uid: 0,
@@ -298,6 +299,15 @@ impl WqeBuilder {
     }
     pub(super) fn lso(mss: u16, header: &[u8]) -> Self {
         Self::control(0x0e).eth(mss, header)
+    }
+    /// Several frames (`MLX5_OPCODE_ENHANCED_MPSW`).
+    pub(super) fn multi() -> Self {
+        Self::control(0x29).eth(0, &[])
+    }
+    /// Changes its bytes.
+    pub(super) fn with(mut self, at: usize, bytes: &[u8]) -> Self {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        self
     }
     fn eth(mut self, mss: u16, header: &[u8]) -> Self {
         let mut e = vec![0; 14];

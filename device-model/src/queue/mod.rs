@@ -10,13 +10,14 @@
 //! into local memory, checked there and bounds the work: no loop is longer
 //! than a ring, a WQE or the caller's budget.
 //!
-//! Not modelled: CQE compression, CQ resizing, shared receive queues, multi-packet WQEs, UMR of other fields than
+//! Not modelled: CQE compression, CQ resizing, shared receive queues, UMR of other fields than
 //! `free` and of indirect keys (KLM, KSM), header-data split, TLS.
 
 mod cq;
 mod doorbell;
 mod eq;
 mod merge;
+mod mpw;
 mod plain;
 mod ring;
 mod rq;
@@ -36,6 +37,7 @@ mod tests_cq;
 #[cfg(test)]
 mod tests_merge;
 #[cfg(test)]
+mod tests_mpw;
 mod tests_plain;
 #[cfg(test)]
 mod tests_rx;

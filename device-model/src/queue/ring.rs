@@ -83,6 +83,15 @@ impl Ring {
         self.span(index.wrapping_mul(stride).wrapping_add(offset)).0
     }
 
+    /// Where a range of at most the ring's bytes lies, from position `at` on: IOVAs and lengths.
+    pub(super) fn each_piece(&self, at: u64, len: usize, mut each: impl FnMut(u64, u32)) {
+        // None that fails.
+        let _ = self.pieces(at, len, |iova, part| {
+            each(iova, part.len() as u32);
+            Ok(())
+        });
+    }
+
     /// Splits a range into contiguous pieces: IOVA and the part of the range.
     fn pieces(
         &self,

@@ -11,6 +11,7 @@ use sfnic_firmware_cmds::{Refusal, Syndrome, View};
 use smallvec::SmallVec;
 
 use super::cq::{Cq, CqPermit, Debtor};
+use super::mpw;
 use super::plain::{self, Asks, PlainSend};
 use super::ring::Ring;
 use super::schedule::Schedule;
@@ -48,6 +49,8 @@ pub struct SqConfig {
     pub min_inline_mode: u8,
     /// The queue may execute UMRs (`reg_umr`).
     pub reg_umr: bool,
+    /// WQEs may be of several frames (`enhanced_multi_pkt_send_wqe`).
+    pub multi_packet: bool,
     /// In error, WQEs are completed with a flush error (`flush_in_error_en`);
     /// else they stay.
     pub flush_in_error: bool,
@@ -373,6 +376,21 @@ struct Tally {
     dropped: u64,
 }
 
+impl Tally {
+    #[inline(always)]
+    fn count(&mut self, sent: TxResult) -> Result<(), WqeFault> {
+        match sent {
+            TxResult::Sent { frames, bytes } => {
+                self.packets += u64::from(frames);
+                self.bytes += bytes;
+            }
+            TxResult::Dropped => self.dropped += 1,
+            TxResult::Failed(fault) => return Err(fault),
+        }
+        Ok(())
+    }
+}
+
 /// One burst of a queue.
 struct Run<'a, 'm, K, X> {
     sq: &'a Sq,
@@ -542,15 +560,14 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
                 };
                 let lso = opcode == wqe_opcode::LSO;
                 let wqe = parse_eth(raw, index, lso, &sq.rules, self.keys, &mut q.segs)?;
-                match self.tx.send(&wqe) {
-                    TxResult::Sent { frames, bytes } => {
-                        self.tally.packets += u64::from(frames);
-                        self.tally.bytes += bytes;
-                    }
-                    TxResult::Dropped => self.tally.dropped += 1,
-                    TxResult::Failed(fault) => return Err(fault),
-                }
-                Ok(())
+                self.tally.count(self.tx.send(&wqe))
+            }
+            wqe_opcode::ENHANCED_MPSW if sq.config.multi_packet => {
+                let ring = &sq.config.ring;
+                let raw = q.window.get(ring, self.mem, at, len, there).map_err(|_| WqeFault::QueueDma)?;
+                let (tx, tally) = (&mut *self.tx, &mut self.tally);
+                let send = |wqe: &TxWqe<'_>| tally.count(tx.send(wqe));
+                mpw::each_frame(raw, (ring, at, index), &sq.rules, self.keys, &mut q.segs, send)
             }
             _ => {
                 self.tx.unmodelled(sq.config.sqn, opcode);

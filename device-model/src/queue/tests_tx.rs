@@ -14,7 +14,7 @@ use crate::dma::{DmaAccess, Memory};
 pub(super) struct Collect<'m> {
     pub(super) mem: &'m Memory,
     pub(super) frames: Vec<Vec<u8>>,
-    unmodelled: Vec<u8>,
+    pub(super) unmodelled: Vec<u8>,
 }
 
 impl TxSink for Collect<'_> {

@@ -18,7 +18,7 @@ pub(super) const MAX_WQE: usize = 1024;
 /// Header bytes that fit into the Ethernet segment (`INL_HDR_START_SZ`).
 const HEADER_IN_ETH: usize = 2;
 /// Longest frame of a SEND; the MTU is checked by whoever sends it.
-const MAX_SEND: u64 = 1 << 16;
+pub(super) const MAX_SEND: u64 = 1 << 16;
 /// Longest message of an LSO, headers included (`GSO_MAX_SIZE` of the kernel).
 const MAX_LSO: u64 = (1 << 19) + MAX_WQE as u64;
 /// Most guest ranges of one message. A message of the longest size on 4 KiB
@@ -82,6 +82,9 @@ pub enum WqeFault {
     /// A UMR that changes what is not modelled, or contradicts itself.
     #[error("UMR of fields that cannot be changed")]
     UmrFields = 0x0f,
+    /// A WQE of several frames has header bytes in its Ethernet segment.
+    #[error("inline headers in a WQE of several frames")]
+    SharedHeaders = 0x10,
 }
 
 impl WqeFault {
@@ -181,7 +184,7 @@ pub struct TxWqe<'a> {
     pub vlan: Option<u16>,
     /// What steering matches as metadata_reg_a.
     pub metadata: u32,
-    raw: &'a [u8],
+    pub(super) raw: &'a [u8],
 }
 
 impl<'a> TxWqe<'a> {
@@ -260,7 +263,7 @@ pub(super) fn parse_eth<'a>(
 /// Reads the data segments from byte `at` to the end of the WQE. Answers the
 /// frame's length, beginning with `len`. Lengths are checked before keys, so
 /// that the translation of a segment is never longer than a frame.
-fn gather(
+pub(super) fn gather(
     raw: &[u8],
     mut at: usize,
     mut len: u64,

@@ -40,6 +40,11 @@ impl Wqe {
         })
     }
 
+    /// Sends several frames: each of the segments that follow is one.
+    pub fn multi() -> Self {
+        Self::control(wqe_opcode::ENHANCED_MPSW).eth(&[], |_| ())
+    }
+
     /// Changes the pages of a memory key from number `first` on, which is even, and
     /// makes it usable; `set` has its way with the UMR segment.
     pub fn umr(key: u32, first: u32, pages: &[u64], set: impl FnOnce(&mut ViewMut<'_, WqeUmr>)) -> Self {

@@ -19,6 +19,8 @@ use crate::netdev::{Netdev, NetdevConfig};
 use crate::rig::Rig;
 use crate::wqe::Wqe;
 
+/// What the device has beyond its profile.
+const CAPS: [&str; 2] = ["striding_rq=1", "enhanced_multi_pkt_send_wqe=1"];
 /// Bytes of guest memory of each card.
 const MEMORY: u64 = 8 << 20;
 /// Bytes that fuzzed queues may lie in.
@@ -62,7 +64,7 @@ impl World {
     /// A world in which everything is in order.
     pub fn new() -> Self {
         let cards = vec![Rig::card(0, Far::Port(1)), Rig::card(1, Far::Port(0)), Rig::card(2, Far::None)];
-        let rig = Rig::with(&["striding_rq=1"], cards, MEMORY);
+        let rig = Rig::with(&CAPS, cards, MEMORY);
         let peer = rig.pf(1).bring_up().and_then(|f| f.netdev(&NetdevConfig::default())).expect("the peer's driver");
         let bystander = rig.pf(2).bring_up().and_then(|f| f.netdev(&NetdevConfig::default()));
         let bystander = bystander.expect("the bystander's driver").function;
@@ -328,12 +330,13 @@ impl World {
         let key = a.dev.lkey;
         let len = frame.len() as u32;
         let (at18, at54) = (len.saturating_sub(18), len.saturating_sub(54));
-        let wqe = match e.below(8) {
+        let wqe = match e.below(9) {
             0 => Wqe::nop(),
             1 | 2 => Wqe::send(&frame[..18]).data(key, arena + 18, at18).checksums(),
             3 => Wqe::send(&frame[..54]).data(key, arena + 54, at54.max(1)),
             4 => Wqe::send(&[]).data(key, arena, len).vlan(e.next() as u16),
             5 => Wqe::send(&frame[..18]).data(key, arena + 18, 2).data(key, arena + 20, len - 20),
+            7 => Wqe::multi().data(key, arena, len).inline(&frame[..20]).data(key, arena, len),
             6 => Wqe::send(&frame[..18]).inline(&frame[18..(18 + 200).min(frame.len())]),
             _ => Wqe::lso(*e.pick(&[48, 536, 1448, 9000]), &flow.tcp(1, &[])).data(
                 key,

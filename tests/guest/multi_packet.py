@@ -1,0 +1,151 @@
+"""Send WQEs of several frames: of the stack's, and of an XDP program's that sends frames back.
+
+The device offers them (`enhanced_multi_pkt_send_wqe=1`), and the driver then uses them.
+"""
+
+from pair import *
+from xdp import Program
+
+SIX = "fd00::%d"
+SIZES = (0, 1, 18, 100, 470, 1458, 1472, 1473, 4000, 65507)
+FLAGS = ("skb_tx_mpwqe", "xdp_tx_mpwqe")
+
+
+def both_families():
+    for n, ns in ((0, A), (1, B)):
+        attempt(f"ip addr add {SIX % (n + 1)}/64 dev {DEVS[n]} nodad", ns)
+
+
+def flags(n):
+    return [private_flag(DEVS[n], name, (A, B)[n]) for name in FLAGS]
+
+
+def deltas():
+    return Delta(DEVS[0], A), Delta(DEVS[1], B)
+
+
+def sound(*deltas):
+    """Nothing went wrong in the driver's queues; returns what was counted."""
+    settled((DEVS[0], A), (DEVS[1], B))
+    found = [d.take() for d in deltas]
+    for c in found:
+        for name in ("rx_wqe_err", "rx_recover", "tx_recover", "tx_cqe_err"):
+            equal(c.get(name, 0), 0, name)
+    return found
+
+
+def traffic_of_all_kinds():
+    for size in SIZES:
+        ping(FOUR % 2, size, ns=A)
+    udp(FOUR % 2, SIZES, A, B)
+    udp(SIX % 1, SIZES[:-1], B, A)
+    for to, src, dst in ((FOUR % 2, A, B), (FOUR % 1, B, A), (SIX % 2, A, B), (SIX % 1, B, A)):
+        say(f"  {to} {tcp(to, 2 << 20, src, dst):.0f} Mbit/s")
+
+
+def datagrams(to, size, senders, seconds=3):
+    """UDP as fast as it goes, by several senders on one queue."""
+    port = next(_PORTS)
+    with inside(B):
+        server = subprocess.Popen(["iperf3", "-s", "-1", "-p", str(port)], stdout=subprocess.DEVNULL)
+    until(lambda: f":{port} " in run("ss -tln", B), "iperf3's server")
+    run(f"iperf3 -c {to} -p {port} -u -b 0 -l {size} -P {senders} -t {seconds}", A)
+    server.wait(20)
+
+
+_PORTS = iter(range(6000, 7000))
+
+DEVS = connect()
+both_families()
+
+with check("the driver uses them by itself"):
+    for n in (0, 1):
+        equal(flags(n), ["on", "on"], "private flags")
+
+with check("traffic of all kinds, checksums by the device"):
+    d = deltas()
+    traffic_of_all_kinds()
+    for c in sound(*d):
+        require(c["tx_mpwqe_blks"] > 50, f"{c['tx_mpwqe_blks']} WQEs")
+        require(c["tx_mpwqe_pkts"] >= c["tx_mpwqe_blks"], "frames of the WQEs")
+        require(c["tx_csum_partial"] > 50, "checksums left to the device")
+    errors = [run("nstat -asz UdpInCsumErrors TcpInCsumErrors IcmpInCsumErrors", ns) for ns in (A, B)]
+    for text in errors:
+        equal(re.findall(r"(\d+) +0\.0", text), ["0", "0", "0"], "checksum errors")
+
+with check("many frames in a WQE"):
+    run(f"ethtool -L {DEVS[0]} combined 1", A)
+    meet(DEVS)
+    d = deltas()
+    for size in (18, 700):
+        datagrams(FOUR % 2, size, 4)
+    a, b = sound(*d)
+    blocks, frames = a["tx_mpwqe_blks"], a["tx_mpwqe_pkts"]
+    say(f"  {frames} frames in {blocks} WQEs, {frames / max(blocks, 1):.2f} each")
+    require(frames > 1.02 * blocks, "no WQE had several frames")
+    sent, got = a["tx_vport_unicast_packets"], b["rx_vport_unicast_packets"]
+    equal(got, sent, "frames that arrived")
+    equal(a["tx_packets_phy"], b["rx_packets_phy"], "frames on the cable")
+    run(f"ethtool -L {DEVS[0]} combined 2", A)
+    meet(DEVS)
+
+with check("payload while WQEs are full"):
+    with inside(B):
+        server = subprocess.Popen(["iperf3", "-s", "-1", "-p", "5999"], stdout=subprocess.DEVNULL)
+    until(lambda: ":5999 " in run("ss -tln", B), "iperf3's server")
+    with inside(A):
+        flood = subprocess.Popen(
+            ["iperf3", "-c", FOUR % 2, "-p", "5999", "-u", "-b", "0", "-l", "200", "-P", "2", "-t", "6"],
+            stdout=subprocess.DEVNULL,
+        )
+    d = deltas()
+    tcp(FOUR % 2, 1 << 20, A, B)
+    tcp(FOUR % 1, 1 << 20, B, A)
+    udp(FOUR % 2, (1, 100, 1472), A, B, tries=20)
+    flood.wait(60)
+    server.wait(60)
+    sound(*d)
+
+with check("an XDP program sends frames back"):
+    run(f"ip link set {DEVS[0]} promisc on", A)
+    with Program(Program.TX).on(DEVS[1], B):
+        meet(DEVS)
+        macs = mac_of(DEVS[1], B), mac_of(DEVS[0], A)
+        d = deltas()
+        sent = [raw_frame(*macs, 0x88B5, os.urandom(46 + i * 7 % 1400)) for i in range(2000)]
+        got = set()
+        seen = Capture(DEVS[0], "ether proto 0x88b5", A, snap=2000, direction="in")
+        for i in range(0, len(sent), 100):
+            send_raw(DEVS[0], sent[i : i + 100], A)
+            time.sleep(0.05)
+        settled((DEVS[0], A), (DEVS[1], B))
+        got = [f for _, f in seen.frames()]
+        c = sound(*d)[1]
+        blocks, frames = c["rx_xdp_tx_mpwqe"], c["rx_xdp_tx_xmit"]
+        say(f"  {frames} frames in {blocks} WQEs, {c['rx_xdp_tx_inlnw']} of them inline; {len(got)} came back")
+        require(frames >= 1900 and blocks > 0 and frames > blocks, "frames that the program sent")
+        require(len(got) >= 1900, f"{len(got)} frames came back")
+        require(set(got) <= set(sent), "frames came back changed")
+    run(f"ip link set {DEVS[0]} promisc off", A)
+    meet(DEVS)
+
+with check("off, and on again"):
+    for state in ("off", "on"):
+        for n, ns in ((0, A), (1, B)):
+            for name in FLAGS:
+                run(f"ethtool --set-priv-flags {DEVS[n]} {name} {state}", ns)
+            equal(flags(n), [state] * 2, "private flags")
+        meet(DEVS)
+        d = deltas()
+        traffic_of_all_kinds()
+        for c in sound(*d):
+            equal(c["tx_mpwqe_blks"] > 0, state == "on", "were there WQEs of several frames")
+
+with check("through a reload of the driver"):
+    DEVS = reload()
+    both_families()
+    d = deltas()
+    traffic_of_all_kinds()
+    require(all(c["tx_mpwqe_blks"] > 50 for c in sound(*d)), "no WQE of several frames")
+
+finish()
