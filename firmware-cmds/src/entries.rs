@@ -75,6 +75,14 @@ prm! {
         0x3c [0:0]   owner;
     }
 
+    /// Completion that shares a title with others (`struct mlx5_mini_cqe8`).
+    mini_cqe8 / MiniCqe : 0x8 {
+        0x00 [31:0]  rx_hash_result;
+        0x00 [31:16] checksum;
+        0x00 [15:0]  stridx;
+        0x04 [31:0]  byte_cnt;
+    }
+
     /// First segment of every send WQE (`struct mlx5_wqe_ctrl_seg`).
     wqe_ctrl_seg / WqeCtrl : 0x10 {
         0x00 [31:24] opmod;
@@ -238,6 +246,12 @@ pub mod cqe_opcode {
     pub const RESP_SEND: u32 = 0x2;
     pub const REQ_ERR: u32 = 0xd;
     pub const RESP_ERR: u32 = 0xe;
+}
+
+/// Formats of completions (bits 3:2 of the last byte).
+pub mod cqe_format {
+    #![allow(missing_docs)]
+    pub const COMPRESSED: u32 = 3;
 }
 
 /// Syndromes of error completions (`MLX5_CQE_SYNDROME_*`).

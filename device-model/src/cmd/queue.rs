@@ -16,7 +16,7 @@ use crate::control::function::{Body, Function};
 use crate::control::objects::{Kind, ObjRef, Uses};
 use crate::fabric::plane::Rung;
 use crate::queue::{
-    Cq, CqConfig, Eq, EqConfig, Moderation, QCounter, Ring, Rq, RqConfig, Sq, SqConfig, Strides, WqState,
+    Cq, CqConfig, Eq, EqConfig, MiniFormat, Moderation, QCounter, Ring, Rq, RqConfig, Sq, SqConfig, Strides, WqState,
 };
 use crate::work::Job;
 
@@ -116,6 +116,21 @@ pub fn query_eq(cx: &mut Cx<'_>, i: View<'_, QueryEqIn>, o: &mut ViewMut<'_, Que
     Ok(())
 }
 
+/// How completions are compressed, if they are: in the basic layout, as the driver may want it.
+fn mini_format(f: &Function, c: &View<'_, Cqc>) -> Result<Option<MiniFormat>, Refusal> {
+    const BASIC: u32 = 0;
+    let cap = |cap: Field<CmdHcaCap>| f.caps.general(cap) != 0;
+    if !c.is(Cqc::cqe_comp_en) {
+        return Ok(None);
+    }
+    let format = MiniFormat::from_raw(c.get(Cqc::mini_cqe_res_format)).filter(|format| {
+        let strides = *format == MiniFormat::ChecksumStride;
+        cap(CmdHcaCap::cqe_compression) && (!strides || cap(CmdHcaCap::mini_cqe_resp_stride_index))
+    });
+    let plain = c.get(Cqc::cqe_sz) == 0 && c.get(Cqc::cqe_compression_layout) == BASIC;
+    format.filter(|_| plain).map(Some).ok_or(Refusal::param(Syndrome::CQE_SIZE))
+}
+
 /// CREATE_CQ.
 pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, CreateCqOut>) -> Answer {
     let uid = cx.uid;
@@ -125,9 +140,7 @@ pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, C
         1 | 2 => 7,
         _ => return Err(Refusal::param(Syndrome::CQE_SIZE)),
     };
-    if c.is(Cqc::cqe_comp_en) {
-        return Err(Refusal::param(Syndrome::CQE_SIZE));
-    }
+    let mini = mini_format(cx.function()?, &c)?;
     let (site, card) = (cx.site(), cx.card);
     if i.is(CreateCqIn::cq_umem_valid) || c.is(Cqc::dbr_umem_valid) {
         return Err(Refusal::param(Syndrome::UMEM));
@@ -148,6 +161,7 @@ pub fn create_cq(cx: &mut Cx<'_>, i: View<'_, CreateCqIn>, o: &mut ViewMut<'_, C
         ring,
         log_size: log_size as u8,
         cqe_128: c.get(Cqc::cqe_sz) == 1,
+        mini,
         overrun_ignore: c.is(Cqc::oi),
         dbr_addr: c.get64(Cqc::dbr_addr),
         poll_record: card.is_polled(&f.plane),

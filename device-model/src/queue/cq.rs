@@ -1,5 +1,8 @@
 //! Completion queues.
 
+mod packed;
+mod saved;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,8 +13,12 @@ use sfnic_firmware_cmds::{Layout, Refusal, Syndrome, Words};
 use super::eq::{AsyncEqs, Eq, event_data};
 use super::ring::Ring;
 use super::wqe::WqeFault;
-use crate::dma::{DmaAccess, DmaError, Memory, Near};
+use crate::dma::{DmaAccess, DmaError, Memory, Near, bytes_of};
 use crate::faults::Site;
+use packed::Pack;
+
+pub use packed::MiniFormat;
+pub(crate) use saved::SavedCq;
 
 /// What CREATE_CQ asks for, parsed.
 #[derive(Debug, Clone)]
@@ -25,6 +32,8 @@ pub struct CqConfig {
     /// Entries take 128 bytes, the completion being the upper half
     /// (`CQE_STRIDE_128`).
     pub cqe_128: bool,
+    /// Completions of frames are compressed (`cqe_comp_en`); entries take 64 bytes then.
+    pub mini: Option<MiniFormat>,
     /// The driver takes care that the queue never overruns (`oi`).
     pub overrun_ignore: bool,
     /// Doorbell record, 8-byte aligned.
@@ -111,14 +120,9 @@ struct Inner {
     cqe_at: u64,
     /// An event that was held back will be looked at.
     held: bool,
-}
-
-/// Where a queue is.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub(crate) struct SavedCq {
-    inner: Inner,
-    error: bool,
-    forgotten: u64,
+    /// Completions that are written together; none between batches.
+    #[serde(skip)]
+    pack: Option<Box<Pack>>,
 }
 
 /// A completion queue: a ring of completions, armed for one event at a time.
@@ -155,25 +159,6 @@ impl Cq {
     /// With completions that faults strike.
     pub(crate) fn faulty(self, site: Site) -> Self {
         Self { site: Some(site), ..self }
-    }
-
-    /// Where it is.
-    pub(crate) fn save(&self) -> SavedCq {
-        let inner = self.inner.lock().clone();
-        let error = self.error.load(Ordering::Relaxed);
-        SavedCq { inner, error, forgotten: self.forgotten.load(Ordering::Relaxed) }
-    }
-
-    /// Goes on from there; false where no queue can be there.
-    #[must_use]
-    pub(crate) fn restore(&self, saved: SavedCq) -> bool {
-        let SavedCq { inner, error, forgotten } = saved;
-        let sound = inner.consumer == low24(inner.consumer)
-            && inner.armed.is_none_or(|a| a.ci == low24(a.ci) && u32::from(a.sn) <= CqRecord::cmd_sn.max());
-        *self.inner.lock() = inner;
-        self.error.store(error, Ordering::Relaxed);
-        self.forgotten.store(forgotten, Ordering::Relaxed);
-        sound
     }
 
     /// An event that was held back before the queue was saved is looked at once more.
@@ -325,24 +310,32 @@ impl Cq {
 
     #[inline(always)]
     fn write(&self, q: &mut Inner, mem: &Near<'_>, mut entry: Words<Cqe64, 8>) -> Result<(), CqFault> {
-        if self.error.load(Ordering::Relaxed) {
-            return Err(CqFault::InError);
-        }
-        if !self.config.overrun_ignore && self.is_full(q) {
-            let word = mem.dma_read32(self.config.dbr_addr).map_err(|_| CqFault::Dma)?;
-            q.consumer = CqRecord::consumer_counter.of_dword(word);
-            if self.is_full(q) {
-                return Err(CqFault::Overrun);
-            }
-        }
+        self.check(q, mem, 0)?;
         entry.set(Cqe64::owner, (q.producer >> self.config.log_size) & 1);
         let offset = if self.config.cqe_128 { Cqe64::SIZE as u64 } else { 0 };
         let at = u64::from(q.producer) * stride(&self.config) + offset;
         self.config.ring.publish_words(mem, at, entry.words()).map_err(|_| CqFault::Dma)
     }
 
-    fn is_full(&self, q: &Inner) -> bool {
-        low24(q.producer.wrapping_sub(q.consumer)) >= 1 << self.config.log_size
+    /// Whether there is room for an entry, behind so many that are to be written before it.
+    #[inline(always)]
+    fn check(&self, q: &mut Inner, mem: &Near<'_>, ahead: u32) -> Result<(), CqFault> {
+        if self.error.load(Ordering::Relaxed) {
+            return Err(CqFault::InError);
+        }
+        if !self.config.overrun_ignore && self.is_full(q, ahead) {
+            let word = mem.dma_read32(self.config.dbr_addr).map_err(|_| CqFault::Dma)?;
+            q.consumer = CqRecord::consumer_counter.of_dword(word);
+            if self.is_full(q, ahead) {
+                return Err(CqFault::Overrun);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn is_full(&self, q: &Inner, ahead: u32) -> bool {
+        low24(q.producer.wrapping_add(ahead).wrapping_sub(q.consumer)) >= 1 << self.config.log_size
     }
 
     /// Whether the armed event is to be sent now; disarms then. One event per arm.
@@ -429,6 +422,9 @@ impl CqBatch<'_, '_> {
         if self.cq.site.as_ref().is_some_and(|s| s.loses_completion(self.cq.config.cqn)) {
             return Ok(());
         }
+        if let Some(format) = self.cq.config.mini {
+            return self.pack(format, bytes_of(entry.words()), solicited);
+        }
         let q = self.inner.as_mut().ok_or(CqFault::InError)?;
         let written = self.cq.write(q, self.mem, entry);
         match written {
@@ -486,6 +482,9 @@ impl CqBatch<'_, '_> {
 
 impl Drop for CqBatch<'_, '_> {
     fn drop(&mut self) {
+        if self.cq.config.mini.is_some() {
+            self.end_batch();
+        }
         let Some(mut q) = self.inner.take() else { return };
         let mem = self.mem.memory();
         let event_due = self.wrote && {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Condvar, Mutex};
 use vm_memory::{GuestAddress, VolatileSlice};
 
-use super::cq::{Arm, Cq, CqConfig};
+use super::cq::{Arm, Cq, CqConfig, MiniFormat};
 use super::eq::{AsyncEqs, Eq, EqConfig};
 use super::ring::Ring;
 use super::rq::{Rq, RqConfig, RxFrame};
@@ -132,6 +132,7 @@ impl Guest {
             ring: self.ring(128 << log_size, 0xf1),
             log_size,
             cqe_128: false,
+            mini: None,
             overrun_ignore: false,
             dbr_addr: self.alloc(8),
             poll_record: false,
@@ -249,6 +250,46 @@ impl CqDriver {
         self.ring.read(mem, at, &mut e[..63]).unwrap();
         self.cc += 1;
         Some(Cqe(e))
+    }
+
+    /// The next completion, or the next session's and how many they are, as
+    /// `mlx5e_decompress_cqes_start` and `_cont` make them.
+    pub(super) fn poll_packed(&mut self, mem: &Memory, format: MiniFormat) -> Option<(Vec<Cqe>, u32)> {
+        const COMPRESSED: u8 = 3;
+        let first = self.cc;
+        let mut title = self.poll(mem)?.0;
+        if title[63] >> 2 & 3 != COMPRESSED {
+            return Some((vec![Cqe(title)], 1));
+        }
+        let n = u32::from_be_bytes(title[44..48].try_into().unwrap());
+        let mut next = u16::from_be_bytes(title[60..62].try_into().unwrap());
+        let (mut all, mut array) = (vec![], [0; 64]);
+        for i in 0..n {
+            if i % 8 == 0 {
+                let slot = first + i.max(1);
+                self.ring.read(mem, u64::from(slot) * self.stride, &mut array).unwrap();
+            }
+            let mini = &array[i as usize % 8 * 8..][..8];
+            title[44..48].copy_from_slice(&mini[4..]);
+            match format {
+                MiniFormat::Hash => title[12..16].copy_from_slice(&mini[..4]),
+                _ => title[20..22].copy_from_slice(&mini[..2]),
+            }
+            if format == MiniFormat::ChecksumStride {
+                next = u16::from_be_bytes([mini[2], mini[3]]);
+            }
+            title[60..62].copy_from_slice(&next.to_be_bytes());
+            next = next.wrapping_add((u16::from_be_bytes([mini[4], mini[5]]) & 0x7fff).max(1));
+            all.push(Cqe(title));
+        }
+        // Nobody else gives the entries back that the device did not write.
+        for i in 0..n {
+            let owner = ((first + i) >> self.log_size & 1) as u8;
+            let at = u64::from(first + i) * self.stride + 63;
+            mem.dma_write(self.ring.addr(0, 0, at), &[owner]).unwrap();
+        }
+        self.cc = first + n;
+        Some((all, n))
     }
 
     pub(super) fn update(&self, guest: &Guest) {

@@ -10,7 +10,7 @@
 //! into local memory, checked there and bounds the work: no loop is longer
 //! than a ring, a WQE or the caller's budget.
 //!
-//! Not modelled: CQE compression, CQ resizing, shared receive queues, UMR of other fields than
+//! Not modelled: CQE compression's enhanced layout and entries of 128 bytes, CQ resizing, shared receive queues, UMR of other fields than
 //! `free` and of indirect keys (KLM, KSM), header-data split, TLS.
 
 mod cq;
@@ -38,6 +38,8 @@ mod tests_cq;
 mod tests_merge;
 #[cfg(test)]
 mod tests_mpw;
+#[cfg(test)]
+mod tests_packed;
 mod tests_plain;
 #[cfg(test)]
 mod tests_rx;
@@ -47,7 +49,7 @@ mod tests_stride;
 mod tests_tx;
 
 pub(crate) use cq::SavedCq;
-pub use cq::{Arm, Cq, CqBatch, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor, Moderation};
+pub use cq::{Arm, Cq, CqBatch, CqConfig, CqFault, CqPermit, CqSnapshot, Debtor, MiniFormat, Moderation};
 pub use doorbell::{CQ_DOORBELL, Doorbell, sq_doorbells};
 pub(crate) use eq::SavedEq;
 pub use eq::{AsyncEqs, EVENT_DATA, Eq, EqConfig, EqSnapshot};

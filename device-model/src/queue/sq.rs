@@ -1,6 +1,7 @@
 //! Send queues.
 
 mod saved;
+mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +23,7 @@ use super::{KeyCheck, StateCell, WqState};
 use crate::dma::{DmaAccess, DmaError, Memory, Near};
 
 pub(crate) use saved::SavedSq;
+use tally::Tally;
 
 /// What CREATE_SQ asks for, parsed.
 #[derive(Debug, Clone)]
@@ -367,30 +369,6 @@ impl Sq {
 /// Most completions that are held back for those behind them.
 const DUE: usize = 32;
 
-/// What a burst has counted and not yet told.
-#[derive(Debug, Default)]
-struct Tally {
-    wqes: u64,
-    packets: u64,
-    bytes: u64,
-    dropped: u64,
-}
-
-impl Tally {
-    #[inline(always)]
-    fn count(&mut self, sent: TxResult) -> Result<(), WqeFault> {
-        match sent {
-            TxResult::Sent { frames, bytes } => {
-                self.packets += u64::from(frames);
-                self.bytes += bytes;
-            }
-            TxResult::Dropped => self.dropped += 1,
-            TxResult::Failed(fault) => return Err(fault),
-        }
-        Ok(())
-    }
-}
-
 /// One burst of a queue.
 struct Run<'a, 'm, K, X> {
     sq: &'a Sq,
@@ -580,17 +558,7 @@ impl<K: KeyCheck, X: TxSink> Run<'_, '_, K, X> {
     /// due.
     fn settle(&mut self) {
         self.tx.flush();
-        let (stats, tally) = (&self.sq.stats, std::mem::take(&mut self.tally));
-        for (counter, n) in [
-            (&stats.wqes, tally.wqes),
-            (&stats.packets, tally.packets),
-            (&stats.bytes, tally.bytes),
-            (&stats.dropped, tally.dropped),
-        ] {
-            if n > 0 {
-                counter.fetch_add(n, Ordering::Relaxed);
-            }
-        }
+        std::mem::take(&mut self.tally).tell(&self.sq.stats);
         if self.due.is_empty() {
             return;
         }

@@ -174,6 +174,9 @@ fn describe(o: &Listed<'_, Body>, tunnels: &TunnelPorts) -> (Vec<u8>, Place) {
                 c.set(Cqc::c_eqn_or_apu_element, q.eq().eqn().into());
                 c.set(Cqc::log_page_size, log_page).set(Cqc::page_offset, offset);
                 c.set64(Cqc::dbr_addr, config.dbr_addr);
+                if let Some(format) = config.mini {
+                    c.set(Cqc::cqe_comp_en, 1).set(Cqc::mini_cqe_res_format, format as u32);
+                }
             });
             (command, Place::Cq(q.save()))
         }

@@ -61,6 +61,7 @@ const OTHERS: &[(u64, &str)] = &[
     (cqe_opcode::RESP_SEND as u64, "MLX5_CQE_RESP_SEND"),
     (cqe_opcode::REQ_ERR as u64, "MLX5_CQE_REQ_ERR"),
     (cqe_opcode::RESP_ERR as u64, "MLX5_CQE_RESP_ERR"),
+    (cqe_format::COMPRESSED as u64, "MLX5_COMPRESSED"),
     (cqe_syndrome::LOCAL_LENGTH as u64, "MLX5_CQE_SYNDROME_LOCAL_LENGTH_ERR"),
     (cqe_syndrome::LOCAL_QP_OP as u64, "MLX5_CQE_SYNDROME_LOCAL_QP_OP_ERR"),
     (cqe_syndrome::LOCAL_PROT as u64, "MLX5_CQE_SYNDROME_LOCAL_PROT_ERR"),

@@ -20,7 +20,7 @@ use crate::rig::Rig;
 use crate::wqe::Wqe;
 
 /// What the device has beyond its profile.
-const CAPS: [&str; 2] = ["striding_rq=1", "enhanced_multi_pkt_send_wqe=1"];
+const CAPS: [&str; 3] = ["striding_rq=1", "enhanced_multi_pkt_send_wqe=1", "cqe_compression=1"];
 /// Bytes of guest memory of each card.
 const MEMORY: u64 = 8 << 20;
 /// Bytes that fuzzed queues may lie in.

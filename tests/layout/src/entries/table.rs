@@ -80,6 +80,16 @@ pub(super) const STRUCTURES: &[Structure] = &[
         ],
     ),
     (
+        "mini_cqe8",
+        "struct mlx5_mini_cqe8",
+        &[
+            ("rx_hash_result", Is("rx_hash_result")),
+            ("checksum", Is("checksum")),
+            ("stridx", Is("stridx")),
+            ("byte_cnt", Is("byte_cnt")),
+        ],
+    ),
+    (
         "wqe_ctrl_seg",
         "struct mlx5_wqe_ctrl_seg",
         &[
