@@ -1,8 +1,9 @@
 //! Completion queues.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sfnic_firmware_cmds::entries::{CqDoorbell, CqRecord, Cqe64};
+use sfnic_firmware_cmds::entries::{CqDoorbell, CqRecord, Cqe64, MiniCqe, cqe_format};
 use sfnic_firmware_cmds::layout::{Layout, View, ViewMut};
 
 use crate::memory::GuestMemory;
@@ -51,13 +52,24 @@ pub struct Cq {
     pub(crate) uar: u32,
     pub(crate) consumer: u32,
     pub(crate) arm_sn: u32,
+    /// Completions of a session that were not asked for yet.
+    pub(crate) session: VecDeque<Cqe>,
+    /// Sessions of several completions that were read.
+    pub sessions: u64,
 }
 
 impl Cq {
+    fn entry_at(&self, index: u32) -> u64 {
+        let mask = (1u64 << self.log_size) - 1;
+        self.ring + (u64::from(index) & mask) * Cqe64::SIZE as u64
+    }
+
     /// The next completion. The record is not updated.
     pub fn poll(&mut self) -> Option<Cqe> {
-        let mask = (1u64 << self.log_size) - 1;
-        let at = self.ring + (u64::from(self.consumer) & mask) * Cqe64::SIZE as u64;
+        if let Some(cqe) = self.session.pop_front() {
+            return Some(cqe);
+        }
+        let at = self.entry_at(self.consumer);
         // The owner first, as the driver does.
         let op_own = self.mem.get8(at + Cqe64::SIZE as u64 - 1);
         let parity = (self.consumer >> self.log_size) as u8;
@@ -66,8 +78,40 @@ impl Cq {
         }
         let mut raw = [0; Cqe64::SIZE];
         self.mem.read(at, &mut raw);
+        if Cqe(raw).get(Cqe64::format) == cqe_format::COMPRESSED {
+            self.unpack(raw);
+            return self.session.pop_front();
+        }
         self.consumer = self.consumer.wrapping_add(1);
         Some(Cqe(raw))
+    }
+
+    /// Makes completions with checksums of a session, for a queue whose frames take a WQE each,
+    /// with as many WQEs as this one has entries. The hash is the first one's alone.
+    fn unpack(&mut self, mut title: [u8; Cqe64::SIZE]) {
+        const ARRAY: usize = Cqe64::SIZE / MiniCqe::SIZE;
+        let (count, first) = (Cqe(title).get(Cqe64::byte_cnt), Cqe(title).get(Cqe64::wqe_counter));
+        assert!((2..=1 << self.log_size).contains(&count), "a session of {count}");
+        let mut array = [0; Cqe64::SIZE];
+        for i in 0..count {
+            let index = self.consumer.wrapping_add(i);
+            if i as usize % ARRAY == 0 {
+                self.mem.read(self.entry_at(self.consumer.wrapping_add(i.max(1))), &mut array);
+            }
+            let mini = View::<MiniCqe>::new(&array[i as usize % ARRAY * MiniCqe::SIZE..]);
+            let mut cqe = ViewMut::<Cqe64>::new(&mut title);
+            cqe.set(Cqe64::byte_cnt, mini.get(MiniCqe::byte_cnt)).set(Cqe64::check_sum, mini.get(MiniCqe::checksum));
+            cqe.set(Cqe64::wqe_counter, first + i & (1 << self.log_size) - 1);
+            if i > 0 {
+                cqe.set(Cqe64::rss_hash_result, 0).set(Cqe64::rss_hash_type, 0);
+            }
+            self.session.push_back(Cqe(title));
+            // The device wrote some of the entries only.
+            let owner = (index >> self.log_size) as u8 & 1;
+            self.mem.put(self.entry_at(index) + Cqe64::SIZE as u64 - 1, &[owner]);
+        }
+        self.consumer = self.consumer.wrapping_add(count);
+        self.sessions += 1;
     }
 
     /// Tells the device how far the queue was read.

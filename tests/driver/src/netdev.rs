@@ -2,6 +2,7 @@
 //! frames.
 
 use sfnic_firmware_cmds::entries::{Cqe64, cqe_opcode};
+use sfnic_firmware_cmds::layouts::Cqc;
 
 use crate::command::CmdError;
 use crate::cq::{Cq, Cqe};
@@ -25,6 +26,8 @@ pub struct NetdevConfig {
     pub log_rq: u32,
     /// Bytes of a receive buffer, and of a send buffer.
     pub buffer: u32,
+    /// Completions of frames are compressed, with their checksums.
+    pub compressed: bool,
     /// Hash key.
     pub key: [u8; 40],
     /// Sets the physical port up (by a function that may).
@@ -38,6 +41,7 @@ impl Default for NetdevConfig {
             log_sq: 6,
             log_rq: 6,
             buffer: 2048,
+            compressed: false,
             key: std::array::from_fn(|i| (i * 37 + 11) as u8),
             port_up: true,
         }
@@ -99,7 +103,10 @@ impl Function {
         let mut channels = vec![];
         for _ in 0..c.channels {
             let sq_cq = self.create_cq(uar, eq.number, c.log_sq)?;
-            let rq_cq = self.create_cq(uar, eq.number, c.log_rq)?;
+            let rq_cq = self.create_cq_with(uar, eq.number, c.log_rq, |cqc| {
+                cqc.set(Cqc::cqe_comp_en, c.compressed.into());
+                cqc.set(Cqc::mini_cqe_res_format, c.compressed.into());
+            })?;
             let sq = self.create_sq(uar, pd, sq_cq.number, tisn, c.log_sq)?;
             let mut rq = self.create_rq((pd, lkey), rq_cq.number, counters, c.log_rq, c.buffer)?;
             self.modify_sq(sq.number, state::RST, state::RDY)?;

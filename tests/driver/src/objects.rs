@@ -109,6 +109,17 @@ impl Function {
 
     /// CREATE_CQ.
     pub fn create_cq(&self, uar: u32, eqn: u32, log_size: u32) -> Result<Cq, CmdError> {
+        self.create_cq_with(uar, eqn, log_size, |_| ())
+    }
+
+    /// CREATE_CQ, after `set` has had its way with the context.
+    pub fn create_cq_with(
+        &self,
+        uar: u32,
+        eqn: u32,
+        log_size: u32,
+        set: impl FnOnce(&mut ViewMut<'_, Cqc>),
+    ) -> Result<Cq, CmdError> {
         let bytes = (Cqe64::SIZE as u64) << log_size;
         let ring = self.mem.alloc(bytes);
         for i in 0..1u64 << log_size {
@@ -121,10 +132,11 @@ impl Function {
                 let mut c = i.sub(CreateCqIn::cq_context);
                 c.set(Cqc::log_cq_size, log_size).set(Cqc::uar_page, uar).set(Cqc::c_eqn_or_apu_element, eqn);
                 c.set64(Cqc::dbr_addr, record);
+                set(&mut c);
             })?;
         let number = out.get(CreateCqOut::cqn);
-        let (window, mem) = (self.window.clone(), self.mem.clone());
-        Ok(Cq { number, window, mem, ring, log_size, record, uar, consumer: 0, arm_sn: 0 })
+        let (window, mem, session) = (self.window.clone(), self.mem.clone(), Default::default());
+        Ok(Cq { number, window, mem, ring, log_size, record, uar, consumer: 0, arm_sn: 0, session, sessions: 0 })
     }
 
     /// MODIFY_CQ of the fields that a mask selects.

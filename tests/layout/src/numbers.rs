@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use sfnic_firmware_cmds::entries::{self, cqe_opcode, cqe_syndrome, event, wqe_ce, wqe_opcode};
+use sfnic_firmware_cmds::entries::{self, cqe_format, cqe_opcode, cqe_syndrome, event, wqe_ce, wqe_opcode};
 use sfnic_firmware_cmds::{Opcode, Status};
 
 use crate::Mismatch;
