@@ -10,8 +10,9 @@
 //! into local memory, checked there and bounds the work: no loop is longer
 //! than a ring, a WQE or the caller's budget.
 //!
-//! Not modelled: CQE compression's enhanced layout and entries of 128 bytes, CQ resizing, shared receive queues, UMR of other fields than
-//! `free` and of indirect keys (KLM, KSM), header-data split, TLS.
+//! Not modelled: compression of completions in the enhanced layout or of 128 bytes, CQ
+//! resizing, shared receive queues, UMR of other fields than `free` and of indirect keys (KLM,
+//! KSM), header-data split, TLS.
 
 mod cq;
 mod doorbell;
@@ -40,6 +41,7 @@ mod tests_merge;
 mod tests_mpw;
 #[cfg(test)]
 mod tests_packed;
+#[cfg(test)]
 mod tests_plain;
 #[cfg(test)]
 mod tests_rx;
