@@ -52,7 +52,7 @@ fn words(raw: &[u8; 64]) -> impl FnOnce(&mut Words<Cqe64, 8>) {
     let raw = *raw;
     move |cqe| {
         for (i, word) in raw.as_chunks().0.iter().enumerate() {
-            cqe.set64(Field64::at(64 * i as u32), u64::from_be_bytes(*word));
+            cqe.set64(Field64::at(8 * i as u32), u64::from_be_bytes(*word));
         }
     }
 }
