@@ -9,6 +9,8 @@ use crate::layout::{FieldInfo, Info, Kind};
 const SHARED: &[(&str, &[&str])] = &[
     ("flow_table_context", &["sws", "hws"]),
     ("gre_key", &["nvgre", "key"]),
+    // As the completion queue's format says.
+    ("mini_cqe8", &["rx_hash_result", "checksum", "stridx"]),
     ("mcam_reg", &["access_regs", "access_regs1", "access_regs2", "access_regs3"]),
     // One event's data at a time.
     (
