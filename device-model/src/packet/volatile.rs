@@ -1,5 +1,5 @@
-//! The one place that reads guest memory through a pointer: sums would
-//! otherwise cost a second copy of every payload.
+//! Sums of guest memory, read through a pointer: they would otherwise cost a
+//! second copy of every payload. [`crate::small`] alone does the like.
 #![allow(unsafe_code, reason = "sums read guest memory in place")]
 
 use super::checksum::Sum;

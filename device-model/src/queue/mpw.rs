@@ -62,7 +62,6 @@ pub(super) fn each_frame(
             return Err(WqeFault::InlineTooShort);
         }
         send(&TxWqe {
-            sqn: rules.sqn,
             wqe_index,
             header,
             segs,

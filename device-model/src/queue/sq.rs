@@ -182,12 +182,8 @@ impl Sq {
             return Err(Refusal::param(Syndrome::QUEUE_SIZE));
         }
         super::check_record(config.dbr_addr)?;
-        let rules = WqeRules {
-            sqn: config.sqn,
-            pd: config.pd,
-            reserved_key: config.reserved_key,
-            inline_l2: config.min_inline_mode > 0,
-        };
+        let rules =
+            WqeRules { pd: config.pd, reserved_key: config.reserved_key, inline_l2: config.min_inline_mode > 0 };
         Ok(Self {
             config,
             rules,

@@ -88,7 +88,7 @@ fn what_the_ethernet_segment_says_holds_for_all_frames() {
     assert_eq!(tags, [Some(0x2005); 2]);
 }
 
-const RULES: WqeRules = WqeRules { sqn: 7, pd: 1, reserved_key: false, inline_l2: false };
+const RULES: WqeRules = WqeRules { pd: 1, reserved_key: false, inline_l2: false };
 
 #[test]
 fn what_no_driver_posts_is_an_error() {

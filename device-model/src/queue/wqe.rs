@@ -165,8 +165,6 @@ pub(super) type SegList = SmallVec<[TxSeg; 16]>;
 /// A frame to be sent, or (with `mss`) a message to be cut into frames.
 #[derive(Debug, Clone, Copy)]
 pub struct TxWqe<'a> {
-    /// Queue that it came from.
-    pub sqn: u32,
     /// Index of the WQE's first 64 bytes, as in its completion.
     pub wqe_index: u16,
     /// First bytes of the frame, carried in the WQE. For an LSO these are the
@@ -204,7 +202,6 @@ impl<'a> TxWqe<'a> {
 /// What of a queue's configuration a WQE is checked against.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WqeRules {
-    pub(super) sqn: u32,
     pub(super) pd: u32,
     pub(super) reserved_key: bool,
     /// Some header bytes must be inline (`MLX5_INLINE_MODE_L2` or above).
@@ -247,7 +244,6 @@ pub(super) fn parse_eth<'a>(
         return Err(WqeFault::LsoParameters);
     }
     Ok(TxWqe {
-        sqn: rules.sqn,
         wqe_index,
         header,
         segs,
@@ -324,7 +320,7 @@ mod tests {
     use super::super::mini_driver::{IdentityKeys, WqeBuilder};
     use super::*;
 
-    const RULES: WqeRules = WqeRules { sqn: 7, pd: 1, reserved_key: false, inline_l2: false };
+    const RULES: WqeRules = WqeRules { pd: 1, reserved_key: false, inline_l2: false };
 
     fn parse<'a>(raw: &'a [u8], lso: bool, segs: &'a mut SegList) -> Result<TxWqe<'a>, WqeFault> {
         parse_eth(raw, 3, lso, &RULES, &IdentityKeys::default(), segs)

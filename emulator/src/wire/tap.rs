@@ -254,18 +254,14 @@ impl TapWire {
         let room = buf.len();
         let mut spill = [0];
         let mut header = [0; HEADER];
-        loop {
+        let length = received(|| {
             let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(buf), IoSliceMut::new(&mut spill)];
-            match (&self.file).read_vectored(&mut parts) {
-                Ok(length) if length > HEADER + room => return Err(WireError::Truncated(room)),
-                Ok(length) => return Ok(Some((length.saturating_sub(HEADER), Offload::from_bytes(header)))),
-                Err(e) => match e.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    Some(libc::EAGAIN) => return Ok(None),
-                    Some(libc::EIO | libc::EBADFD | libc::ENETDOWN) => return Err(WireError::Down),
-                    _ => return Err(WireError::Io(e)),
-                },
-            }
+            (&self.file).read_vectored(&mut parts)
+        })?;
+        match length {
+            Some(length) if length > HEADER + room => Err(WireError::Truncated(room)),
+            Some(length) => Ok(Some((length.saturating_sub(HEADER), Offload::from_bytes(header)))),
+            None => Ok(None),
         }
     }
 }
@@ -277,23 +273,20 @@ impl TapWire {
     /// # Errors
     /// As [`Self::recv`]; [`WireError::Truncated`] also for a frame that fills all of `room`.
     pub(super) fn recv_into(&self, room: &mut VolatileSlice<'_>) -> Result<Option<(usize, Offload)>, WireError> {
-        loop {
-            let error = match self.file.as_fd().read_volatile(room) {
-                Ok(length) if length >= room.len() => return Err(WireError::Truncated(room.len())),
-                Ok(length) => {
-                    let mut header = [0; HEADER];
-                    room.copy_to(&mut header);
-                    return Ok(Some((length.saturating_sub(HEADER), Offload::from_bytes(header))));
-                }
-                Err(VolatileMemoryError::IOError(e)) => e,
-                Err(e) => io::Error::other(e),
-            };
-            match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::EAGAIN) => return Ok(None),
-                Some(libc::EIO | libc::EBADFD | libc::ENETDOWN) => return Err(WireError::Down),
-                _ => return Err(WireError::Io(error)),
+        let length = received(|| {
+            self.file.as_fd().read_volatile(room).map_err(|e| match e {
+                VolatileMemoryError::IOError(e) => e,
+                e => io::Error::other(e),
+            })
+        })?;
+        match length {
+            Some(length) if length >= room.len() => Err(WireError::Truncated(room.len())),
+            Some(length) => {
+                let mut header = [0; HEADER];
+                room.copy_to(&mut header);
+                Ok(Some((length.saturating_sub(HEADER), Offload::from_bytes(header))))
             }
+            None => Ok(None),
         }
     }
 }
@@ -313,6 +306,22 @@ impl AsFd for TapWire {
 impl From<TapWire> for OwnedFd {
     fn from(wire: TapWire) -> Self {
         wire.file.into()
+    }
+}
+
+/// Reads until it is not interrupted: how many bytes, none where nothing waits.
+fn received(mut read: impl FnMut() -> io::Result<usize>) -> Result<Option<usize>, WireError> {
+    loop {
+        let error = match read() {
+            Ok(length) => return Ok(Some(length)),
+            Err(error) => error,
+        };
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EAGAIN) => return Ok(None),
+            Some(libc::EIO | libc::EBADFD | libc::ENETDOWN) => return Err(WireError::Down),
+            _ => return Err(WireError::Io(error)),
+        }
     }
 }
 
