@@ -201,7 +201,8 @@ with check("stacked VLANs"):
     for dev, ns, n in ((D0, A, 1), (D1, B, 2)):
         run(f"ip link add link {dev} name s200 type vlan proto 802.1ad id 200", ns)
         run("ip link set s200 up", ns)
-        run("ip link add link s200 name q201 type vlan id 201", ns)
+        # The driver leaves room for one tag; striding queues drop what is longer.
+        run("ip link add link s200 name q201 mtu 1496 type vlan id 201", ns)
         set_up("q201", f"10.4.0.{n}/24", ns=ns)
     ping("10.4.0.2", 1000, ns=A)
     tcp("10.4.0.2", 1 << 20, A, B)
