@@ -7,6 +7,7 @@ mod job;
 mod runner;
 mod signals;
 mod streams;
+mod threads;
 mod tty;
 
 use std::ffi::OsString;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use super::cmdline::{Machine, Streams};
 use super::signals::Signals;
 use super::streams::{KernelLog, PANIC, UntilToken, contains, panic_reason, tail};
-use super::{Accel, Guest, Outcome, STATUS_FAILURE, What, accel, job, tty};
+use super::{Accel, Guest, Outcome, STATUS_FAILURE, What, accel, job, threads, tty};
 use crate::kit::Kit;
 use crate::process;
 
@@ -292,9 +292,24 @@ impl<'a> Run<'a> {
                 return Some(format!("the guest's job did not end within {limit} s"));
             }
             if self.outcome.boots == 0 && self.started.elapsed() > self.boot_time {
-                return Some(format!("the guest did not start within {} s", self.boot_time.as_secs()));
+                return Some(self.silence());
             }
         }
+    }
+
+    /// What there is to say of a guest that shows no sign of life.
+    fn silence(&self) -> String {
+        let ending = |bytes: &[u8]| match tail(&String::from_utf8_lossy(bytes), 3).trim() {
+            "" => "nothing".to_string(),
+            text => format!("{text:?}"),
+        };
+        format!(
+            "the guest did not start within {} s; its console ends with {}; QEMU said {}; its threads: {}",
+            self.boot_time.as_secs(),
+            ending(&self.console),
+            ending(&self.qemu),
+            threads::describe(self.child.id())
+        )
     }
 
     fn has_ended(&mut self) -> bool {
