@@ -139,7 +139,9 @@ pub(super) struct Patience(Cell<Duration>);
 
 impl Patience {
     const FOR_A_FRAME: Duration = Duration::from_micros(100);
-    const MOST: Duration = Duration::from_millis(5);
+    /// A few time slices, for which the host may take a guest's CPU away: TCP's receive window,
+    /// larger than what queues have of buffers, comes whole meanwhile.
+    const MOST: Duration = Duration::from_millis(40);
     const STEP: Duration = Duration::from_micros(20);
 
     /// Of a frame, or of the segments that it stands for.
