@@ -299,10 +299,6 @@ impl<'a> Run<'a> {
 
     /// What there is to say of a guest that shows no sign of life.
     fn silence(&self) -> String {
-        let ending = |bytes: &[u8]| match tail(&String::from_utf8_lossy(bytes), 3).trim() {
-            "" => "nothing".to_string(),
-            text => format!("{text:?}"),
-        };
         format!(
             "the guest did not start within {} s; its console ends with {}; QEMU said {}; its threads: {}",
             self.boot_time.as_secs(),
@@ -342,6 +338,9 @@ impl<'a> Run<'a> {
         let said = String::from_utf8_lossy(&self.qemu);
         let last = said.lines().rev().find(|l| !l.trim().is_empty());
         Some(match (status.success(), last) {
+            (true, _) if self.outcome.boots == 0 => {
+                format!("the guest powered off before it started; its console ends with {}", ending(&self.console))
+            }
             (true, _) => "the guest powered off before its job ended".to_string(),
             (false, Some(line)) => format!("QEMU ended ({status}): {line}"),
             (false, None) => format!("QEMU ended ({status})"),
@@ -479,6 +478,14 @@ impl<'a> Run<'a> {
         }
         outcome.failure = failure;
         Ok(outcome)
+    }
+}
+
+/// The last lines of what somebody said.
+fn ending(said: &[u8]) -> String {
+    match tail(&String::from_utf8_lossy(said), 3).trim() {
+        "" => "nothing".to_string(),
+        text => format!("{text:?}"),
     }
 }
 
