@@ -8,6 +8,7 @@ use parking_lot::MutexGuard;
 use super::burst::{self, Note, Source};
 use super::flows::cache::Cache;
 use super::kept::Kept;
+use super::message;
 use super::pipeline::Pipeline;
 use super::rate::Rate;
 use super::vport::{UPLINK, Vport};
@@ -169,9 +170,9 @@ impl<'m> Arrivals<'_, 'm> {
     fn segments(&mut self, mss: usize) -> bool {
         let Some(mut message) = self.message.take() else { return false };
         let (p, from) = (&mut self.pipeline, self.door.source());
-        let known = self.cache.as_deref_mut().filter(|_| message.quick_parse(self.sender).is_some());
+        let known = self.cache.as_deref_mut().and_then(|cache| Some((cache, message.quick_parse(self.sender)?)));
         let done = match known {
-            Some(cache) => cut(p, cache, from, self.sender, (&message, mss), &mut self.kept),
+            Some((cache, key)) => cut(p, cache, from, (self.sender, &key), (&message, mss), &mut self.kept),
             None => {
                 self.flush();
                 let (p, from) = (&mut self.pipeline, self.door.source());
@@ -254,9 +255,9 @@ pub(crate) fn arrive(
             let note = Note { key, hash: key.hash(), fill: Fill::default(), reg_a: 0, begins: true };
             burst::send(p, cache, from, std::slice::from_mut(&mut frame), &[note]);
         }
-        (Some((cache, _)), Some(mss)) => {
+        (Some((cache, key)), Some(mss)) => {
             let mut kept = Kept::default();
-            let done = cut(p, cache, from, sender, (&frame, mss), &mut kept);
+            let done = cut(p, cache, from, (sender, &key), (&frame, mss), &mut kept);
             kept.flush(p, cache, from);
             return done;
         }
@@ -271,12 +272,13 @@ fn cut<'m>(
     p: &mut Pipeline<'_>,
     cache: &mut Cache,
     from: Source<'_>,
-    sender: Sender,
+    (sender, key): (Sender, &FlowKey),
     (frame, mss): (&Frame<'m>, usize),
     kept: &mut Kept<'m>,
 ) -> bool {
     let Some(cut) = lso::Cut::new(frame, mss, frame.layers.l4_end()) else { return false };
-    for i in 0..cut.count() {
+    let taken = message::take(p, cache, from, (sender, key), (frame, &cut), kept);
+    for i in taken..cut.count() {
         cut.segment(frame, i, kept.next());
         kept.keep(p, cache, from, (sender, cut.fill(), i == 0));
     }

@@ -218,17 +218,10 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Fr
             flow.counters.iter().for_each(|c| counters.add(*c, len as u64));
         }
     }
-    match from {
-        Source::Queue(from) => from.function.vport.tx.add(&tally),
-        Source::Wire(_) => {}
-        Source::Peer(_, vport) => vport.tx.add(&tally),
-    }
     let Some((_, way)) = at.first().and_then(|at| cache.get(*at)) else { return };
-    p.account(way.crossings, frames.len());
+    count(p, from, way, &tally, frames.len());
     let nic = p.nic;
     let cards = &nic.cards;
-    way.ports_out.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.tx.add(&tally));
-    way.ports_in.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.add_rx(&tally));
     let (function, vport, rq, rss, lro) = match &way.end {
         End::Queue { function, vport, rq, rss, lro } => (function, vport, rq, rss, lro),
         End::Wire(card) => {
@@ -254,6 +247,20 @@ fn serve(p: &mut Pipeline<'_>, cache: &Cache, from: Source<'_>, frames: &mut [Fr
     if receive(p, function, rq, (*rss, *lro), frames.iter_mut().zip(notes).zip(flows)) {
         p.merges(function, rq);
     }
+}
+
+/// Counts so many frames at their sender's and at the ports on their way.
+#[inline]
+pub(super) fn count(p: &mut Pipeline<'_>, from: Source<'_>, way: &Way, tally: &Tally, frames: usize) {
+    match from {
+        Source::Queue(from) => from.function.vport.tx.add(tally),
+        Source::Wire(_) => {}
+        Source::Peer(_, vport) => vport.tx.add(tally),
+    }
+    p.account(way.crossings, frames);
+    let cards = &p.nic.cards;
+    way.ports_out.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.tx.add(tally));
+    way.ports_in.iter().filter_map(|c| cards.get(*c)).for_each(|c| c.port.add_rx(tally));
 }
 
 /// Puts frames into a receive queue. True where it waits for more segments.

@@ -165,10 +165,16 @@ impl Tally {
     /// Counts one frame.
     #[inline]
     pub fn count(&mut self, cast: Cast, len: usize) {
+        self.count_all(cast, len, 1);
+    }
+
+    /// Counts so many frames of `len` bytes each.
+    #[inline]
+    pub fn count_all(&mut self, cast: Cast, len: usize, frames: usize) {
         let (packets, octets) = &mut self.casts[cast as usize];
-        *packets += 1;
-        *octets += len as u64;
-        self.sizes[size_class(len)] += 1;
+        *packets += frames as u64;
+        *octets += (frames * len) as u64;
+        self.sizes[size_class(len)] += frames as u64;
     }
 
     /// Frames by size class.

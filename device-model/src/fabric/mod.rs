@@ -11,6 +11,7 @@ pub mod counters;
 pub mod flows;
 pub mod impair;
 mod kept;
+mod message;
 pub mod mkey;
 pub mod peer;
 pub mod pipeline;

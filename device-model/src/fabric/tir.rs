@@ -62,15 +62,20 @@ pub struct Lro {
 }
 
 impl Lro {
-    /// The segment that a frame is, if it is to be joined with others.
+    /// Whether segments over such a header may be joined.
     #[inline]
-    pub fn segment(self, frame: &Frame<'_>, sums: &Summary) -> Option<Segment> {
-        let wanted = match frame.layers.l3 {
+    pub fn wants(self, l3: L3) -> bool {
+        match l3 {
             L3::Ipv4 => self.ipv4,
             L3::Ipv6 => self.ipv6,
             L3::None => false,
-        };
-        if wanted { lro::segment(frame, sums) } else { None }
+        }
+    }
+
+    /// The segment that a frame is, if it is to be joined with others.
+    #[inline]
+    pub fn segment(self, frame: &Frame<'_>, sums: &Summary) -> Option<Segment> {
+        if self.wants(frame.layers.l3) { lro::segment(frame, sums) } else { None }
     }
 }
 

@@ -45,6 +45,27 @@ impl Cut {
         self.plan.fill
     }
 
+    /// Bytes of payload of each segment but the last one.
+    pub(crate) fn mss(&self) -> usize {
+        self.mss
+    }
+
+    /// Bytes of such a segment.
+    pub(crate) fn len(&self) -> usize {
+        self.plan.hdr_len + self.mss
+    }
+
+    /// TCP's sequence number of segment number `i`.
+    pub(crate) fn seq(&self, i: usize) -> u32 {
+        self.plan.seq.wrapping_add((i * self.mss) as u32)
+    }
+
+    /// Makes `s` the headers of the frame, as they are, before the payload of `count` segments from
+    /// number `i` on, none of which is the last one.
+    pub(crate) fn run<'m>(&self, f: &Frame<'m>, i: usize, count: usize, s: &mut Frame<'m>) {
+        s.cut_from(f, self.plan.hdr_len, i * self.mss, count * self.mss);
+    }
+
     /// Makes `s` segment number `i`, all but its checksums and its match key.
     pub(crate) fn segment<'m>(&self, f: &Frame<'m>, i: usize, s: &mut Frame<'m>) {
         let from = i * self.mss;

@@ -119,6 +119,45 @@ impl<K: KeyCheck> RxSession<'_, '_, K> {
             self.end_merge()?;
             self.begin(strides, frame, info, segment)?;
         }
+        self.end_full()
+    }
+
+    /// How many more segments of `each` bytes of payload fit what is being joined.
+    pub fn room_for(&self, each: usize, limit: u32) -> usize {
+        let (Some(m), Some(strides)) = (self.inner.merge.as_deref(), self.rq.config.strides) else { return 0 };
+        let buffer = (strides.left(self.inner.open) as usize) << strides.log_size();
+        let bytes = MAX_BYTES.min(buffer).saturating_sub(m.len);
+        let bytes = bytes.min(limit.saturating_sub(m.ip_payload) as usize);
+        (bytes / each.max(1)).min(MAX_SEGMENTS.saturating_sub(m.segments) as usize)
+    }
+
+    /// As [`RxSession::deliver_segment`] of so many segments of one message at once, none of which
+    /// is pushed: the frame has the payload of all, as `all` tells. None, and nothing done, where
+    /// they do not go on with what is being joined, or there is no [`RxSession::room_for`] for them.
+    pub fn deliver_run(
+        &mut self,
+        frame: &impl RxFrame,
+        info: &RxInfo,
+        all: &Segment,
+        count: u32,
+        limit: u32,
+    ) -> Option<Result<bool, RxDrop>> {
+        let strides = self.rq.config.strides.filter(|_| self.rq.state.get() == WqState::Rdy)?;
+        let at = self.follows(strides, info, all, limit)?;
+        let more = count.checked_sub(1)?;
+        if self.inner.merge.as_ref().is_none_or(|m| m.segments + count > MAX_SEGMENTS) {
+            return None;
+        }
+        Some(self.append(frame, all, at).and_then(|()| {
+            if let Some(m) = &mut self.inner.merge {
+                m.segments += more;
+            }
+            self.end_full()
+        }))
+    }
+
+    /// Ends what has been joined where nothing may follow it; whether it goes on.
+    fn end_full(&mut self) -> Result<bool, RxDrop> {
         let ends = |m: &Merge| m.push || m.segments >= MAX_SEGMENTS;
         if self.inner.merge.as_deref().is_some_and(ends) {
             self.end_merge()?;

@@ -153,6 +153,55 @@ fn limits_of_size_room_and_number_end_it() {
 }
 
 #[test]
+fn a_run_of_segments_is_joined_as_each_of_them() {
+    for (each, count) in [(100usize, 4usize), (99, 7), (1, 254), (300, 5)] {
+        let mut alone = Bench::new(|_| ());
+        let mut together = Bench::new(|_| ());
+        let all = frame(each * (count + 1));
+        let part = |from: usize, n: usize| segment(1, (from * each) as u32, &all[from * each..(from + n) * each]);
+        let like = |s: Segment| Segment { ack: 5, window: 6, ..s };
+        let first = part(0, 1);
+        for b in [&mut alone, &mut together] {
+            b.post(0);
+            b.join((first.0.clone(), like(first.1)), LIMIT).unwrap();
+        }
+        for i in 1..=count {
+            let (bytes, s) = part(i, 1);
+            alone.join((bytes, like(s)), LIMIT).unwrap();
+        }
+        let (bytes, s) = part(1, count);
+        {
+            let near = Near::new(&together.guest.mem);
+            let keys = IdentityKeys { page: 4096 };
+            let mut q = together.rq.session(&near, &keys, 7).unwrap();
+            assert!(q.room_for(each, LIMIT) >= count);
+            let frame = TestFrame::new(bytes);
+            let strange = Segment { seq: 7, ..like(s) };
+            assert_eq!(q.deliver_run(&frame, &info(1), &strange, count as u32, LIMIT), None);
+            assert_eq!(q.deliver_run(&frame, &info(1), &like(s), 255, LIMIT), None);
+            assert_eq!(q.deliver_run(&frame, &info(1), &like(s), count as u32, LIMIT), Some(Ok(count < 254)));
+        }
+        for b in [&alone, &together] {
+            b.end();
+        }
+        let ends = [&mut alone, &mut together].map(|b| {
+            let (cqe, said) = b.cqe().unwrap();
+            (cqe.0, said, b.rq.snapshot().packets)
+        });
+        assert_eq!(ends[0], ends[1], "{count} of {each}");
+    }
+    // What room there is ends with the buffer, the limit and the number.
+    let mut b = Bench::new(|_| ());
+    b.post(0);
+    b.join(segment(1, 0, &frame(100)), LIMIT).unwrap();
+    let near = Near::new(&b.guest.mem);
+    let keys = IdentityKeys { page: 4096 };
+    let q = b.rq.session(&near, &keys, 7).unwrap();
+    let buffer = 8 * 256 - HEADER - 100;
+    assert_eq!((q.room_for(100, LIMIT), q.room_for(1, LIMIT), q.room_for(50, 232)), (buffer / 100, 254, 2));
+}
+
+#[test]
 fn without_buffers_and_in_other_queues_nothing_is_joined() {
     let mut b = Bench::new(|_| ());
     assert_eq!(b.join(segment(1, 0, &frame(100)), LIMIT), Err(RxDrop::NoBuffer));

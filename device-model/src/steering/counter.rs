@@ -61,15 +61,21 @@ impl Part<'_> {
     /// Counts a packet.
     #[inline]
     pub fn add(&self, place: Place, octets: u64) {
+        self.add_all(place, 1, octets);
+    }
+
+    /// Counts so many frames, of so many octets together.
+    #[inline]
+    pub fn add_all(&self, place: Place, packets: u64, octets: u64) {
         let Some(block) = self.blocks.get((place.0 / BLOCK) as usize) else { return };
         let slots = block.get_or_init(|| (0..BLOCK).map(|_| Slot::default()).collect());
         let Some(s) = slots.get((place.0 % BLOCK) as usize) else { return };
         if self.shared {
-            s.packets.fetch_add(1, Relaxed);
+            s.packets.fetch_add(packets, Relaxed);
             s.octets.fetch_add(octets, Relaxed);
         } else {
             // Nobody else writes here.
-            s.packets.store(s.packets.load(Relaxed).wrapping_add(1), Relaxed);
+            s.packets.store(s.packets.load(Relaxed).wrapping_add(packets), Relaxed);
             s.octets.store(s.octets.load(Relaxed).wrapping_add(octets), Relaxed);
         }
     }

@@ -472,3 +472,50 @@ fn a_message_from_a_wire_arrives_as_one_or_in_its_segments() {
     let after = rig.plane(0, 0).unwrap().vport.rx.unicast.packets.get();
     assert_eq!(after - before, 10, "each is counted");
 }
+
+/// What a large frame from the wire leaves behind: completions without their times, bytes, and
+/// what was counted. With `watched` every segment goes the long way.
+fn left_by(payload: &[u8], mss: usize, flags: u8, watched: bool) -> (Vec<(Vec<u8>, Vec<u8>)>, [u64; 4]) {
+    let mut b = Bench::new();
+    (0..WQES).for_each(|i| {
+        b.map(i);
+        b.post();
+    });
+    b.merge(1).unwrap();
+    let arrive = |b: &Bench, seq, payload: &[u8], mss, flags| {
+        let mut message = frames::Flow4::new(b.d.mac, [2, 0, 0, 0, 0, 9]).tcp(seq, payload);
+        message[47] = flags;
+        b.rig.nic.receive_with_pause(1, 0, &mut message, Some(mss), &mut || false);
+    };
+    // Its flow is known then.
+    arrive(&b, 0, &[1; 500], 100, 0x18);
+    b.rq_cq.drain();
+    if watched {
+        b.rig.nic.explainer.start("", u32::MAX, std::sync::Arc::new(|_| ()));
+    }
+    arrive(&b, 0xffff_f000, payload, mss, flags);
+    arrive(&b, 0xffff_f000u32.wrapping_add(payload.len() as u32), &[2; 300], 100, 0x18);
+    let told = |c: &Cqe| {
+        let mut bytes = c.0.to_vec();
+        ViewMut::<Cqe64>::new(&mut bytes).set64(Cqe64::timestamp, 0);
+        bytes
+    };
+    let all = b.rq_cq.drain();
+    let all = all.iter().map(|c| (told(c), if c.get(Cqe64::filler) == 0 { b.bytes(c) } else { vec![] })).collect();
+    let rx = &b.rig.plane(0, 0).unwrap().vport.rx;
+    (all, [&rx.unicast.packets, &rx.unicast.octets, &rx.errors.packets, &rx.errors.octets].map(|c| c.get()))
+}
+
+#[test]
+fn segments_taken_together_arrive_as_each_alone() {
+    let mut joined = 0;
+    for (i, mss) in [1460, 1448, 999, 536, 61, 2000, 100].into_iter().cycle().enumerate().take(42) {
+        // Up to more than there are buffers for.
+        let payload = frames::pattern(i, 300 + i * 977 % 40_000);
+        let flags = [0x18, 0x10, 0x11, 0x90][i % 4];
+        let together = left_by(&payload, mss, flags, false);
+        assert_eq!(together, left_by(&payload, mss, flags, true), "{} bytes by {mss}, flags {flags:#x}", payload.len());
+        joined += together.0.len();
+    }
+    assert!(joined > 42);
+}
