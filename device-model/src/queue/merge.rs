@@ -84,10 +84,11 @@ impl Merge {
         self.next_seq == s.seq && tags(&self.info) == tags(info) && self.same == s.same
     }
 
-    fn add(&mut self, s: &Segment) {
+    /// Takes in a segment, or the payload of so many that differ in nothing else.
+    fn add(&mut self, s: &Segment, count: u32) {
         self.len += usize::from(s.payload);
         self.ip_payload += u32::from(s.payload);
-        self.segments += 1;
+        self.segments += count;
         self.next_seq = s.seq.wrapping_add(s.payload.into());
         (self.ack, self.window, self.push) = (s.ack, s.window, s.push);
         self.ttl = self.ttl.min(s.ttl);
@@ -114,7 +115,7 @@ impl<K: KeyCheck> RxSession<'_, '_, K> {
             return Err(RxDrop::NotReady);
         }
         if let Some(at) = self.follows(strides, info, segment, limit) {
-            self.append(frame, segment, at)?;
+            self.append(frame, segment, 1, at)?;
         } else {
             self.end_merge()?;
             self.begin(strides, frame, info, segment)?;
@@ -144,16 +145,10 @@ impl<K: KeyCheck> RxSession<'_, '_, K> {
     ) -> Option<Result<bool, RxDrop>> {
         let strides = self.rq.config.strides.filter(|_| self.rq.state.get() == WqState::Rdy)?;
         let at = self.follows(strides, info, all, limit)?;
-        let more = count.checked_sub(1)?;
         if self.inner.merge.as_ref().is_none_or(|m| m.segments + count > MAX_SEGMENTS) {
             return None;
         }
-        Some(self.append(frame, all, at).and_then(|()| {
-            if let Some(m) = &mut self.inner.merge {
-                m.segments += more;
-            }
-            self.end_full()
-        }))
+        Some(self.append(frame, all, count, at).and_then(|()| self.end_full()))
     }
 
     /// Ends what has been joined where nothing may follow it; whether it goes on.
@@ -196,8 +191,8 @@ impl<K: KeyCheck> RxSession<'_, '_, K> {
         Ok(())
     }
 
-    /// Writes a segment's payload behind those before it.
-    fn append(&mut self, frame: &impl RxFrame, s: &Segment, at: u64) -> Result<(), RxDrop> {
+    /// Writes a segment's payload, or that of `count`, behind those before it.
+    fn append(&mut self, frame: &impl RxFrame, s: &Segment, count: u32, at: u64) -> Result<(), RxDrop> {
         let index = self.inner.open.map_or(0, |o| o.index);
         let found = self.rq.find(&mut self.inner, self.keys, at, s.payload.into());
         let written = found.and_then(|()| {
@@ -211,7 +206,7 @@ impl<K: KeyCheck> RxSession<'_, '_, K> {
         match written {
             Ok(Ok(())) => {
                 if let Some(m) = &mut self.inner.merge {
-                    m.add(s);
+                    m.add(s, count);
                 }
                 Ok(())
             }
