@@ -35,6 +35,19 @@ pub trait Wire: Send + Sync {
     /// headers that make it up, in order. Returns false where it was dropped.
     fn transmit(&self, frame: &crate::packet::Frame<'_>) -> bool;
 
+    /// Whether it takes a TCP message instead of its segments: only payload, ACK and PSH.
+    fn takes_message(&self, _message: &crate::packet::Frame<'_>) -> bool {
+        false
+    }
+
+    /// As [`Self::transmit`] of all segments of a message that [`Self::takes_message`] wants, of
+    /// `mss` bytes of payload each (the last may have fewer): as large send offload makes them of
+    /// the message, whose IP lengths and checksums are not to be read. False where they were
+    /// dropped.
+    fn transmit_message(&self, _message: &crate::packet::Frame<'_>, _mss: usize) -> bool {
+        false
+    }
+
     /// Whether the far end is there. When this changes, whoever runs the wire
     /// calls [`crate::nic::Nic::update_links`].
     fn carrier(&self) -> bool {

@@ -1,8 +1,9 @@
-//! A large TCP frame into a receive queue that joins segments.
+//! A large TCP frame into a receive queue that joins segments, or to a wire that takes such
+//! frames.
 //!
 //! Its segments would be cut, looked up and joined again one by one. Where their flow is known
-//! and ends in such a queue, those behind the first one are counted each, and written together:
-//! the queue gets what it would have got.
+//! and ends there, they are counted each and go on together: the queue gets, and the wire sends,
+//! what it would have.
 
 use super::burst::{self, Source};
 use super::counters::{Cast, Tally};
@@ -10,25 +11,29 @@ use super::flows::cache::{Cache, End, Flow};
 use super::kept::Kept;
 use super::pipeline::Pipeline;
 use super::plane::{FunctionPlane, Keys};
+use super::port::Far;
 use super::receive::rx_info;
 use super::tir::Lro;
 use crate::dma::Near;
+use crate::nic::{Card, Nic};
 use crate::packet::checksum;
 use crate::packet::headers::tcp_flag;
 use crate::packet::lso::Cut;
 use crate::packet::{FlowKey, Frame, L4, Sender};
 use crate::queue::{Rq, RssType, RxDrop, RxInfo, Segment};
+use crate::world::Wire;
 
 /// Fewer segments are not worth it.
 const FEW: usize = 4;
 
-/// Takes the segments of a frame but the last one, which may be shorter or pushed, if they can be
-/// taken together. `key` is the frame's. Answers how many it took.
+/// Takes segments of a frame together, if it can: those for a receive queue but the last one,
+/// which may be shorter or pushed, those for a wire that takes messages all. `whole` is the frame's
+/// key. Answers how many it took.
 pub(super) fn take<'m>(
     p: &mut Pipeline<'_>,
     cache: &mut Cache,
     from: Source<'_>,
-    (sender, key): (Sender, &FlowKey),
+    (sender, whole): (Sender, &FlowKey),
     (message, cut): (&Frame<'m>, &Cut),
     kept: &mut Kept<'m>,
 ) -> usize {
@@ -37,40 +42,71 @@ pub(super) fn take<'m>(
     if count < FEW || l.l4 != L4::Tcp || u32::from(l.tcp_flags) & !tcp_flag::PSH != tcp_flag::ACK {
         return 0;
     }
-    let changes = &p.nic.flows.changes;
+    let nic = p.nic;
+    let changes = &nic.flows.changes;
     cache.sync(changes.now());
-    // The last segment is of the frame's own flow: most frames end here.
-    let is_joined = |cache: &Cache, key: &FlowKey, hash| {
+    let together = |cache: &mut Cache, key: &FlowKey, hash| {
         let at = cache.find(key, hash)?;
         let (_, way) = cache.get(at)?;
-        matches!(&way.end, End::Queue { lro, .. } if lro.wants(l.l3)).then_some(at)
+        let takes = match &way.end {
+            End::Queue { lro, .. } => lro.wants(l.l3),
+            End::Wire(card) => wire(nic, *card).is_some_and(|(_, wire)| wire.takes_message(message)),
+            End::Peer { .. } | End::Drop => false,
+        };
+        (takes && cache.holds(at, changes)).then_some(at)
     };
-    if is_joined(cache, key, key.hash()).is_none() {
+    // The last segment is of the frame's own flow: most frames end here.
+    let hash_of_last = whole.hash();
+    if together(cache, whole, hash_of_last).is_none() {
         return 0;
     }
     kept.flush(p, cache, from);
     let s = kept.next();
     cut.segment(message, 0, s);
     let Some((key, hash)) = s.quick_key(sender) else { return 0 };
-    let Some(at) = is_joined(cache, &key, hash) else { return 0 };
-    if !cache.holds(at, changes) {
-        return 0;
-    }
+    let Some(at) = together(cache, &key, hash) else { return 0 };
+    // Again: what was kept may have taken its place.
+    let Some(last) = together(cache, whole, hash_of_last) else { return 0 };
     let Some((flow, way)) = cache.get(at).filter(|(_, way)| s.len() <= way.max_len) else { return 0 };
-    let End::Queue { function, vport, rq, rss, lro } = &way.end else { return 0 };
     let mut tally = Tally::default();
     tally.count_all(Cast::of_flow(&key), s.len(), count);
-    let counters = p.nic.counters.of(p.worker);
-    for place in &flow.counters {
-        counters.add_all(*place, count as u64, (count * s.len()) as u64);
+    let counters = nic.counters.of(p.worker);
+    let count_flow = || {
+        for place in &flow.counters {
+            counters.add_all(*place, count as u64, (count * s.len()) as u64);
+        }
+    };
+    match &way.end {
+        End::Queue { function, vport, rq, rss, lro } => {
+            count_flow();
+            burst::count(p, from, way, &tally, count);
+            vport.rx.add(&tally);
+            let run = Run { message, cut, count, flow, rss: *rss, lro: *lro };
+            if receive(p, function, rq, &run, s) {
+                p.merges(function, rq);
+            }
+            count
+        }
+        End::Wire(card) => {
+            let last = cache.flow(last).filter(|last| last.way() == flow.way());
+            let (Some((card, wire)), Some(last)) = (wire(nic, *card), last) else { return 0 };
+            count_flow();
+            let len = message.len() - count * cut.mss();
+            last.counters.iter().for_each(|place| counters.add(*place, len as u64));
+            tally.count(Cast::of_flow(&key), len);
+            burst::count(p, from, way, &tally, count + 1);
+            p.leave_as_message(card, wire, message, cut);
+            count + 1
+        }
+        End::Peer { .. } | End::Drop => 0,
     }
-    burst::count(p, from, way, &tally, count);
-    vport.rx.add(&tally);
-    let run = Run { message, cut, count, flow, rss: *rss, lro: *lro };
-    if receive(p, function, rq, &run, s) {
-        p.merges(function, rq);
-    }
-    count
+}
+
+/// The wire outside at the port of a card.
+fn wire(nic: &Nic, card: usize) -> Option<(&Card, &dyn Wire)> {
+    let card = nic.cards.get(card)?;
+    let Far::Outside(wire) = &card.port.far else { return None };
+    Some((card, wire.as_ref()))
 }
 
 /// The segments that are taken together.

@@ -24,9 +24,11 @@ use crate::capture::Way;
 use crate::explain::Record;
 use crate::nic::{Card, Manager, Nic};
 use crate::packet::key::MISC2;
+use crate::packet::lso::Cut;
 use crate::packet::{FlowKey, Frame};
 use crate::queue::Rq;
 use crate::steering::{NoTrace, Reader, TableType, Verdict};
+use crate::world::Wire;
 
 /// How often one frame may pass a port or a vport, copies included: far more
 /// than any sensible configuration, and an end to loops through wires.
@@ -474,6 +476,14 @@ impl<'n> Pipeline<'n> {
         self.left = true;
         if !wire.transmit(frame) {
             card.port.tx_discards.add(1);
+        }
+    }
+
+    /// The segments of a message, counted already, leave together.
+    pub(super) fn leave_as_message(&mut self, card: &Card, wire: &dyn Wire, message: &Frame<'_>, cut: &Cut) {
+        self.left = true;
+        if !wire.transmit_message(message, cut.mss()) {
+            card.port.tx_discards.add(cut.count() as u64);
         }
     }
 

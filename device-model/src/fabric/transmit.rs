@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::burst::{self, From, Source};
 use super::flows::cache::Cache;
 use super::kept::Kept;
+use super::message;
 use super::pipeline::Pipeline;
 use super::plane::FunctionPlane;
 use crate::dma::Near;
@@ -91,20 +92,20 @@ impl<'a, 'n> Transmit<'a, 'n> {
         let mut message = self.message.take().unwrap_or_else(|| Box::new(Frame::empty()));
         message.tunnel_ports = self.tunnels;
         gather(&mut message, wqe, &self.near)?;
-        if message.quick_parse(sender).is_none() {
-            return self.send_now(wqe);
-        }
+        let Some(key) = message.quick_parse(sender) else { return self.send_now(wqe) };
         let cut = lso::Cut::new(&message, mss, wqe.header.len()).ok_or(WqeFault::LsoParameters)?;
-        let (mut frames, mut bytes) = (0, 0);
-        for i in 0..cut.count() {
-            let segment = self.kept.next();
-            cut.segment(&message, i, segment);
-            frames += 1;
-            bytes += segment.len() as u64;
+        let taken = self.cache.as_deref_mut().map_or(0, |cache| {
+            let from = Source::Queue(self.from);
+            message::take(self.pipeline, cache, from, (sender, &key), (&message, &cut), &mut self.kept)
+        });
+        for i in taken..cut.count() {
+            cut.segment(&message, i, self.kept.next());
             self.keep_formed(sender, cut.fill(), i == 0);
         }
+        let (frames, headers) = (cut.count(), wqe.header.len());
+        let bytes = message.len() + (frames - 1) * headers;
         self.message = Some(message);
-        Ok(TxResult::Sent { frames, bytes })
+        Ok(TxResult::Sent { frames: frames as u32, bytes: bytes as u64 })
     }
 
     /// A frame or message that goes the long way.

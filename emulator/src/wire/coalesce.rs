@@ -105,6 +105,19 @@ impl Batch {
         }
     }
 
+    /// Takes a message that [`Target::takes_message`] wants, which is written at once.
+    pub(super) fn push_message(&mut self, target: &Arc<Target>, message: &Frame<'_>, mss: usize) {
+        self.flush();
+        let first = Segment::of_message(message, mss);
+        if self.buf.is_empty() {
+            self.buf.resize(CAPACITY, 0);
+        }
+        self.append(message, 0);
+        self.frames = (message.len() - first.header).div_ceil(mss.max(1)) as u16;
+        (self.target, self.first) = (Some(target.clone()), Some(first));
+        self.flush();
+    }
+
     fn follow(&mut self, s: &Segment) {
         self.sequence = s.sequence.wrapping_add(s.payload as u32);
         self.closed = s.push || self.first.is_some_and(|first| s.payload < first.payload);
@@ -207,7 +220,38 @@ impl Batch {
     }
 }
 
+impl Target {
+    /// Whether a message can go as one frame: an IP packet that the far end cuts.
+    pub(super) fn takes_message(&self, message: &Frame<'_>) -> bool {
+        let l = &message.layers;
+        let ipv6 = l.l3 == L3::Ipv6;
+        let packet = message.len() - usize::from(l.l3_off) - if ipv6 { IP6_HEADER } else { 0 };
+        let header = l.l4_end();
+        packet <= 0xffff
+            && message.len() <= CAPACITY
+            && header <= message.headers().len().min(HEADERS)
+            && message.inner.is_none()
+            && message.tunnel == Tunnel::None
+            && self.outlet.joins(ipv6)
+    }
+}
+
 impl Segment {
+    /// The first of a message's, of whose headers nothing was checked yet.
+    fn of_message(message: &Frame<'_>, mss: usize) -> Self {
+        let l = &message.layers;
+        Self {
+            ipv6: l.l3 == L3::Ipv6,
+            l3: l.l3_off.into(),
+            l4: l.l4_off.into(),
+            header: l.l4_end(),
+            payload: mss,
+            sequence: 0,
+            id: 0,
+            push: false,
+        }
+    }
+
     /// None where the frame is not to be joined.
     fn of(frame: &Frame<'_>) -> Option<Self> {
         let l = &frame.layers;
@@ -331,6 +375,39 @@ mod tests {
             assert_eq!(offload.checksum, Some((header - 20, 16)));
             assert_eq!(segments(&mut frame), cut);
         }
+    }
+
+    #[test]
+    fn a_message_is_what_its_segments_are_joined() {
+        for (ipv6, flags) in [(false, 0x18), (true, 0x18), (false, 0x10)] {
+            let joined = written(&segments(&mut packet(ipv6, flags, 1250)));
+            // A sender leaves lengths and checksums to who cuts.
+            let mut message = packet(ipv6, flags, 1250);
+            let lengths = if ipv6 { 18..20 } else { 16..18 };
+            let mut f = Frame::from_bytes(&mut message).unwrap();
+            f.parse();
+            f.headers_mut()[lengths].fill(0xff);
+            let kept = Arc::new(Kept::default());
+            let target = Arc::new(Target { outlet: kept.clone(), lost: AtomicU64::new(0) });
+            assert!(target.takes_message(&f));
+            let mut batch = Batch::new();
+            // What was not written yet goes first.
+            let mut other = packet(ipv6, 0x10, 100);
+            let mut before = Frame::from_bytes(&mut other).unwrap();
+            before.parse();
+            checksum::fill(&mut before, checksum::Fill { l3: true, l4: true, ..Default::default() });
+            batch.push(&target, &before);
+            batch.push_message(&target, &f, MSS);
+            let got = std::mem::take(&mut *kept.0.lock());
+            assert_eq!((got[0].0, &got[0].1), (Offload::default(), &bytes(&before)));
+            assert_eq!(got[1..], joined);
+        }
+        // Longer than an IP packet can be.
+        let mut long = packet(false, 0x10, 65_535 - 39);
+        let mut f = Frame::from_bytes(&mut long).unwrap();
+        f.parse();
+        let target = Target { outlet: Arc::new(Kept::default()), lost: AtomicU64::new(0) };
+        assert!(!target.takes_message(&f));
     }
 
     #[test]

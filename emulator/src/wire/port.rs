@@ -43,6 +43,18 @@ impl world::Wire for WirePort {
         true
     }
 
+    fn takes_message(&self, message: &Frame<'_>) -> bool {
+        self.target.takes_message(message)
+    }
+
+    fn transmit_message(&self, message: &Frame<'_>, mss: usize) -> bool {
+        if !self.link.is_up() {
+            return false;
+        }
+        BATCH.with_borrow_mut(|batch| batch.push_message(&self.target, message, mss));
+        true
+    }
+
     fn carrier(&self) -> bool {
         self.link.is_up()
     }

@@ -2,22 +2,30 @@
 //! way that it went before it was.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use sfnic_device_model::fabric::port::Far;
-use sfnic_device_model::packet::Frame;
+use sfnic_device_model::packet::{Frame, lso};
 use sfnic_device_model::world::Wire;
 use sfnic_firmware_cmds::entries::Cqe64;
+use sfnic_firmware_cmds::layout::ViewMut;
+use sfnic_firmware_cmds::layouts::{FteMatchParam, FteMatchSetLyr24 as Headers};
+use sfnic_test_driver::eswitch::UPLINK;
 use sfnic_test_driver::frames::{self, Flow4};
 use sfnic_test_driver::rig::MEMORY;
-use sfnic_test_driver::{Netdev, NetdevConfig, Rig};
+use sfnic_test_driver::steering::{criteria, table_type};
+use sfnic_test_driver::{Destination, Flow, Netdev, NetdevConfig, Rig};
 
 /// A far end that keeps what it gets.
 #[derive(Default)]
 struct Keeper {
     got: Mutex<Vec<Vec<u8>>>,
     full: AtomicBool,
+    /// It wants messages instead of their segments, and cuts them itself.
+    cuts: AtomicBool,
+    /// How many messages it got.
+    messages: AtomicUsize,
 }
 
 impl Wire for Keeper {
@@ -26,6 +34,22 @@ impl Wire for Keeper {
         frame.write_into(&mut bytes);
         self.got.lock().push(bytes);
         !self.full.load(Ordering::Relaxed)
+    }
+
+    fn takes_message(&self, _: &Frame<'_>) -> bool {
+        self.cuts.load(Ordering::Relaxed)
+    }
+
+    fn transmit_message(&self, message: &Frame<'_>, mss: usize) -> bool {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        let mut message = message.replicate();
+        message.key.0.fill(0);
+        message.parse();
+        let header = message.layers.l4_end();
+        let cut = lso::segment(&message, mss, header, |segment| {
+            self.transmit(segment);
+        });
+        cut.is_some() && !self.full.load(Ordering::Relaxed)
     }
 }
 
@@ -74,16 +98,72 @@ fn messages_and_frames_of_known_flows_leave_as_those_of_unknown_ones() {
     assert_eq!(rig.card_at(0).port.tx_discards.get(), 0);
 }
 
+/// What an SF's messages are at the far end, and the counters of their two rules, of segments
+/// with PSH and without.
+fn sent_by_rules(cuts: bool) -> (Vec<Vec<u8>>, Vec<(u64, u64)>, [u64; 4], usize) {
+    let far = Arc::new(Keeper { cuts: cuts.into(), ..Keeper::default() });
+    let rig = Rig::new(vec![Rig::card(0, Far::Outside(far.clone()))], 4 * MEMORY);
+    let pf = rig.pf(0).bring_up().unwrap();
+    pf.set_port(true).unwrap();
+    pf.add_sf(rig.sf_id(0, 0)).unwrap();
+    let mut dev = rig.sf(0, 0).bring_up().unwrap().netdev(&NetdevConfig::default()).unwrap();
+    let table = pf.create_table(table_type::FDB, None, 0, 1).unwrap();
+    let flags = |v: &mut ViewMut<'_, FteMatchParam>, flags| {
+        v.sub(FteMatchParam::outer_headers).set(Headers::tcp_flags, flags);
+    };
+    let group = pf.create_group(table, (0, 1), criteria::OUTER, |m| flags(m, 8)).unwrap();
+    pf.set_root(table).unwrap();
+    let counters: Vec<u32> = (0..2).map(|_| pf.alloc_flow_counter().unwrap()).collect();
+    for (i, psh) in [0, 8].into_iter().enumerate() {
+        let to = Flow { counters: vec![counters[i]], ..Flow::to(&[Destination::Vport(UPLINK)]) };
+        pf.create_entry(table, group, i as u32, &to, |v| flags(v, psh)).unwrap();
+    }
+    for (n, (psh, size, mss)) in
+        [(8, 9000, 1000), (8, 9001, 1000), (0, 9001, 1000), (8, 60_000, 1448), (1, 9000, 1000), (8, 2000, 1000)]
+            .into_iter()
+            .enumerate()
+    {
+        let mut header = Flow4::new([2; 6], dev.mac).tcp(n as u32, &[]);
+        header[47] = 0x10 | psh;
+        dev.send_lso(0, &header, &frames::pattern(n, size), mss);
+        rig.run();
+    }
+    let counted = counters.iter().map(|c| pf.flow_counter(*c).unwrap()).collect();
+    let plane = rig.plane(0, rig.sf_id(0, 0)).unwrap();
+    let (port, vport) = (&rig.card_at(0).port.tx.unicast, &plane.vport.tx.unicast);
+    let frames = [&port.packets, &port.octets, &vport.packets, &vport.octets].map(|c| c.get());
+    let got = std::mem::take(&mut *far.got.lock());
+    (got, counted, frames, far.messages.load(Ordering::Relaxed))
+}
+
+#[test]
+fn a_wire_that_cuts_messages_sends_and_counts_what_another_does() {
+    let (segments, counted, frames, messages) = sent_by_rules(false);
+    assert_eq!((segments.len(), messages), (9 + 10 + 10 + 42 + 9 + 2, 0));
+    assert_eq!(counted[0].0 + counted[1].0, segments.len() as u64);
+    assert_eq!(counted[1].0, 4, "each message that is pushed has one");
+    // All but the first, the one with a flag of another kind, and the one of few segments.
+    assert_eq!(sent_by_rules(true), (segments, counted, frames, 3));
+}
+
 #[test]
 fn what_the_far_end_does_not_take_is_counted() {
     let (rig, far, mut dev) = outside();
     far.full.store(true, Ordering::Relaxed);
-    let f = Flow4::new([2; 6], dev.mac).udp(b"full");
+    let flow = Flow4::new([2; 6], dev.mac);
+    let f = flow.udp(b"full");
     for n in 1..4 {
         dev.send(&f);
         rig.run();
         assert_eq!(rig.card_at(0).port.tx_discards.get(), n);
     }
+    far.cuts.store(true, Ordering::Relaxed);
+    for n in 1..4 {
+        dev.send_lso(0, &flow.tcp(1, &[]), &frames::pattern(5, 9000), 1000);
+        rig.run();
+        assert_eq!(rig.card_at(0).port.tx_discards.get(), 3 + 9 * n);
+    }
+    assert_eq!(far.messages.load(Ordering::Relaxed), 2, "of a flow that is known");
 }
 
 /// Has a frame come in, segments of `mss` bytes or itself.
