@@ -83,6 +83,8 @@ struct Heap {
     /// Of the frames among them.
     bytes: usize,
     entries: BinaryHeap<Entry>,
+    /// When whoever does what is due looks again, woken or not.
+    looks: u64,
 }
 
 impl Deed {
@@ -96,6 +98,8 @@ impl Deed {
 pub struct Later {
     heap: Mutex<Heap>,
     waker: OnceLock<Arc<dyn Waker>>,
+    /// Held by who does it: frames keep their order.
+    doing: Mutex<()>,
 }
 
 impl fmt::Debug for Later {
@@ -112,7 +116,7 @@ impl Later {
 
     /// Something is to be done at a time of the clock; false where there is no room for it.
     pub(crate) fn put(&self, due: u64, deed: Deed) -> bool {
-        let earliest = {
+        let sooner = {
             let mut heap = self.heap.lock();
             let full = heap.entries.len() >= MOST && !matches!(deed, Deed::Flap { .. } | Deed::Send(_));
             if full || heap.bytes.saturating_add(deed.bytes()) > MOST_BYTES && deed.bytes() > 0 {
@@ -120,24 +124,27 @@ impl Later {
             }
             heap.seq += 1;
             heap.bytes += deed.bytes();
-            let earliest = heap.entries.peek().is_none_or(|e| due < e.due);
+            let sooner = due < heap.looks;
             let seq = heap.seq;
             heap.entries.push(Entry { due, seq, deed });
-            earliest
+            sooner
         };
-        // Who waits for an earlier one finds this one then.
-        if let Some(waker) = self.waker.get().filter(|_| earliest) {
+        // Who looks before it is due finds it then.
+        if let Some(waker) = self.waker.get().filter(|_| sooner) {
             waker.wake();
         }
         true
     }
 
-    /// The next deed that is due, or when there is one.
-    fn next(&self, now: u64) -> Result<Deed, Option<u64>> {
+    /// The next deed that is due, or when there is one; who asks looks again by then, and
+    /// by `limit` in any case.
+    fn next(&self, now: u64, limit: u64) -> Result<Deed, Option<u64>> {
         let mut heap = self.heap.lock();
-        match heap.entries.peek() {
+        let next = heap.entries.peek().map(|e| e.due);
+        heap.looks = next.unwrap_or(u64::MAX).min(limit);
+        match next {
             None => Err(None),
-            Some(e) if e.due > now => Err(Some(e.due)),
+            Some(due) if due > now => Err(next),
             Some(_) => {
                 let deed = heap.entries.pop().map(|e| e.deed).ok_or(None)?;
                 heap.bytes = heap.bytes.saturating_sub(deed.bytes());
@@ -151,10 +158,18 @@ impl Nic {
     /// Does what is due. When to come again, by the clock's nanoseconds; `None`
     /// where nothing waits. `worker` is the calling thread's number.
     pub fn run_due(&self, worker: usize) -> Option<u64> {
+        self.run_due_until(worker, u64::MAX)
+    }
+
+    /// The same for a caller who comes again by `limit`, by the clock's nanoseconds, in any
+    /// case: it is not woken for what is due later than that. Where another thread is doing it
+    /// this does nothing.
+    pub fn run_due_until(&self, worker: usize, limit: u64) -> Option<u64> {
         let _still = self.gate.enter();
+        let _doing = self.later.doing.try_lock()?;
         let now = self.clock.now_ns();
         loop {
-            match self.later.next(now) {
+            match self.later.next(now, limit) {
                 Err(next) => return next,
                 Ok(Deed::Flap { id }) => self.flap(id),
                 Ok(Deed::Event { card, function, eqn }) => self.release_event(card, function, eqn),

@@ -308,9 +308,12 @@ impl Board {
             giver,
             inline: c.workers == 0,
         };
-        board.nic.later.wake(board.due.clone());
-        let (nic, due, number, inline) = (board.nic.clone(), board.due.clone(), c.workers + 1 + count, board.inline);
-        board.spawn("later".to_owned(), move || keep_time(&nic, &due, number, inline))?;
+        board.nic.later.wake(if polls { board.bell.clone() } else { board.due.clone() });
+        if !polls {
+            let (nic, due, number, inline) =
+                (board.nic.clone(), board.due.clone(), c.workers + 1 + count, board.inline);
+            board.spawn("later".to_owned(), move || keep_time(&nic, &due, number, inline))?;
+        }
         for n in 0..c.workers {
             let (nic, bell) = (board.nic.clone(), board.bell.clone());
             board.spawn(format!("worker-{n}"), move || match c.doorbells {
@@ -434,15 +437,16 @@ impl Drop for Board {
 fn work(nic: &Nic, bell: &Bell, number: usize) {
     while !bell.done.load(Ordering::Relaxed) {
         bell.wait();
-        run_all(nic, bell, number);
+        run_all(nic, bell, number, || ());
     }
 }
 
-/// Does what there is to do; whether there was anything.
-fn run_all(nic: &Nic, bell: &Bell, number: usize) -> bool {
+/// Does what there is to do, and something else in between; whether there was anything.
+fn run_all(nic: &Nic, bell: &Bell, number: usize, between: impl Fn()) -> bool {
     let mut any = false;
     while nic.run(number) {
         any = true;
+        between();
         // More workers than one: let another one help while work is left.
         if !nic.work.is_empty() {
             bell.wait.notify_one();
@@ -452,24 +456,34 @@ fn run_all(nic: &Nic, bell: &Bell, number: usize) -> bool {
 }
 
 /// The shortest and the longest time between two looks at doorbells that nobody is told of.
-const LOOKS: (Duration, Duration) = (Duration::from_micros(20), Duration::from_micros(500));
+/// Guests are slowed down by more looks, each of which takes a CPU from somebody.
+const LOOKS: (Duration, Duration) = (Duration::from_micros(70), Duration::from_micros(500));
 
-/// As [`work`], looking at doorbells that nobody is told of: the longer nothing came, the
-/// less often.
+/// As [`work`], looking at doorbells that nobody is told of, and at the clock for what is due:
+/// the longer nothing came, the less often.
 fn poll(nic: &Nic, bell: &Bell, number: usize, workers: usize) {
+    let (least, most) = LOOKS;
+    let nanos = |time: Duration| time.as_nanos() as u64;
+    let due_by = |time| nic.run_due_until(number, nic.clock.now_ns() + nanos(time));
+    let due = || {
+        due_by(Duration::ZERO);
+    };
     let mut watch = Watch::default();
     let mut last = Instant::now();
     while !bell.done.load(Ordering::Relaxed) {
-        if nic.look_at_doorbells(&mut watch, number, workers) | run_all(nic, bell, number) {
+        let rung = nic.look_at_doorbells(&mut watch, number, workers);
+        if rung | run_all(nic, bell, number, due) {
+            due();
             last = Instant::now();
-        } else {
-            let (least, most) = LOOKS;
-            bell.wait_at_most((last.elapsed() / 16).clamp(least, most));
+            continue;
         }
+        let rest = (last.elapsed() / 16).clamp(least, most);
+        let next = due_by(rest).map(|at| Duration::from_nanos(at.saturating_sub(nic.clock.now_ns())));
+        bell.wait_at_most(next.map_or(rest, |next| next.min(rest)));
     }
 }
 
-/// Does what the device has to do at a later time.
+/// Does what the device has to do at a later time, where no worker looks at the clock.
 fn keep_time(nic: &Nic, due: &Bell, worker: usize, inline: bool) {
     while !due.done.load(Ordering::Relaxed) {
         let next = nic.run_due(worker);
