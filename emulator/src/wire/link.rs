@@ -1,6 +1,7 @@
 //! The state of a wire, and what it counted.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -68,7 +69,7 @@ impl Link {
 
     /// Whether the far end is there.
     pub fn is_up(&self) -> bool {
-        self.up.load(Relaxed)
+        self.up.load(Acquire)
     }
 
     /// The far end is there. True where it was not before.
@@ -84,20 +85,23 @@ impl Link {
     /// The far end has gone, for this reason. True where it was there before.
     pub fn set_down(&self, reason: impl std::fmt::Display) -> bool {
         let reason = reason.to_string();
-        let changed = self.up.swap(false, Relaxed);
+        // Who sees that it is down finds the reason.
+        self.reason.lock().clone_from(&reason);
+        let changed = self.up.swap(false, AcqRel);
         if changed {
             self.downs.fetch_add(1, Relaxed);
             tracing::info!("{}: link down: {reason}", self.name);
         }
-        *self.reason.lock() = reason;
         changed
     }
 
     /// As [`Self::set_down`], and the reason is somebody's fault.
     pub fn fail(&self, reason: impl std::fmt::Display) -> bool {
-        self.errors.fetch_add(1, Relaxed);
         tracing::warn!("{}: {reason}", self.name);
-        self.set_down(reason)
+        let changed = self.set_down(reason);
+        // Who sees that it is counted finds the reason, too.
+        self.errors.fetch_add(1, Release);
+        changed
     }
 
     /// What happened so far.
@@ -110,7 +114,7 @@ impl Link {
             tx_lost: self.lost.load(Relaxed),
             ups: self.ups.load(Relaxed),
             downs: self.downs.load(Relaxed),
-            errors: self.errors.load(Relaxed),
+            errors: self.errors.load(Acquire),
             reason: self.reason.lock().clone(),
         }
     }
