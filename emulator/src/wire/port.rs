@@ -108,6 +108,10 @@ impl Inlet for PortInlet {
 /// Frames that are taken before the memory of all of them is given back.
 const TOGETHER: usize = 32;
 
+/// Bytes of frames after which that is done earlier: what a second-level cache has of such
+/// memory is there still when the next frames are read into it.
+const HELD: usize = 48 << 10;
+
 /// Takes in a burst of frames by a door; how many of them were lost there.
 pub(super) fn take_burst<'m>(
     nic: &Nic,
@@ -119,18 +123,20 @@ pub(super) fn take_burst<'m>(
     let mut wait = || patience.wait();
     let mut arrivals = nic.arrivals(worker, door, &mut wait);
     let mut pieces = Pieces::new();
-    let (mut taken, mut lost) = (0, 0);
+    let (mut taken, mut held, mut lost) = (0, 0, 0);
     while let Some(offload) = sender.next(&mut pieces) {
         let segment = offload.large.map(|large| large.segment.into());
         let frame = arrivals.form(segment.is_some());
         let formed = frame.regather_bytes(&[], pieces.drain(..), HDR_CAP);
+        held += frame.len();
         patience.grant(frame.len(), segment);
         let left = Left { checksum: offload.checksum.filter(|_| segment.is_none()), segment };
         lost += u64::from(!formed || !arrivals.take(left));
         taken += 1;
-        if taken % TOGETHER == 0 {
+        if taken % TOGETHER == 0 || held >= HELD {
             arrivals.flush();
             sender.done();
+            held = 0;
             if arrivals.has_done_enough() {
                 break;
             }
