@@ -124,10 +124,10 @@ def equal(got, expected, what):
         raise Wrong(f"{what} is {got!r}, not {expected!r}")
 
 
-def until(condition, what, seconds=60):
+def until(condition, what, seconds=60, pause=0.02):
     """Waits until a condition holds, and returns what it returned. The time is only there to
     end what hangs: a busy machine may take long. A condition that finds something wrong does
-    not hold yet."""
+    not hold yet. Between two looks it pauses, in seconds."""
     end = time.monotonic() + seconds * PATIENCE
     while True:
         why = ""
@@ -139,7 +139,7 @@ def until(condition, what, seconds=60):
             return got
         if time.monotonic() > end:
             raise Wrong(f"{what} did not come within {seconds} s{why}")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 # ---------------------------------------------------------------- commands
