@@ -4,10 +4,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use sfnic_qemu::{Kit, KitOptions};
 
+use crate::board::DoorbellMode;
+use crate::config::doorbells_of;
 use crate::lab::Lab;
 use crate::tapbench::median;
 
@@ -48,6 +50,9 @@ pub(super) struct Args {
     /// Threads of the device that move frames (0: those that serve its socket do it).
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(0..=8))]
     workers: u32,
+    /// How doorbells come to the device, as of `sfnic vm`: trap or poll.
+    #[arg(long, value_name = "trap|poll", default_value = "trap")]
+    doorbells: DoorbellMode,
     /// The line of kernels: it needs tc offload and pktgen.
     #[arg(long, value_name = "LINE", default_value = DEFAULT_KERNEL)]
     kernel: String,
@@ -157,6 +162,8 @@ fn figures(said: &str, sizes: &[u32]) -> Result<Vec<Figure>> {
 }
 
 fn measure(args: &Args) -> Result<Report> {
+    // Before minutes are spent on a kit.
+    let doorbells = doorbells_of(args.doorbells, args.workers > 0).map_err(|why| anyhow!("--doorbells {why}"))?;
     let kit = Kit::ensure(&KitOptions::default(), &args.kernel)?;
     let plan = serde_json::json!({ "seconds": args.seconds, "repeat": args.repeat, "sizes": args.sizes });
     // Two paces of each size and one of TCP, both ways.
@@ -164,6 +171,7 @@ fn measure(args: &Args) -> Result<Report> {
     let lab = Lab {
         cpus: args.cpus,
         workers: args.workers as usize,
+        poll: doorbells == DoorbellMode::Poll,
         timeout: OVERHEAD + (Duration::from_secs(args.seconds.into()) + SETTLE) * measurements,
         env: vec![("PLAN".to_owned(), plan.to_string())],
         ..Lab::new()

@@ -16,14 +16,14 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use sfnic_firmware_cmds::profile::Profile;
 use sfnic_qemu::kit::DEFAULT_LINE;
 use sfnic_qemu::{Guest, Kit, KitOptions, What};
 
 use crate::board::{Board, DoorbellMode, WireKind};
-use crate::config::Config;
+use crate::config::{Config, doorbells_of};
 use crate::wire::{Interface, MAX_QUEUES, interface};
 pub use report::{NicResult, Rates, Ratio, Report, Rtt};
 
@@ -192,6 +192,7 @@ fn profile(args: &TapBenchArgs) -> Result<Profile> {
 /// As [`run`].
 pub fn measure(args: &TapBenchArgs) -> Result<Report> {
     // Before minutes are spent on a kit.
+    doorbells_of(args.doorbells, args.workers > 0).map_err(|why| anyhow!("--doorbells {why}"))?;
     let profile = profile(args)?;
     host::in_private_network(|| Ok(()))?;
     let kit = Kit::ensure(&args.kit, &args.kernel)?;
