@@ -95,7 +95,7 @@ with check("a slice is in a VLAN that it does not know of"):
     set_slice(100, "vlan", "7", "qos", "3")
     capture = Capture(far, "vlan 7 and icmp", ns=PEER, direction="in")
     ping("10.7.0.100", 1000, ns="s4")
-    seen = capture.frames()
+    seen = capture.frames(1)
     tags = {f[12:16].hex() for _, f in seen}
     equal(tags, {"8100" + f"{3 << 13 | 7:04x}"}, "tags on the wire")
     unreachable("10.0.0.100", "s4")

@@ -48,7 +48,7 @@ def counted(send, src, dst, frames=None, length=None):
     send()
     settled((devs[src], src), (devs[dst], dst))
     tx, rx = (d.take() for d in deltas)
-    seen = [[f for f in c.frames() if f[1][6:12].hex(":") == MAC[src]] for c in captures]
+    seen = [[f for f in c.frames(frames or 0) if f[1][6:12].hex(":") == MAC[src]] for c in captures]
     t, r = totals(tx, "tx"), totals(rx, "rx")
     expected = t["driver"] if frames is None else (frames, length)
     for who, got in {f"sender's {k}": v for k, v in t.items()}.items():

@@ -3,44 +3,15 @@
 The device offers them (`enhanced_multi_pkt_send_wqe=1`), and the driver then uses them.
 """
 
-from pair import *
+from queues import *
 from xdp import Program
 
-SIX = "fd00::%d"
 SIZES = (0, 1, 18, 100, 470, 1458, 1472, 1473, 4000, 65507)
 FLAGS = ("skb_tx_mpwqe", "xdp_tx_mpwqe")
 
 
-def both_families():
-    for n, ns in ((0, A), (1, B)):
-        attempt(f"ip addr add {SIX % (n + 1)}/64 dev {DEVS[n]} nodad", ns)
-
-
 def flags(n):
     return [private_flag(DEVS[n], name, (A, B)[n]) for name in FLAGS]
-
-
-def deltas():
-    return Delta(DEVS[0], A), Delta(DEVS[1], B)
-
-
-def sound(*deltas):
-    """Nothing went wrong in the driver's queues; returns what was counted."""
-    settled((DEVS[0], A), (DEVS[1], B))
-    found = [d.take() for d in deltas]
-    for c in found:
-        for name in ("rx_wqe_err", "rx_recover", "tx_recover", "tx_cqe_err"):
-            equal(c.get(name, 0), 0, name)
-    return found
-
-
-def traffic_of_all_kinds():
-    for size in SIZES:
-        ping(FOUR % 2, size, ns=A)
-    udp(FOUR % 2, SIZES, A, B)
-    udp(SIX % 1, SIZES[:-1], B, A)
-    for to, src, dst in ((FOUR % 2, A, B), (FOUR % 1, B, A), (SIX % 2, A, B), (SIX % 1, B, A)):
-        say(f"  {to} {tcp(to, 2 << 20, src, dst):.0f} Mbit/s")
 
 
 def datagrams(to, size, senders, seconds=3):
@@ -56,15 +27,15 @@ def datagrams(to, size, senders, seconds=3):
 _PORTS = iter(range(6000, 7000))
 
 DEVS = connect()
-both_families()
+both_families(DEVS)
 
 with check("the driver uses them by itself"):
     for n in (0, 1):
         equal(flags(n), ["on", "on"], "private flags")
 
 with check("traffic of all kinds, checksums by the device"):
-    d = deltas()
-    traffic_of_all_kinds()
+    d = deltas(DEVS)
+    traffic_of_all_kinds(SIZES, 2 << 20)
     for c in sound(*d):
         require(c["tx_mpwqe_blks"] > 50, f"{c['tx_mpwqe_blks']} WQEs")
         require(c["tx_mpwqe_pkts"] >= c["tx_mpwqe_blks"], "frames of the WQEs")
@@ -76,7 +47,7 @@ with check("traffic of all kinds, checksums by the device"):
 with check("many frames in a WQE"):
     run(f"ethtool -L {DEVS[0]} combined 1", A)
     meet(DEVS)
-    d = deltas()
+    d = deltas(DEVS)
     for size in (18, 700):
         datagrams(FOUR % 2, size, 4)
     a, b = sound(*d)
@@ -98,7 +69,7 @@ with check("payload while WQEs are full"):
             ["iperf3", "-c", FOUR % 2, "-p", "5999", "-u", "-b", "0", "-l", "200", "-P", "2", "-t", "6"],
             stdout=subprocess.DEVNULL,
         )
-    d = deltas()
+    d = deltas(DEVS)
     tcp(FOUR % 2, 1 << 20, A, B)
     tcp(FOUR % 1, 1 << 20, B, A)
     udp(FOUR % 2, (1, 100, 1472), A, B, tries=20)
@@ -109,7 +80,7 @@ with check("payload while WQEs are full"):
 with check("an XDP program sends frames back"):
     with Program(Program.TX).on(DEVS[1], B):
         meet(DEVS)
-        d = deltas()
+        d = deltas(DEVS)
         # To all, so that they leave the function again.
         to, sender = "ff:ff:ff:ff:ff:ff", mac_of(DEVS[0], A)
         sent = [raw_frame(to, sender, 0x88B5, os.urandom(46 + i * 7 % 1400)) for i in range(2000)]
@@ -117,9 +88,8 @@ with check("an XDP program sends frames back"):
         for i in range(0, len(sent), 250):
             send_raw(DEVS[0], sent[i : i + 250], A)
             time.sleep(0.1)
-        settled((DEVS[0], A), (DEVS[1], B))
-        got = [f for _, f in seen.frames()]
         c = sound(*d)[1]
+        got = [f for _, f in seen.frames()]
         blocks, frames = c["rx_xdp_tx_mpwqe"], c["rx_xdp_tx_xmit"]
         say(f"  {frames} frames in {blocks} WQEs, {c['rx_xdp_tx_inlnw']} of them inline; {len(got)} came back")
         require(frames >= 1900 and blocks > 0 and frames > blocks, f"{frames} frames in {blocks} WQEs")
@@ -134,16 +104,16 @@ with check("off, and on again"):
                 run(f"ethtool --set-priv-flags {DEVS[n]} {name} {state}", ns)
             equal(flags(n), [state] * 2, "private flags")
         meet(DEVS)
-        d = deltas()
-        traffic_of_all_kinds()
+        d = deltas(DEVS)
+        traffic_of_all_kinds(SIZES, 2 << 20)
         for c in sound(*d):
             equal(c["tx_mpwqe_blks"] > 0, state == "on", "were there WQEs of several frames")
 
 with check("through a reload of the driver"):
     DEVS = reload()
-    both_families()
-    d = deltas()
-    traffic_of_all_kinds()
+    both_families(DEVS)
+    d = deltas(DEVS)
+    traffic_of_all_kinds(SIZES, 2 << 20)
     require(all(c["tx_mpwqe_blks"] > 50 for c in sound(*d)), "no WQE of several frames")
 
 finish()

@@ -50,21 +50,25 @@ def six(**more):
     return packet(**({"src": V6 % 1, "dst": V6 % 2} | more))
 
 
-def by_queue(frames):
-    """Sends frames from A and tells how many came to each queue of B."""
+def by_queue(frames, dropped=False):
+    """Sends frames from A and tells how many came to each queue of B. All do, or none."""
     before = Delta(D1, B)
+    queues = lambda: {q: n for q in range(4) if (n := before.take()[f"rx{q}_packets"])}
     send_raw(D0, frames, A)
     arrived = lambda: before.take()["rx_vport_unicast_packets"] >= len(frames)
-    until(arrived, f"{len(frames)} frames at the port", 5)
-    time.sleep(0.15)
-    c = before.take()
-    equal(c["rx_vport_unicast_packets"], len(frames), "frames at the port")
-    return {q: c[f"rx{q}_packets"] for q in range(4) if c[f"rx{q}_packets"]}
+    until(arrived, f"{len(frames)} frames at the port", 20)
+    if dropped:
+        time.sleep(0.15)
+    else:
+        until(lambda: sum(queues().values()) >= len(frames), f"{len(frames)} frames in queues", 20)
+    equal(before.take()["rx_vport_unicast_packets"], len(frames), "frames at the port")
+    return queues()
 
 
 def goes(frame, queue, what, n=7):
     """All frames like this go to a queue, or none arrives."""
-    equal(by_queue([frame] * n), {} if queue is None else {queue: n}, f"queues of {what}")
+    got = by_queue([frame] * n, dropped=queue is None)
+    equal(got, {} if queue is None else {queue: n}, f"queues of {what}")
 
 
 def rule(text, ns=B, dev=D1):

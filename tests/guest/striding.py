@@ -3,16 +3,10 @@
 The device offers them (`striding_rq=1`), and the driver then prefers them.
 """
 
-from pair import *
+from queues import *
 from xdp import Program
 
-SIX = "fd00::%d"
 SIZES = (0, 1, 18, 100, 198, 199, 214, 215, 470, 726, 1458, 1472, 1473, 4000, 20000, 65507)
-
-
-def both_families():
-    for n, ns in ((0, A), (1, B)):
-        attempt(f"ip addr add {SIX % (n + 1)}/64 dev {DEVS[n]} nodad", ns)
 
 
 def flag(n):
@@ -27,34 +21,15 @@ def lro(n, state):
     equal(got, state == "on", "LRO")
 
 
-def sound(*deltas):
-    """Nothing went wrong in the driver's queues; returns what was counted."""
-    found = [d.take() for d in deltas]
-    for c in found:
-        for name in ("rx_wqe_err", "rx_recover", "tx_recover", "rx_buff_alloc_err"):
-            equal(c.get(name, 0), 0, name)
-        equal(c.get("rx_oversize_pkts_sw_drop", c.get("rx_oversize_pkts_sw", 0)), 0, "frames longer than the MTU")
-    return found
-
-
-def deltas():
-    return Delta(DEVS[0], A), Delta(DEVS[1], B)
-
-
-def streams(size=4 << 20):
-    for to, src, dst in ((FOUR % 2, A, B), (FOUR % 1, B, A), (SIX % 2, A, B), (SIX % 1, B, A)):
-        say(f"  {to} {tcp(to, size, src, dst):.0f} Mbit/s")
-
-
 DEVS = connect()
-both_families()
+both_families(DEVS)
 
 with check("the driver takes striding queues by itself"):
     for n in (0, 1):
         equal(flag(n), "on", "rx_striding_rq")
 
 with check("frames of all sizes"):
-    d = deltas()
+    d = deltas(DEVS)
     for size in SIZES:
         ping(FOUR % 2, size, ns=A)
         ping(SIX % 1, min(size, 65487), ns=B)
@@ -62,21 +37,19 @@ with check("frames of all sizes"):
     sound(*d)
 
 with check("tcp both ways"):
-    d = deltas()
+    d = deltas(DEVS)
     streams()
     equal([c["rx_lro_packets"] for c in sound(*d)], [0, 0], "joined segments without LRO")
 
 with check("a flood"):
-    d = deltas()
+    d = deltas(DEVS)
     equal(ping(FOUR % 2, 1400, 1000, ns=A, more="-i 0.002"), 1000, "answers")
     sound(*d)
 
 with check("rings of all sizes"):
     for size in (8192, 64, 512, 1024):
-        for n, ns in ((0, A), (1, B)):
-            run(f"ethtool -G {DEVS[n]} rx {size}", ns)
-        meet(DEVS)
-        d = deltas()
+        ring(DEVS, size)
+        d = deltas(DEVS)
         ping(FOUR % 2, 3000, ns=A)
         tcp(FOUR % 2, 1 << 20, A, B)
         tcp(FOUR % 1, 1 << 20, B, A)
@@ -84,31 +57,24 @@ with check("rings of all sizes"):
 
 with check("queues of single frames, and back"):
     for state in ("off", "on"):
-        for n, ns in ((0, A), (1, B)):
-            run(f"ethtool --set-priv-flags {DEVS[n]} rx_striding_rq {state}", ns)
-            equal(flag(n), state, "rx_striding_rq")
-        meet(DEVS)
-        d = deltas()
+        private(DEVS, "rx_striding_rq", state)
+        d = deltas(DEVS)
         streams(1 << 20)
         sound(*d)
 
 with check("a jumbo MTU, whose frames take many strides"):
-    for n, ns in ((0, A), (1, B)):
-        run(f"ip link set {DEVS[n]} mtu 9000", ns)
-    meet(DEVS)
-    d = deltas()
+    mtu(DEVS, 9000)
+    d = deltas(DEVS)
     for size in (1472, 4000, 8972):
         ping(FOUR % 2, size, 20, ns=A, more="-M do")
     streams()
     cut = sound(*d)
     require(sum(c["rx_mpwqe_filler_cqes"] for c in cut) > 0, "no strides were passed over")
-    for n, ns in ((0, A), (1, B)):
-        run(f"ip link set {DEVS[n]} mtu 1500", ns)
-    meet(DEVS)
+    mtu(DEVS, 1500)
 
 with check("an XDP program sees each frame"):
     with Program(Program.PASS).on(DEVS[1], B):
-        d = deltas()
+        d = deltas(DEVS)
         ping(FOUR % 2, 1400, 20, ns=A)
         tcp(FOUR % 2, 1 << 20, A, B)
         sound(*d)
@@ -123,10 +89,9 @@ with check("an XDP program sees each frame"):
 def joins(what, *ways, least=50):
     """TCP in these ways, after which segments have been joined and none is missing."""
     settled((DEVS[0], A), (DEVS[1], B))
-    d = deltas()
+    d = deltas(DEVS)
     for to, src, dst in ways:
         tcp(to, 8 << 20, src, dst)
-    settled((DEVS[0], A), (DEVS[1], B))
     c = sound(*d)
     receivers = {1 if dst == B else 0 for _, _, dst in ways}
     for n in receivers:
@@ -150,14 +115,14 @@ with check("LRO: segments are joined, and each is counted"):
     joins("IPv6", (SIX % 2, A, B), (SIX % 1, B, A))
 
 with check("LRO: other frames are as before"):
-    d = deltas()
+    d = deltas(DEVS)
     for size in SIZES:
         ping(FOUR % 2, size, ns=A)
     udp(FOUR % 2, SIZES, A, B)
     sound(*d)
 
 with check("LRO: many streams at once"):
-    d = deltas()
+    d = deltas(DEVS)
     all_of([lambda: tcp(FOUR % 2, 2 << 20, A, B), lambda: tcp(FOUR % 1, 2 << 20, B, A)] * 4, "streams")
     sound(*d)
 
@@ -180,26 +145,22 @@ with check("LRO: without checksums for the device, without TSO"):
     run(f"ethtool -K {DEVS[0]} tx on tso on", A)
 
 with check("LRO: a jumbo MTU"):
-    for n, ns in ((0, A), (1, B)):
-        run(f"ip link set {DEVS[n]} mtu 9000", ns)
-    meet(DEVS)
+    mtu(DEVS, 9000)
     joins("jumbo", (FOUR % 2, A, B), (FOUR % 1, B, A))
-    for n, ns in ((0, A), (1, B)):
-        run(f"ip link set {DEVS[n]} mtu 1500", ns)
-    meet(DEVS)
+    mtu(DEVS, 1500)
 
 with check("LRO: off again"):
     for n in (0, 1):
         lro(n, "off")
     meet(DEVS)
-    d = deltas()
+    d = deltas(DEVS)
     streams(1 << 20)
     equal([c["rx_lro_packets"] for c in sound(*d)], [0, 0], "joined segments")
 
 with check("LRO: on while nobody listens, and through a reload of the driver"):
     lro(1, "on")
     DEVS = reload()
-    both_families()
+    both_families(DEVS)
     equal([flag(n) for n in (0, 1)], ["on", "on"], "rx_striding_rq")
     streams(1 << 20)
     lro(1, "on")

@@ -175,7 +175,8 @@ def send_raw(dev, frames, ns=None):
 
 
 class Capture:
-    """tcpdump on a netdev. `frames()` ends it and gives (length, bytes) of each frame."""
+    """tcpdump on a netdev. `frames(least)` waits until it has so many, ends it and gives (length,
+    bytes) of each frame."""
 
     def __init__(self, dev, what="", ns=None, promisc=True, snap=128, direction="inout"):
         self.file = f"/tmp/{ns or 'init'}-{dev}-{next(_ports)}.pcap"
@@ -189,18 +190,29 @@ class Capture:
             line = self.process.stderr.readline()
         require(line, "tcpdump did not start")
 
-    def frames(self):
+    def frames(self, least=0):
+        if least:
+            try:
+                until(lambda: len(self._written()) >= least, f"{least} frames", 10)
+            except Wrong:
+                pass  # who asked tells which ones are missing
         time.sleep(0.3)
         self.process.terminate()
         _, err = self.process.communicate(timeout=10 * PATIENCE)
         dropped = next((int(l.split()[0]) for l in err.splitlines() if "dropped by kernel" in l), 0)
         equal(dropped, 0, "frames that tcpdump missed")
+        frames = self._written()
+        os.unlink(self.file)
+        return frames
+
+    def _written(self):
+        """The frames that are in the file as a whole."""
         with open(self.file, "rb") as f:
             data = f.read()
-        os.unlink(self.file)
         frames, at = [], 24
-        while at < len(data):
+        while at + 16 <= len(data):
             _, _, kept, length = struct.unpack_from("<IIII", data, at)
-            frames.append((length, data[at + 16 : at + 16 + kept]))
             at += 16 + kept
+            if at <= len(data):
+                frames.append((length, data[at - kept : at]))
         return frames

@@ -125,7 +125,7 @@ def out_exactly(t, rule, header=None, dmac=None):
     watch = Capture(net.far, f"ether src {mac_of(net.uplink)}", PEER, snap=2000)
     with net.in_hardware(), rule.counts(len(frames), sum(map(len, padded))):
         send_raw(SF.dev, frames, SF.ns)
-    got = [f for _, f in watch.frames()]
+    got = [f for _, f in watch.frames(len(frames))]
     ports = {t.sport(f) for f in got}
     equal(len(ports), 1, "UDP source ports of one flow")
     require(t.kind.protocol != 17 or min(ports) >= 0xC000, f"UDP source port {ports}")
@@ -141,7 +141,7 @@ def in_exactly(t, rule, header=None):
     with net.in_hardware(), rule.counts(len(frames), sum(max(60, len(f)) for f in outer)):
         send_raw(net.far, outer, PEER)
     # What is left of the padding of a short frame on the cable is its own business.
-    got = [f for _, f in watch.frames()]
+    got = [f for _, f in watch.frames(len(frames))]
     equal([g[: len(f)].hex() for g, f in zip(got, frames)], [f.hex() for f in frames], "frames behind the tunnel")
     equal(len(got), len(frames), "frames behind the tunnel")
 
@@ -183,7 +183,7 @@ with check("the tunnel's own TTL and TOS"), vxlan() as t:
     watch = Capture(net.far, f"ether src {mac_of(net.uplink)}", PEER, snap=2000)
     with net.in_hardware(), rule.counts(1):
         send_raw(SF.dev, inner_frames(t, sizes=(40,)), SF.ns)
-    [(_, got)] = watch.frames()
+    [(_, got)] = watch.frames(1)
     equal((got[15], got[22], checksum(got[14:34])), (0x28, 9, 0), "TOS, TTL and checksum")
 
 with check("decap by inner headers"), vxlan() as t:
@@ -198,8 +198,8 @@ with check("decap by inner headers"), vxlan() as t:
     second = Capture(OTHER.dev, f"ether src {t.endmac}", OTHER.ns, direction="in")
     with net.in_hardware(), one.counts(3), two.counts(3), none.counts(3):
         send_raw(net.far, outer, PEER)
-    equal([f for _, f in first.frames()], frames[0::3], "frames of the first SF")
-    equal([f for _, f in second.frames()], frames[1::3], "frames of the second SF")
+    equal([f for _, f in first.frames(3)], frames[0::3], "frames of the first SF")
+    equal([f for _, f in second.frames(3)], frames[1::3], "frames of the second SF")
 
 with check("header rewriting before encap and after decap"), vxlan() as t:
     edit = "action pedit ex munge ip dst set 10.9.9.9 munge ip ttl set 5 munge udp dport set 99 pipe action csum ip udp pipe"
@@ -209,7 +209,7 @@ with check("header rewriting before encap and after decap"), vxlan() as t:
     watch = Capture(net.far, f"ether src {mac_of(net.uplink)}", PEER, snap=2000)
     with net.in_hardware(), rule.counts(1):
         send_raw(SF.dev, [frame], SF.ns)
-    [(_, got)] = watch.frames()
+    [(_, got)] = watch.frames(1)
     equal(got, t.outer(want, mac_of(net.far, PEER), mac_of(net.uplink), t.sport(got)), "the frame on the cable")
     new = "00:00:00:00:77:77"
     edit = f"action pedit ex munge eth dst set {new} munge ip src set 10.8.8.8 pipe action csum ip udp pipe"
@@ -219,7 +219,7 @@ with check("header rewriting before encap and after decap"), vxlan() as t:
     watch = Capture(SF.dev, f"ether src {t.endmac}", SF.ns, direction="in", snap=2000)
     with net.in_hardware(), rule.counts(1):
         send_raw(net.far, [t.outer(frame, mac_of(net.uplink), mac_of(net.far, PEER), 50000, back=True)], PEER)
-    equal([f for _, f in watch.frames()], [want], "the frame behind the tunnel")
+    equal([f for _, f in watch.frames(1)], [want], "the frame behind the tunnel")
 
 with check("a mirror beside the tunnel, and two tunnels from one rule"), vxlan() as t:
     frame = udp_frame(t.endmac, SFMAC, *NOBODY, 7000, 7001, b"z" * 50)
@@ -229,8 +229,8 @@ with check("a mirror beside the tunnel, and two tunnels from one rule"), vxlan()
     with net.in_hardware():
         send_raw(SF.dev, [frame], SF.ns)
         time.sleep(1)
-    equal([f for _, f in other.frames()], [frame], "the mirror")
-    got = [f for _, f in there.frames()]
+    equal([f for _, f in other.frames(1)], [frame], "the mirror")
+    got = [f for _, f in there.frames(2)]
     want = [t.outer(frame, mac_of(net.far, PEER), mac_of(net.uplink), t.sport(g), vxlan_header(n)) for g, n in zip(got, (1, 2))]
     equal(sorted(f.hex() for f in got), sorted(f.hex() for f in want), "frames of two tunnels")
 
@@ -241,7 +241,7 @@ with check("out of the tunnel into a chain"), vxlan() as t:
     watch = Capture(SF.dev, f"ether src {t.endmac}", SF.ns, direction="in", snap=2000)
     with net.in_hardware(), second.counts(len(frames)):
         send_raw(net.far, [t.outer(f, mac_of(net.uplink), mac_of(net.far, PEER), 50000, back=True) for f in frames], PEER)
-    equal([f[: len(w)] for (_, f), w in zip(watch.frames(), frames)], frames, "frames behind the tunnel")
+    equal([f[: len(w)] for (_, f), w in zip(watch.frames(len(frames)), frames)], frames, "frames behind the tunnel")
     # What no rule of the chain is for goes on in software, with the tunnel's key: a filter of
     # software finds it there.
     soft = Rule(t.dev, "enc_key_id 42 ip_proto icmp skip_hw", "action drop", chain=3)
@@ -267,7 +267,7 @@ with check("neighbours: a rule waits for one, and follows it"), vxlan() as t:
     until(arrives, "the neighbour")
     until(lambda: (send_raw(SF.dev, [frame], SF.ns), rule.counted()[0])[1], "the rule in hardware")
     rule.offloaded()
-    require(watch.frames(), "nothing came")
+    require(watch.frames(1), "nothing came")
     before, after = mac_of(net.far, PEER), "52:54:00:5f:99:99"
     run(f"ip link set {net.far} address {after}", PEER)
     run(f"ip neigh replace 172.16.0.3 lladdr {after} dev {net.uplink} nud reachable")
@@ -275,7 +275,7 @@ with check("neighbours: a rule waits for one, and follows it"), vxlan() as t:
     watch = Capture(net.far, f"ether src {mac_of(net.uplink)} and udp port 4789", PEER, snap=2000)
     with rule.counts(3):
         send_raw(SF.dev, [frame] * 3, SF.ns)
-    equal({f[:6] for _, f in watch.frames()}, {mac_bytes(after)}, "where frames are sent to")
+    equal({f[:6] for _, f in watch.frames(3)}, {mac_bytes(after)}, "where frames are sent to")
     run(f"ip link set {net.far} address {before}", PEER)
     run(f"ip neigh replace 172.16.0.3 lladdr {before} dev {net.uplink} nud reachable")
     run(f"ip addr del 172.16.0.3/24 dev {net.far}", PEER)
