@@ -40,7 +40,7 @@ with check("a driver finds the largest MTU, and longer frames do not pass"):
     ping("10.0.0.100", 1372, ns="s4", more="-M do")
     before = refused(4)["too_long"]
     # Who does not know of it sends what does not arrive.
-    unanswered = attempt("ping -c 2 -W 1 -M do -s 1373 10.0.0.4", PEER)
+    unanswered = attempt("ping -U -c 2 -W 1 -M do -s 1373 10.0.0.4", PEER)
     require(unanswered.status != 0, "a longer frame arrived")
     require(refused(4)["too_long"] >= before + 2, f"frames that were too long: {refused(4)} after {before}")
     tcp("10.0.0.100", 1 << 19, "s4", PEER)

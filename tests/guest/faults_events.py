@@ -9,7 +9,7 @@ from pair import A, B, FOUR, connect, reload, traffic
 def pings():
     """Echo requests of both all the while: whatever a channel sends next has an event, which makes
     up for one that is lost."""
-    words = "ip netns exec {} ping -n -q -i 0.05 {}".format
+    words = "ip netns exec {} ping -n -q -U -i 0.05 {}".format
     both = [subprocess.Popen(words(*end).split(), stdout=subprocess.DEVNULL) for end in ((A, FOUR % 2), (B, FOUR % 1))]
     try:
         yield

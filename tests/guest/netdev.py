@@ -193,7 +193,7 @@ with check("a VLAN that nobody wants is filtered"):
     set_up("v300", "10.3.0.1/24", ns=A)
     run("ip neigh add 10.3.0.2 lladdr " + M1 + " dev v300", A)
     d1 = Delta(D1, B)
-    attempt("ping -c 5 -i 0.02 -W 1 10.3.0.2", A)
+    attempt("ping -U -c 5 -i 0.02 -W 1 10.3.0.2", A)
     equal(d1.take()["rx_packets"], 0, "packets received")
     run("ip link del v300", A)
 

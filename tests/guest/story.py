@@ -238,7 +238,7 @@ with check("multiple queues of an SF"):
 
 with check("devlink reload of an SF under traffic"):
     with inside("x"):
-        busy = subprocess.Popen(["ping", "-q", "-f", "10.0.0.4"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        busy = subprocess.Popen(["ping", "-q", "-U", "-f", "10.0.0.4"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(0.3)
     run(f"devlink dev reload auxiliary/{x.aux}")
     busy.kill()

@@ -33,7 +33,7 @@ def wire(port, *words):
 
 def rtt(ns, to, count=3):
     """The shortest round trip time in milliseconds."""
-    return float(re.search(r"= ([\d.]+)/", run(f"ping -q -c {count} -i 0.1 {to}", ns))[1])
+    return float(re.search(r"= ([\d.]+)/", run(f"ping -q -U -c {count} -i 0.1 {to}", ns))[1])
 
 
 devs = connect()
@@ -75,7 +75,7 @@ with check("loss: of some frames, and of all"):
 
 with check("frames that arrive twice"):
     with wire("p1", "in", "duplicate=1") as count:
-        said = run(f"ping -c 3 {FOUR % 2}", A)
+        said = run(f"ping -U -c 3 {FOUR % 2}", A)
         require("DUP!" in said, f"nothing came twice: {said}")
         tcp(FOUR % 2, 1 << 20, A, B)
         require(count("duplicated") > 0, "no frame was duplicated")

@@ -40,7 +40,7 @@ done
 ip addr add 10.0.0.1/24 dev "$sf"
 ip link set "$sf" up
 : > /host/attached
-while [ ! -e /host/end ]; do ping -q -i 0.01 -c 100 10.0.0.2 || true; done
+while [ ! -e /host/end ]; do ping -q -U -i 0.01 -c 100 10.0.0.2 || true; done
 "#;
 
 /// Ends the guest with the test, however that ends.

@@ -349,7 +349,7 @@ impl<'a> Run<'a> {
 
     /// The reason of a panic, once its line is on the console.
     fn panic(&self) -> Option<String> {
-        self.panicked.then(|| panic_reason(&String::from_utf8_lossy(&self.console)).map(str::to_string)).flatten()
+        self.panicked.then(|| panic_reason(&String::from_utf8_lossy(&self.console))).flatten()
     }
 
     fn take(&mut self, from: Origin, bytes: &[u8]) {

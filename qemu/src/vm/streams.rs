@@ -134,10 +134,17 @@ impl KernelLog {
 /// The words with which a kernel gives up.
 pub(crate) const PANIC: &str = "Kernel panic - not syncing";
 
+/// How a kernel ends that met an instruction of its own in the midst of its being changed. Emulated
+/// CPUs do, rarely, without any device too: one translates what another one is writing.
+const CHANGED: &str = "Oops: int3";
+/// What is to be said of it.
+const RARE: &str = "an instruction that the kernel was changing: emulated CPUs meet one now and then; run it again";
+
 /// The reason of a panic in the console's text.
-pub(crate) fn panic_reason(console: &str) -> Option<&str> {
+pub(crate) fn panic_reason(console: &str) -> Option<String> {
     let at = console.find(PANIC)?;
-    console[at..].lines().next().map(str::trim)
+    let line = console[at..].lines().next()?.trim();
+    Some(if console[..at].contains(CHANGED) { format!("{line} ({RARE})") } else { line.to_owned() })
 }
 
 /// The last lines of a text.
@@ -188,7 +195,10 @@ mod tests {
     #[test]
     fn a_panic_is_one_line() {
         let console = "x\r\n[ 1.0] Kernel panic - not syncing: Fatal exception\r\n[ 1.1] more\r\n";
-        assert_eq!(panic_reason(console), Some("Kernel panic - not syncing: Fatal exception"));
+        assert_eq!(panic_reason(console).as_deref(), Some("Kernel panic - not syncing: Fatal exception"));
+        let changed = format!("[ 0.9] Oops: int3: 0000 [#1] SMP NOPTI\r\n{console}");
+        let reason = panic_reason(&changed).unwrap();
+        assert!(reason.starts_with("Kernel panic - not syncing: Fatal exception (an instruction"), "{reason}");
         assert_eq!(tail(console, 1), "[ 1.1] more");
     }
 }
