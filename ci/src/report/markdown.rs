@@ -58,18 +58,31 @@ fn cell(text: &str) -> String {
     plain.replace('|', "\\|").replace('<', "&lt;")
 }
 
+/// Where a mark is in a text, each time it has a line of its own; elsewhere it is only spoken of.
+fn places(whole: &str, mark: &str) -> Vec<usize> {
+    let ends = |line: &str| line.trim_end_matches(['\n', '\r']).len();
+    let mut at = 0;
+    let starts = whole.split_inclusive('\n').map(|line| {
+        at += line.len();
+        (at - line.len(), &line[..ends(line)])
+    });
+    starts.filter(|(_, line)| line.trim() == mark).map(|(start, line)| start + line.find(mark).unwrap_or(0)).collect()
+}
+
 /// Puts a table (with its marks) in the place of the one that a text has.
 ///
 /// # Errors
-/// The text has no pair of marks, or more than one.
+/// The text has no pair of marks, each on a line of its own, or more than one.
 pub fn replace(whole: &str, table: &str) -> Result<String, String> {
-    let problem = |what: &str| format!("it has {what} {BEGIN} … {END}");
-    let (before, rest) = whole.split_once(BEGIN).ok_or_else(|| problem("no marks"))?;
-    let (_, after) = rest.split_once(END).ok_or_else(|| problem("the first but not the second of the marks"))?;
-    if before.contains(END) || after.contains(BEGIN) || after.contains(END) {
-        return Err(problem("more than one pair of marks"));
+    let problem = |what: &str| Err(format!("it has {what} {BEGIN} … {END}, on lines of their own"));
+    match (places(whole, BEGIN).as_slice(), places(whole, END).as_slice()) {
+        ([], _) => problem("no marks"),
+        ([begin], [end]) if begin < end => {
+            Ok(format!("{}{}{}", &whole[..*begin], table.trim_end(), &whole[end + END.len()..]))
+        }
+        ([_], [] | [_]) => problem("the first but not the second of the marks"),
+        _ => problem("more than one pair of marks"),
     }
-    Ok(format!("{before}{}{after}", table.trim_end()))
 }
 
 #[cfg(test)]
@@ -93,17 +106,23 @@ mod tests {
     #[test]
     fn what_is_between_the_marks_is_replaced() {
         let new = markdown(&sample());
-        let readme = format!("# Title\n\n{BEGIN}\nold\n{END}\n\nmore\n");
+        let readme = format!("# Title\n\nbetween `{BEGIN}` and {END}.\n\n{BEGIN}\nold\n  {END}\r\n\nmore\n");
         let once = replace(&readme, &new).expect("marks");
-        assert!(once.starts_with("# Title\n\n<!--") && once.ends_with("-->\n\nmore\n") && !once.contains("old"));
+        assert!(
+            once.starts_with("# Title\n\nbetween `<!--") && once.ends_with("-->\r\n\nmore\n") && !once.contains("old")
+        );
         assert_eq!(replace(&once, &new).as_deref(), Ok(once.as_str()), "again changes nothing");
     }
 
     #[test]
     fn marks_have_to_be_a_pair() {
         assert!(replace("nothing", "t").unwrap_err().contains("no marks"));
-        assert!(replace(&format!("{BEGIN} x"), "t").is_err());
-        assert!(replace(&format!("{END} {BEGIN} {END}"), "t").is_err());
-        assert!(replace(&format!("{BEGIN}{END}{BEGIN}{END}"), "t").is_err());
+        assert!(replace(&format!("`{BEGIN}` and `{END}`"), "t").unwrap_err().contains("no marks"));
+        for wrong in [format!("{BEGIN}\nx"), format!("{END}\n{BEGIN}"), format!("{BEGIN}\n{BEGIN} {END}")] {
+            assert!(replace(&wrong, "t").unwrap_err().contains("not the second"), "{wrong}");
+        }
+        for wrong in [format!("{END}\n{BEGIN}\n{END}"), format!("{BEGIN}\n{END}\n{BEGIN}\n{END}")] {
+            assert!(replace(&wrong, "t").unwrap_err().contains("more than one"), "{wrong}");
+        }
     }
 }
