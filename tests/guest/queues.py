@@ -32,6 +32,21 @@ def mtu(devs, size):
     meet(devs)
 
 
+def lro(devs, n, state):
+    """Switches LRO of a function and checks that it is as wanted."""
+    ns = (A, B)[n]
+    run(f"ethtool -K {devs[n]} lro {state}", ns)
+    got = json.loads(run(f"ethtool --json -k {devs[n]}", ns))[0]["large-receive-offload"]["active"]
+    equal(got, state == "on", "LRO")
+
+
+def no_checksum_errors():
+    """Nobody has ever got a wrong checksum."""
+    for ns in (A, B):
+        text = run("nstat -asz UdpInCsumErrors TcpInCsumErrors IcmpInCsumErrors", ns)
+        equal(re.findall(r"(\d+) +0\.0", text), ["0", "0", "0"], "checksum errors")
+
+
 def deltas(devs):
     return Delta(devs[0], A), Delta(devs[1], B)
 

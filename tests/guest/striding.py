@@ -13,14 +13,6 @@ def flag(n):
     return private_flag(DEVS[n], "rx_striding_rq", (A, B)[n])
 
 
-def lro(n, state):
-    """Switches LRO and checks that it is as wanted."""
-    ns = (A, B)[n]
-    run(f"ethtool -K {DEVS[n]} lro {state}", ns)
-    got = json.loads(run(f"ethtool --json -k {DEVS[n]}", ns))[0]["large-receive-offload"]["active"]
-    equal(got, state == "on", "LRO")
-
-
 DEVS = connect()
 both_families(DEVS)
 
@@ -108,7 +100,7 @@ def joins(what, *ways, least=50):
 
 with check("LRO: segments are joined, and each is counted"):
     for n in (0, 1):
-        lro(n, "on")
+        lro(DEVS, n, "on")
     meet(DEVS)
     joins("IPv4", (FOUR % 2, A, B))
     joins("IPv4 back", (FOUR % 1, B, A))
@@ -135,7 +127,7 @@ with check("LRO: a VLAN's netdev takes it off, as the kernel has it; frames keep
         joins(f"rxvlan {state}", ("10.7.0.2", A, B), least=0)
     for n, ns in ((0, A), (1, B)):
         run("ip link del v7", ns)
-        lro(n, "on")
+        lro(DEVS, n, "on")
     meet(DEVS)
 
 with check("LRO: without checksums for the device, without TSO"):
@@ -151,19 +143,19 @@ with check("LRO: a jumbo MTU"):
 
 with check("LRO: off again"):
     for n in (0, 1):
-        lro(n, "off")
+        lro(DEVS, n, "off")
     meet(DEVS)
     d = deltas(DEVS)
     streams(1 << 20)
     equal([c["rx_lro_packets"] for c in sound(*d)], [0, 0], "joined segments")
 
 with check("LRO: on while nobody listens, and through a reload of the driver"):
-    lro(1, "on")
+    lro(DEVS, 1, "on")
     DEVS = reload()
     both_families(DEVS)
     equal([flag(n) for n in (0, 1)], ["on", "on"], "rx_striding_rq")
     streams(1 << 20)
-    lro(1, "on")
+    lro(DEVS, 1, "on")
     meet(DEVS)
     joins("again", (FOUR % 2, A, B))
 

@@ -60,13 +60,12 @@ fn cell(text: &str) -> String {
 
 /// Where a mark is in a text, each time it has a line of its own; elsewhere it is only spoken of.
 fn places(whole: &str, mark: &str) -> Vec<usize> {
-    let ends = |line: &str| line.trim_end_matches(['\n', '\r']).len();
-    let mut at = 0;
-    let starts = whole.split_inclusive('\n').map(|line| {
-        at += line.len();
-        (at - line.len(), &line[..ends(line)])
-    });
-    starts.filter(|(_, line)| line.trim() == mark).map(|(start, line)| start + line.find(mark).unwrap_or(0)).collect()
+    let alone = |at: &usize| {
+        let before = whole[..*at].rsplit('\n').next();
+        let after = whole[at + mark.len()..].split('\n').next();
+        before.into_iter().chain(after).all(|rest| rest.trim().is_empty())
+    };
+    whole.match_indices(mark).map(|(at, _)| at).filter(alone).collect()
 }
 
 /// Puts a table (with its marks) in the place of the one that a text has.
